@@ -1,0 +1,438 @@
+/**
+ * Compiles a graph of tensors for one adapter: drops what nothing uses, fuses, lowers ops to kernels, plans memory,
+ * creates pipelines and bind groups. Running the program is then only: upload, replay, read back.
+ */
+import { Effect, Schema, type Scope } from "effect";
+import {
+  columnSumKernels,
+  elementwiseKernel,
+  isElementwise,
+  isReduction,
+  leavesOf,
+  rowSumKernel,
+} from "./fuse.ts";
+import { Gpu, type GpuError, mapped } from "./gpu.ts";
+import { bytesOf, type Kernel, type Operand } from "./kernel.ts";
+import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
+import { type AdapterTraits, type DType, type Shape, sizeOf, storageOf, type Tensor } from "./tensor.ts";
+
+/** A pure step: which inputs it replaces by what, and what it hands back. */
+export interface Graph {
+  readonly label: string;
+  /** State inputs and the values that they take for the next run. */
+  readonly updates?: ReadonlyMap<Tensor, Tensor>;
+  /** Small tensors that every run hands back. */
+  readonly outputs: Readonly<Record<string, Tensor>>;
+}
+
+/** Tensors that live on the device between runs, by the name of their input. */
+export type DeviceState = ReadonlyMap<string, GPUBuffer>;
+
+export type Upload = Float32Array | Uint32Array;
+
+export interface Program {
+  readonly plan: MemoryPlan;
+  readonly dispatches: number;
+  /**
+   * Submits one run. The inner effect waits for its outputs: run it late, for waiting blocks the thread. At most
+   * `IN_FLIGHT` runs may be unread.
+   */
+  readonly run: (
+    uploads: Readonly<Record<string, Upload>>,
+  ) => Effect.Effect<Effect.Effect<Readonly<Record<string, Float32Array>>, GpuError>, GpuError>;
+}
+
+/** Runs that may be submitted before the outputs of the first are read. */
+export const IN_FLIGHT = 2;
+
+/** The graph needs more than this adapter offers: known before anything runs. */
+export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
+  label: Schema.String,
+  tensor: Schema.String,
+  needs: Schema.Number,
+  limit: Schema.Number,
+  what: Schema.String,
+}) {
+  override get message() {
+    const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+    return `Cannot run ${this.label} on this adapter as ${this.tensor} needs ${
+      mib(this.needs)
+    }: its ${this.what} is ${mib(this.limit)}. Lower --batch-size or --image-size`;
+  }
+}
+
+/** The part of compiling that needs no device: kernels in order and the memory that they use. */
+export interface Lowered {
+  readonly kernels: readonly Kernel[];
+  readonly plan: MemoryPlan;
+  /** The buffer each tensor's values end up in. */
+  readonly operandOf: (x: Tensor) => Operand;
+  /** State whose next value does not lie in its place and has to be copied there after a run. */
+  readonly copies: readonly { readonly from: Tensor; readonly to: Tensor }[];
+  readonly inputs: readonly Tensor[];
+  readonly constants: readonly Tensor[];
+}
+
+export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: string) => boolean): Lowered => {
+  const updates = graph.updates ?? new Map<Tensor, Tensor>();
+  const results = [...Object.values(graph.outputs), ...updates.values()];
+  const live = reachable(results);
+  const kept = new Set(results.map((x) => storageOf(x).id));
+  const inlined = chooseInlined(live, kept, traits);
+
+  const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id));
+  const isInlined = (x: Tensor) => inlined.has(x.id);
+  const readsOf = (x: Tensor): readonly Tensor[] => {
+    if (x.source.kind !== "op") return [];
+    const direct = x.source.inputs.map(storageOf).filter((input) => !inlined.has(input.id));
+    return isElementwise(x) || isReduction(x)
+      ? [...leavesOf(x, isInlined)!.map((leaf) => leaf.tensor), ...direct]
+      : direct;
+  };
+
+  // A next value takes the place of the current one where nothing reads the current one afterwards.
+  const place = new Map<number, Tensor>();
+  const copies: { from: Tensor; to: Tensor }[] = [];
+  for (const [current, next] of updates) {
+    const made = storageOf(next);
+    if (made === current) continue;
+    const lastRead = Math.max(-1, ...scheduled.filter((x) => readsOf(x).includes(current)).map((x) => x.id));
+    const overwrites = lastRead <= made.id && !place.has(made.id) && isElementwise(made) &&
+      !inlined.has(made.id) &&
+      leavesOf(made, isInlined)!.every((leaf) =>
+        leaf.tensor !== current ||
+        (leaf.offset === 0 && leaf.layout.length <= 1 && leaf.layout.every((axis) => axis.stride === 1))
+      ) && sizeOf(made.shape) === sizeOf(current.shape);
+    if (overwrites) place.set(made.id, current);
+    else copies.push({ from: next, to: current });
+  }
+
+  // Storage numbers: one a materialised tensor, and one a scratch area.
+  const operands = new Map<number, Operand>();
+  let storages = 0;
+  const names: string[] = [];
+  const reserve = (shape: Shape, dtype: DType, name: string): Operand => {
+    names.push(name);
+    return { shape, dtype, storage: storages++, offset: 0 };
+  };
+  const operandOf = (x: Tensor): Operand => {
+    const home = place.get(storageOf(x).id) ?? storageOf(x);
+    let operand = operands.get(home.id);
+    if (operand === undefined) {
+      const { source } = home;
+      const name = source.kind === "op"
+        ? source.op.name
+        : source.kind === "input"
+        ? source.name
+        : source.kind;
+      operands.set(home.id, operand = reserve(home.shape, home.dtype, name));
+    }
+    if (x.shape === operand.shape) return operand;
+    // One operand object a tensor: fused kernels tell buffers apart by identity.
+    const key = -1 - x.id;
+    const seen = operands.get(key) ?? { ...operand, shape: x.shape };
+    operands.set(key, seen);
+    return seen;
+  };
+
+  const inputs = live.filter((x) => x.source.kind === "input");
+  const constants = live.filter((x) => x.source.kind === "constant");
+  for (const x of [...inputs, ...constants]) operandOf(x);
+  const kernels: Kernel[] = [];
+  for (const x of scheduled) {
+    if (x.source.kind !== "op") continue;
+    const scratch = (shape: Shape, dtype: DType = "f32") => reserve(shape, dtype, "scratch");
+    const context = { inlined: isInlined, operandOf, scratch, traits };
+    const { op } = x.source;
+    if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
+    else if (op.reduction === "rows") kernels.push(rowSumKernel(x, context));
+    else if (isElementwise(x)) kernels.push(elementwiseKernel(x, context, place.get(x.id) ?? null));
+    else {
+      kernels.push(...op.kernels!({
+        inputs: x.source.inputs.map(operandOf),
+        output: operandOf(x),
+        attributes: x.source.attributes,
+        scratch,
+        adapter: traits,
+      }));
+    }
+  }
+
+  const uses = new Map<number, Use>();
+  const resident = new Map<number, Use["group"]>();
+  for (const x of inputs) {
+    const name = x.source.kind === "input" ? x.source.name : "";
+    resident.set(operandOf(x).storage, isState(name) ? "state" : "batch");
+  }
+  for (const x of constants) resident.set(operandOf(x).storage, "constants");
+  for (const x of results) operandOf(x);
+  const until = new Set([...kept].map((id) => operands.get(id)?.storage));
+  kernels.forEach((kernel, at) => {
+    const touched = [
+      ...kernel.bindings.map((binding) => binding.operand),
+      ...("indirect" in kernel.workgroups ? [kernel.workgroups.indirect] : []),
+    ];
+    for (const { storage } of touched) {
+      const use = uses.get(storage);
+      uses.set(storage, { ...(use ?? { first: at, bytes: 0 }), last: at } as Use);
+    }
+  });
+  const bytes = new Map<number, number>();
+  for (const operand of operands.values()) bytes.set(operand.storage, bytesOf(operand));
+  for (const kernel of kernels) {
+    for (const { operand } of kernel.bindings) {
+      if (!bytes.has(operand.storage)) bytes.set(operand.storage, bytesOf(operand));
+    }
+  }
+  const plan = planMemory(
+    [...bytes].map(([storage, size]) => ({
+      storage,
+      name: names[storage],
+      bytes: size,
+      group: resident.get(storage) ?? (names[storage] === "scratch" ? "scratch" : "activations"),
+      first: uses.get(storage)?.first ?? 0,
+      last: until.has(storage) ? kernels.length : uses.get(storage)?.last ?? 0,
+    })),
+    kernels.length,
+  );
+  return { kernels, plan, operandOf, copies, inputs, constants };
+};
+
+/** All tensors that `results` depend on, in an order of work. */
+const reachable = (results: readonly Tensor[]): readonly Tensor[] => {
+  const found = new Map<number, Tensor>();
+  const stack = [...results];
+  while (stack.length > 0) {
+    const x = stack.pop()!;
+    if (found.has(x.id)) continue;
+    found.set(x.id, x);
+    if (x.source.kind === "view") stack.push(x.source.of);
+    if (x.source.kind === "op") stack.push(...x.source.inputs);
+  }
+  return [...found.values()].sort((a, b) => a.id - b.id);
+};
+
+/**
+ * Which elementwise tensors are computed inside the kernels that use them instead of being stored. One with a single
+ * reader always is. One with several is where it reads at most two large tensors: computing it again then costs no more
+ * memory traffic than storing it would.
+ */
+const chooseInlined = (
+  live: readonly Tensor[],
+  kept: ReadonlySet<number>,
+  traits: AdapterTraits,
+): Set<number> => {
+  const readers = new Map<number, Tensor[]>();
+  for (const x of live) {
+    if (x.source.kind !== "op") continue;
+    for (const input of x.source.inputs) {
+      const storage = storageOf(input);
+      readers.set(storage.id, [...readers.get(storage.id) ?? [], x]);
+    }
+  }
+  const inlined = new Set<number>();
+  const isInlined = (x: Tensor) => inlined.has(x.id);
+  const most = traits.maxStorageBuffers - 2;
+  for (const x of live) {
+    if (!isElementwise(x) && !isReduction(x)) continue;
+    // Too many tensors for one shader, or read in ways that strides do not describe: store some inputs after all.
+    let leaves = leavesOf(x, isInlined);
+    while (leaves === null || new Set(leaves.map((leaf) => leaf.tensor.id)).size > most) {
+      const candidates = x.source.kind === "op"
+        ? x.source.inputs.map(storageOf).filter((input) => inlined.has(input.id))
+        : [];
+      if (candidates.length === 0) {
+        throw new Error(`cannot fuse ${x.source.kind === "op" ? x.source.op.name : "?"}`);
+      }
+      const count = (input: Tensor) => leavesOf(input, isInlined)?.length ?? Infinity;
+      inlined.delete(candidates.sort((a, b) => count(b) - count(a))[0].id);
+      leaves = leavesOf(x, isInlined);
+    }
+    if (!isElementwise(x) || kept.has(x.id)) continue;
+    const users = readers.get(x.id) ?? [];
+    if (!users.every((user) => isElementwise(user) || isReduction(user))) continue;
+    const large = new Set(
+      leaves.filter((leaf) => sizeOf(leaf.tensor.shape) >= sizeOf(x.shape)).map((l) => l.tensor.id),
+    );
+    if (users.length === 1 ? leaves.length <= 8 : large.size <= 2 && leaves.length <= 6) inlined.add(x.id);
+  }
+  return inlined;
+};
+
+/** Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there. */
+export const compile = Effect.fn("compile")(function* (graph: Graph, state: DeviceState = new Map()) {
+  const gpu = yield* Gpu;
+  const { device, report } = gpu;
+  const lowered = lower(graph, gpu.traits, (name) => state.has(name));
+  const { kernels, plan, operandOf, copies } = lowered;
+
+  const refuse = (tensor: string, needs: number, what: string, limit: number) =>
+    new PlanError({ label: graph.label, tensor, needs, what, limit });
+  for (const slot of plan.slots) {
+    if (slot.bytes > report.limits.maxBufferSize) {
+      return yield* refuse(slot.names[0], slot.bytes, "largest buffer", report.limits.maxBufferSize);
+    }
+  }
+  for (const kernel of kernels) {
+    for (const { operand } of kernel.bindings) {
+      if (bytesOf(operand) > report.limits.maxStorageBufferBindingSize) {
+        return yield* refuse(
+          `${kernel.label} [${operand.shape.join(", ")}]`,
+          bytesOf(operand),
+          "largest binding",
+          report.limits.maxStorageBufferBindingSize,
+        );
+      }
+    }
+  }
+
+  // Memory: state is given; batch inputs and constants have their own buffers; the rest shares the plan's slots.
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const buffers = new Map<number, GPUBuffer>();
+  const uploads = new Map<string, GPUBuffer>();
+  for (const x of lowered.inputs) {
+    const { name } = x.source as { name: string };
+    const operand = operandOf(x);
+    const buffer = state.get(name) ?? (yield* gpu.buffer(name, bytesOf(operand), usage));
+    buffers.set(operand.storage, buffer);
+    if (!state.has(name)) uploads.set(name, buffer);
+  }
+  for (const x of lowered.constants) {
+    const operand = operandOf(x);
+    const buffer = yield* gpu.buffer("constant", bytesOf(operand), usage);
+    device.queue.writeBuffer(buffer, 0, (x.source as { data: Float32Array<ArrayBuffer> }).data);
+    buffers.set(operand.storage, buffer);
+  }
+  for (const slot of plan.slots) {
+    const buffer = yield* gpu.buffer(slot.names[0], slot.bytes, usage | GPUBufferUsage.INDIRECT);
+    for (const storage of slot.storages) buffers.set(storage, buffer);
+  }
+
+  // The sizes of all kernels lie in one uniform buffer.
+  const alignment = device.limits.minUniformBufferOffsetAlignment;
+  const stride = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
+  const sizeBytes = kernels.reduce((total, kernel) => total + stride(kernel.sizes?.byteLength ?? 0), 0);
+  const sizes = new Uint8Array(Math.max(sizeBytes, 16));
+  const sizeBuffer = yield* gpu.buffer(
+    "sizes",
+    sizes.length,
+    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  );
+
+  const commands: Command[] = [];
+  let at = 0;
+  for (const kernel of kernels) {
+    const pipeline = yield* gpu.pipeline(kernel.label, kernel.code);
+    const entries: GPUBindGroupEntry[] = kernel.bindings.map(({ operand }, binding) => ({
+      binding,
+      resource: {
+        buffer: buffers.get(operand.storage)!,
+        offset: operand.offset * 4,
+        size: bytesOf(operand),
+      },
+    }));
+    if (kernel.sizes !== null) {
+      sizes.set(new Uint8Array(kernel.sizes.buffer), at);
+      entries.push({
+        binding: entries.length,
+        resource: { buffer: sizeBuffer, offset: at, size: kernel.sizes.byteLength },
+      });
+      at += stride(kernel.sizes.byteLength);
+    }
+    const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+    commands.push({
+      pipeline,
+      group,
+      workgroups: "indirect" in kernel.workgroups
+        ? buffers.get(kernel.workgroups.indirect.storage)!
+        : kernel.workgroups,
+    });
+  }
+  device.queue.writeBuffer(sizeBuffer, 0, sizes);
+  yield* gpu.check;
+
+  // Outputs of the runs in flight, each in a buffer of its own.
+  const outputs = Object.entries(graph.outputs).map(([name, x]) => ({ name, x, bytes: sizeOf(x.shape) * 4 }));
+  const outputBytes = outputs.reduce((total, { bytes }) => total + bytes, 0);
+  const ring: GPUBuffer[] = [];
+  for (let i = 0; i <= IN_FLIGHT; i++) {
+    ring.push(yield* gpu.buffer("outputs", outputBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST));
+  }
+  let runs = 0;
+
+  const submit = (values: Readonly<Record<string, Upload>>, staging: GPUBuffer) => {
+    for (const [name, buffer] of uploads) {
+      device.queue.writeBuffer(buffer, 0, values[name] as Float32Array<ArrayBuffer>);
+    }
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    let current: GPUComputePipeline | null = null;
+    for (const { pipeline, group, workgroups } of commands) {
+      if (pipeline !== current) pass.setPipeline(current = pipeline);
+      pass.setBindGroup(0, group);
+      if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
+      else pass.dispatchWorkgroupsIndirect(workgroups, 0);
+    }
+    pass.end();
+    for (const { from, to } of copies) {
+      const bytes = bytesOf(operandOf(to));
+      encoder.copyBufferToBuffer(
+        buffers.get(operandOf(from).storage)!,
+        0,
+        buffers.get(operandOf(to).storage)!,
+        0,
+        bytes,
+      );
+    }
+    let offset = 0;
+    for (const { x, bytes } of outputs) {
+      encoder.copyBufferToBuffer(buffers.get(operandOf(x).storage)!, 0, staging, offset, bytes);
+      offset += bytes;
+    }
+    device.queue.submit([encoder.finish()]);
+  };
+
+  const collect = (staging: GPUBuffer) =>
+    Effect.gen(function* () {
+      yield* mapped(staging);
+      yield* gpu.check;
+      const data = staging.getMappedRange().slice(0);
+      staging.unmap();
+      let offset = 0;
+      return Object.fromEntries(outputs.map(({ name, bytes }) => {
+        const values = new Float32Array(data, offset, bytes / 4);
+        offset += bytes;
+        return [name, values];
+      }));
+    });
+
+  return {
+    plan,
+    dispatches: commands.length,
+    run: (values) =>
+      Effect.suspend(() => {
+        const missing = [...uploads.keys()].filter((name) => values[name] === undefined);
+        if (missing.length > 0) {
+          return Effect.die(new Error(`no value given for the inputs ${missing.join(", ")}`));
+        }
+        const staging = ring[runs++ % ring.length];
+        submit(values, staging);
+        return Effect.succeed(collect(staging));
+      }),
+  } satisfies Program as Program;
+});
+
+interface Command {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly workgroups: readonly [number, number, number] | GPUBuffer;
+}
+
+/** Evaluates a tensor that depends on constants only: for tests and for looking around. */
+export const evaluate = (x: Tensor): Effect.Effect<Float32Array, GpuError | PlanError, Gpu> =>
+  Effect.scoped(Effect.gen(function* () {
+    const program = yield* compile({ label: "evaluate", outputs: { x } });
+    return (yield* yield* program.run({})).x;
+  }));
+
+export type { Scope };

@@ -1,0 +1,226 @@
+/** The device as a service: adapter, limits, buffers, pipelines, reading back. A scoped Layer owns it all. */
+import { Context, Effect, Layer, Schema, type Scope } from "effect";
+import type { AdapterTraits } from "./tensor.ts";
+
+/** What went wrong on the device, and what the user can do about it. */
+export class GpuError extends Schema.TaggedError<GpuError>()("GpuError", {
+  during: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String,
+}) {
+  override get message() {
+    return `Cannot ${this.during}: ${this.reason}. ${this.remedy}`;
+  }
+}
+
+export type Backend = "native" | "dawn";
+
+/** What is known about the adapter, in plain values. */
+export interface AdapterReport {
+  readonly backend: Backend;
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly description: string;
+  readonly software: boolean;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+export interface GpuShape {
+  readonly device: GPUDevice;
+  readonly report: AdapterReport;
+  readonly traits: AdapterTraits;
+  /** A buffer that is destroyed with the scope; filled with zeros. */
+  readonly buffer: (
+    label: string,
+    bytes: number,
+    usage: number,
+  ) => Effect.Effect<GPUBuffer, GpuError, Scope.Scope>;
+  /** The compute pipeline of a shader; the same code is compiled once. Entry point `main`. */
+  readonly pipeline: (label: string, code: string) => Effect.Effect<GPUComputePipeline, GpuError>;
+  /** Reads `bytes` of a buffer back. Blocks the thread until the device has finished all work submitted before. */
+  readonly read: (buffer: GPUBuffer, bytes: number) => Effect.Effect<ArrayBuffer, GpuError>;
+  /** Fails if the device reported an error since the last call: WebGPU's errors are silent otherwise. */
+  readonly check: Effect.Effect<void, GpuError>;
+}
+
+export class Gpu extends Context.Service<Gpu, GpuShape>()("slotcon/Gpu") {}
+
+/** The limits that programs make use of: the defaults are small, so the adapter's own are asked for. */
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxUniformBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+const open = (backend: Backend, gpu: GPU | undefined) =>
+  Effect.gen(function* () {
+    const failed = (reason: string) =>
+      new GpuError({
+        during: `use the GPU (${backend})`,
+        reason,
+        remedy:
+          "Install a Vulkan, Metal or DirectX 12 driver, or Mesa's software driver (Debian: mesa-vulkan-drivers)",
+      });
+    if (gpu === undefined) return yield* failed("this runtime has no WebGPU");
+    const adapter = yield* Effect.tryPromise({
+      try: () => gpu.requestAdapter({ powerPreference: "high-performance" }),
+      catch: (error) => failed(String(error)),
+    });
+    if (adapter === null) return yield* failed("no adapter was found");
+    const limits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+    const device = yield* Effect.acquireRelease(
+      Effect.tryPromise({
+        try: () => adapter.requestDevice({ requiredLimits: limits }),
+        catch: (error) => failed(String(error)),
+      }),
+      (device) => Effect.sync(() => device.destroy()),
+    );
+    return yield* service(backend, adapter, device);
+  });
+
+const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
+  Effect.gen(function* () {
+    const { info } = adapter;
+    const limits: Record<string, number> = {};
+    for (const name in adapter.limits) {
+      const value = adapter.limits[name as keyof GPUSupportedLimits];
+      if (typeof value === "number") limits[name] = value;
+    }
+    // Dawn tells of its software adapters by name only.
+    const software = info.isFallbackAdapter ||
+      /llvmpipe|swiftshader|software|lavapipe/i.test(
+        `${info.description} ${info.device} ${info.architecture}`,
+      );
+    const report: AdapterReport = {
+      backend,
+      vendor: info.vendor,
+      architecture: info.architecture,
+      description: info.description || info.device,
+      software,
+      features: [...adapter.features].sort(),
+      limits,
+    };
+
+    let failure: GpuError | null = null;
+    const fail = (during: string, reason: string, remedy: string) => {
+      failure ??= new GpuError({ during, reason: reason.trim().replace(/\.$/, ""), remedy });
+    };
+    device.addEventListener("uncapturederror", (event) => {
+      const { error } = event as GPUUncapturedErrorEvent;
+      fail("run on the GPU", error.message, "Lower --batch-size if memory ran out; else please report this");
+    });
+    let closing = false;
+    yield* Effect.addFinalizer(() => Effect.sync(() => closing = true));
+    device.lost.then(({ message }) => {
+      if (!closing) fail("go on", `the device was lost (${message || "no reason given"})`, LOST);
+    });
+
+    const check = Effect.suspend(() => {
+      const error = failure;
+      failure = null;
+      return error === null ? Effect.void : Effect.fail(error);
+    });
+
+    /** Runs a creation and turns WebGPU's validation and memory errors into a typed one. */
+    const guarded = <A>(during: string, remedy: string, create: () => A | Promise<A>) =>
+      Effect.tryPromise({
+        try: async () => {
+          device.pushErrorScope("out-of-memory");
+          device.pushErrorScope("validation");
+          const made = await create();
+          const [invalid, exhausted] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+          const error = invalid ?? exhausted;
+          if (error !== null) throw new Error(error.message);
+          return made;
+        },
+        catch: (error) =>
+          new GpuError({ during, reason: error instanceof Error ? error.message : String(error), remedy }),
+      });
+
+    const pipelines = new Map<string, GPUComputePipeline>();
+    const shape: GpuShape = {
+      device,
+      report,
+      traits: { software, maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24) },
+      check,
+      buffer: (label, bytes, usage) =>
+        Effect.acquireRelease(
+          guarded(
+            `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
+            "Lower --batch-size or free this GPU",
+            () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
+          ),
+          (buffer) => Effect.sync(() => buffer.destroy()),
+        ),
+      pipeline: (label, code) =>
+        Effect.suspend(() => {
+          const known = pipelines.get(code);
+          if (known !== undefined) return Effect.succeed(known);
+          return guarded(
+            `compile the kernel ${label}`,
+            "Please report this with the output of `slotcon doctor`",
+            () =>
+              device.createComputePipeline({
+                label,
+                layout: "auto",
+                compute: { module: device.createShaderModule({ label, code }), entryPoint: "main" },
+              }),
+          ).pipe(Effect.tap((pipeline) => Effect.sync(() => pipelines.set(code, pipeline))));
+        }),
+      read: (buffer, bytes) =>
+        Effect.scoped(Effect.gen(function* () {
+          const staging = yield* shape.buffer(
+            "reading back",
+            bytes,
+            GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+          );
+          const encoder = device.createCommandEncoder();
+          encoder.copyBufferToBuffer(buffer, 0, staging, 0, Math.ceil(bytes / 4) * 4);
+          device.queue.submit([encoder.finish()]);
+          yield* mapped(staging);
+          yield* check;
+          return staging.getMappedRange().slice(0, bytes);
+        })),
+    };
+    return shape;
+  });
+
+const LOST = "Lower --batch-size, or update the driver; --auto-resume continues from the last checkpoint";
+
+/** Waits until a buffer's content can be read by the host. */
+export const mapped = (buffer: GPUBuffer): Effect.Effect<void, GpuError> =>
+  Effect.tryPromise({
+    try: () => buffer.mapAsync(GPUMapMode.READ),
+    catch: (error) => new GpuError({ during: "read from the GPU", reason: String(error), remedy: LOST }),
+  });
+
+/** Deno's own WebGPU. */
+export const native: Layer.Layer<Gpu, GpuError> = Layer.effect(
+  Gpu,
+  Effect.suspend(() => open("native", navigator.gpu)),
+);
+
+/** Dawn, Chromium's WebGPU, from the npm package `webgpu`: faster readback, needs --allow-ffi. */
+export const dawn: Layer.Layer<Gpu, GpuError> = Layer.effect(
+  Gpu,
+  Effect.tryPromise({
+    try: async () => {
+      const { create, globals } = await import("webgpu");
+      Object.assign(globalThis, globals);
+      return create([]);
+    },
+    catch: (error) =>
+      new GpuError({
+        during: "load Dawn",
+        reason: String(error),
+        remedy: "Use --device native, or install the npm package webgpu for this platform",
+      }),
+  }).pipe(Effect.flatMap((gpu) => open("dawn", gpu))),
+);
+
+export const layers = { native, dawn };

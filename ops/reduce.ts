@@ -1,0 +1,72 @@
+/** Sums. Inputs may be chains of elementwise ops: they are computed on the way (fuse.ts) and never stored. */
+import { broadcastTo, div } from "./arithmetic.ts";
+import { slice } from "./slice.ts";
+import { defineOp, reshape, sameShape, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
+
+/**
+ * Sums over rows: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32) only the first `count` rows of the
+ * (then single) group are summed.
+ */
+export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
+  columnSumsOp(count === undefined ? terms : [...terms, count]);
+
+const columnSumsOp = defineOp("columnSums", {
+  shape: (inputs) => {
+    const terms = inputs.filter((x) => x.dtype === "f32");
+    const [first] = terms;
+    if (first.shape.length !== 3 || terms.some((x) => !sameShape(x.shape, first.shape))) {
+      return shapeError("columnSums", "terms of one shape [G, R, C]", ...terms.map((x) => x.shape));
+    }
+    return [first.shape[0], terms.length, first.shape[2]];
+  },
+  reduction: "columns",
+  backward: ({ inputs, gradient }) =>
+    inputs.map((x, term) => x.dtype === "f32" ? broadcastTo(slice(gradient, 1, term, 1), x.shape) : null),
+});
+
+/** Sums over the last axis: terms, each [..., C], to [..., terms]. */
+export const rowSums = (terms: readonly Tensor[]): Tensor => rowSumsOp(terms);
+
+const rowSumsOp = defineOp("rowSums", {
+  shape: (terms) => [...terms[0].shape.slice(0, -1), terms.length],
+  reduction: "rows",
+  backward: ({ inputs, gradient }) =>
+    inputs.map((x, term) => broadcastTo(slice(gradient, x.shape.length - 1, term, 1), x.shape)),
+});
+
+/** Sums of all elements: terms of one shape to [terms]. */
+export const totals = (terms: readonly Tensor[]): Tensor => {
+  const size = sizeOf(terms[0].shape);
+  const columns = [64, 32, 16, 8, 4].find((c) => size % c === 0) ?? 1;
+  const partial = columnSums(terms.map((x) => reshape(x, [1, size / columns, columns])));
+  return reshape(columns === 1 ? partial : rowSums([partial]), [terms.length]);
+};
+
+/** Sum of all elements, a scalar []. */
+export const sum = (x: Tensor): Tensor => reshape(totals([x]), []);
+
+/** Mean of all elements, a scalar []. */
+export const mean = (x: Tensor): Tensor => div(sum(x), sizeOf(x.shape));
+
+/** Sums `x` over the axes along which `shape` would be broadcast to its shape. */
+export const sumTo = (x: Tensor, shape: Shape): Tensor => {
+  if (sizeOf(shape) === 1) return reshape(sum(x), shape);
+  const target = [...new Array(x.shape.length - shape.length).fill(1), ...shape];
+  let current = x;
+  for (let axis = x.shape.length - 1; axis >= 0; axis--) {
+    if (target[axis] === current.shape[axis]) continue;
+    // Neighbouring axes that vanish together are summed in one go.
+    let first = axis;
+    while (first > 0 && target[first - 1] === 1 && current.shape[first - 1] !== 1) first -= 1;
+    const before = sizeOf(current.shape.slice(0, first));
+    const summed = sizeOf(current.shape.slice(first, axis + 1));
+    const after = sizeOf(current.shape.slice(axis + 1));
+    const reduced = after === 1
+      ? rowSums([reshape(current, [before, summed])])
+      : columnSums([reshape(current, [before, summed, after])]);
+    const kept = current.shape.map((size, i) => (i >= first && i <= axis ? 1 : size));
+    current = reshape(reduced, kept);
+    axis = first;
+  }
+  return reshape(current, shape);
+};

@@ -1,0 +1,73 @@
+/** Parts and transpositions of tensors. Read by strides: inside a fused kernel they cost nothing. */
+import { joined, stridesOf } from "./layout.ts";
+import { kernel } from "./kernel.ts";
+import { defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
+
+interface Part {
+  readonly axis: number;
+  readonly start: number;
+  readonly size: number;
+}
+
+/** `size` entries of `x` along `axis`, from `start` on. */
+export const slice = (x: Tensor, axis: number, start: number, size: number): Tensor =>
+  start === 0 && size === x.shape[axis] ? x : sliceOp([x], { axis, start, size });
+
+const sliceOp = defineOp<Part>("slice", {
+  shape: ([x], { axis, start, size }) =>
+    axis < x.shape.length && start + size <= x.shape[axis]
+      ? x.shape.map((n, i) => (i === axis ? size : n))
+      : shapeError("slice", `axis ${axis} to reach ${start + size}`, x.shape),
+  expression: ([x]) => x,
+  access: (shape, { axis, start, size }) => {
+    const strides = stridesOf(shape);
+    const axes = shape.map((n, i) => ({ size: i === axis ? size : n, stride: strides[i] }));
+    return { layout: joined(axes.reverse()), offset: start * strides[axis] };
+  },
+  backward: (
+    { inputs: [x], gradient, attributes: { axis, start } },
+  ) => [embed([gradient], { axis, start, size: x.shape[axis] })],
+});
+
+/** The reverse of `slice`: `x` within zeros, `size` entries long along `axis`. */
+const embed = defineOp<Part>("embed", {
+  shape: ([x], { axis, size }) => x.shape.map((n, i) => (i === axis ? size : n)),
+  kernels: ({ inputs: [x], output, attributes: { axis, start, size } }) => {
+    const inner = sizeOf(x.shape.slice(axis + 1));
+    return [kernel({
+      label: "embed",
+      reads: { x },
+      writes: { y: output },
+      sizes: { inner, size, start, part: x.shape[axis] },
+      threads: sizeOf(output.shape),
+      main: /* wgsl */ `
+  let at = id / p.inner % p.size - p.start; // wraps round to a large number before the part
+  let origin = (id / p.inner / p.size * p.part + at) * p.inner + id % p.inner;
+  if (at < p.part) { y[id] = x[origin]; } else { y[id] = 0.0; }`,
+    })];
+  },
+  backward: (
+    { inputs: [x], gradient, attributes: { axis, start } },
+  ) => [slice(gradient, axis, start, x.shape[axis])],
+});
+
+/** Axes in another order: axis i of the result is axis `order[i]` of `x`. */
+export const transpose = (x: Tensor, order: readonly number[]): Tensor => transposeOp([x], { order });
+
+const transposeOp = defineOp<{ order: readonly number[] }>("transpose", {
+  shape: ([x], { order }): Shape =>
+    order.length === x.shape.length
+      ? order.map((axis) => x.shape[axis])
+      : shapeError("transpose", `${order.length} axes`, x.shape),
+  expression: ([x]) => x,
+  access: (shape, { order }) => {
+    const strides = stridesOf(shape);
+    return {
+      layout: joined(order.map((axis) => ({ size: shape[axis], stride: strides[axis] })).reverse()),
+      offset: 0,
+    };
+  },
+  backward: (
+    { gradient, attributes: { order } },
+  ) => [transpose(gradient, order.map((_, i) => order.indexOf(i)))],
+});

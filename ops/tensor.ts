@@ -1,0 +1,172 @@
+/**
+ * Symbolic tensors. A tensor is a description: its shape, its element type and how it comes about. Calling an op
+ * runs nothing; `compile` (compile.ts) turns a graph of tensors into a program for one adapter.
+ *
+ * Data is row-major. Pictures and feature maps are channels-last, [N, H, W, C]; files speak [N, C, H, W].
+ */
+import { Schema } from "effect";
+import type { Access } from "./fuse.ts";
+import type { Kernel, Operand } from "./kernel.ts";
+
+export type Shape = readonly number[];
+export type DType = "f32" | "u32";
+
+export interface Tensor {
+  /** Counts up in the order of creation, so that every tensor comes after what it is made from. */
+  readonly id: number;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly source: Source;
+}
+
+/** Where a tensor's values come from. */
+export type Source =
+  | { readonly kind: "input"; readonly name: string }
+  | { readonly kind: "constant"; readonly data: Float32Array | Uint32Array }
+  /** The same values under another shape; `differentiable: false` is a stopped gradient. */
+  | { readonly kind: "view"; readonly of: Tensor; readonly differentiable: boolean }
+  | {
+    readonly kind: "op";
+    readonly op: OpDefinition<unknown>;
+    readonly inputs: readonly Tensor[];
+    readonly attributes: unknown;
+  };
+
+/** What `backward` of an op is given. */
+export interface BackwardContext<A> {
+  readonly inputs: readonly Tensor[];
+  readonly output: Tensor;
+  /** Derivative of the loss with respect to `output`, of the same shape. */
+  readonly gradient: Tensor;
+  readonly attributes: A;
+}
+
+/** What `kernels` of an op is given: where its inputs lie and where its output goes. */
+export interface LoweringContext<A> {
+  readonly inputs: readonly Operand[];
+  readonly output: Operand;
+  readonly attributes: A;
+  /** Memory that lives only while this op runs. */
+  readonly scratch: (shape: Shape, dtype?: DType) => Operand;
+  readonly adapter: AdapterTraits;
+}
+
+/** What a kernel may want to know about the device that it is written for. */
+export interface AdapterTraits {
+  /** Runs on a CPU: few lanes, no cheap workgroup memory, a dispatch costs tens of microseconds. */
+  readonly software: boolean;
+  /** Storage buffers that one shader may bind. */
+  readonly maxStorageBuffers: number;
+}
+
+export interface OpDefinition<A> {
+  readonly name: string;
+  readonly shape: (inputs: readonly Tensor[], attributes: A) => Shape;
+  readonly dtype?: DType;
+  /**
+   * Elementwise ops give a WGSL expression over their (broadcast) inputs instead of kernels; `T` in it is the element
+   * type, f32 or vec4<f32>. The compiler fuses chains of them.
+   */
+  readonly expression?: (inputs: readonly string[], attributes: A) => string;
+  /** WGSL functions that `expression` calls, as `fn name(x: T) -> T`. */
+  readonly functions?: string;
+  /** For elementwise ops that read their input at other places than their output's own: slices, transpositions. */
+  readonly access?: (input: Shape, attributes: A) => Access;
+  readonly kernels?: (context: LoweringContext<A>) => readonly Kernel[];
+  /** Reductions read their inputs through fused elementwise expressions (fuse.ts). */
+  readonly reduction?: "columns" | "rows";
+  /**
+   * The leading axis counts independent rows: slices of these inputs along it give the same slice of the output. A
+   * tensor larger than one storage binding is then processed in slices.
+   */
+  readonly sliceable?: readonly number[];
+  /** One gradient an input; `null` where none flows. Shapes are summed over broadcast axes by the caller. */
+  readonly backward?: (context: BackwardContext<A>) => readonly (Tensor | null)[];
+}
+
+/** Raised while a graph is being built: a programming or configuration mistake, never a matter of data. */
+export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
+  op: Schema.String,
+  needs: Schema.String,
+  found: Schema.Array(Schema.Array(Schema.Number)),
+}) {
+  override get message() {
+    return `Cannot build ${this.op} as it needs ${this.needs}: found ${
+      this.found.map((shape) => `[${shape.join(", ")}]`).join(", ")
+    }`;
+  }
+}
+
+export const shapeError = (op: string, needs: string, ...found: readonly Shape[]): never => {
+  throw new ShapeError({ op, needs, found: found.map((shape) => [...shape]) });
+};
+
+let created = 0;
+const tensor = (shape: Shape, dtype: DType, source: Source): Tensor => ({
+  id: created++,
+  shape,
+  dtype,
+  source,
+});
+
+/** Values given from outside: state that lives on the device, or a batch uploaded before each run. */
+export const input = (name: string, shape: Shape, dtype: DType = "f32"): Tensor =>
+  tensor(shape, dtype, { kind: "input", name });
+
+/** Values known when the graph is built; a single number is a scalar, shape []. */
+export const constant = (
+  data: number | readonly number[] | Float32Array | Uint32Array,
+  shape?: Shape,
+): Tensor => {
+  const values = typeof data === "number"
+    ? Float32Array.of(data)
+    : data instanceof Uint32Array || data instanceof Float32Array
+    ? data
+    : Float32Array.from(data);
+  const dims = shape ?? (typeof data === "number" ? [] : [values.length]);
+  if (sizeOf(dims) !== values.length) shapeError("constant", `${values.length} values`, dims);
+  return tensor(dims, values instanceof Uint32Array ? "u32" : "f32", { kind: "constant", data: values });
+};
+
+/** The same values under another shape of the same size; costs nothing. */
+export const reshape = (x: Tensor, shape: Shape): Tensor => {
+  if (sizeOf(shape) !== sizeOf(x.shape)) shapeError("reshape", `${sizeOf(x.shape)} elements`, x.shape, shape);
+  return tensor(shape, x.dtype, { kind: "view", of: x, differentiable: true });
+};
+
+/** The same values, through which no gradient flows back. */
+export const stopGradient = (x: Tensor): Tensor =>
+  tensor(x.shape, x.dtype, { kind: "view", of: x, differentiable: false });
+
+/** The callable of an op: `(inputs, attributes) => Tensor`. */
+export const defineOp =
+  <A = void>(name: string, definition: Omit<OpDefinition<A>, "name">) =>
+  (inputs: readonly Tensor[], attributes: A): Tensor => {
+    const op: OpDefinition<A> = { name, ...definition };
+    const shape = definition.shape(inputs, attributes);
+    return tensor(shape, definition.dtype ?? "f32", {
+      kind: "op",
+      op: op as OpDefinition<unknown>,
+      inputs,
+      attributes,
+    });
+  };
+
+export const sizeOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
+
+export const sameShape = (a: Shape, b: Shape): boolean =>
+  a.length === b.length && a.every((size, i) => size === b[i]);
+
+/** The tensor whose memory a view shares. */
+export const storageOf = (x: Tensor): Tensor => x.source.kind === "view" ? storageOf(x.source.of) : x;
+
+/** NumPy's broadcasting rule. Throws ShapeError where two sizes differ and neither is 1. */
+export const broadcastShape = (op: string, shapes: readonly Shape[]): Shape => {
+  const rank = Math.max(...shapes.map((shape) => shape.length));
+  return Array.from({ length: rank }, (_, axis) => {
+    const sizes = shapes.map((shape) => shape[axis - rank + shape.length] ?? 1);
+    const size = Math.max(...sizes);
+    if (sizes.some((s) => s !== 1 && s !== size)) shapeError(op, "shapes that broadcast", ...shapes);
+    return size;
+  });
+};
