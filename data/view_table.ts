@@ -1,0 +1,182 @@
+/**
+ * The view table: one row of u32 words a view, with all that the GPU needs to make it from a picture. Whatever must
+ * come out exactly is computed here, in the precision in which Pillow computes it, so that the kernels are left with
+ * whole numbers. The kernels of ops/image read the rows by the names in `VIEW`.
+ */
+import type { Picture } from "./decode_image.ts";
+import type { Box, Jitter, TwoCropDraw, ViewDraw } from "./draws.ts";
+import { bicubicTaps, cropResize, tapsNeeded } from "./resample.ts";
+
+/** Where in a row what stands. */
+export const VIEW = {
+  /** Byte of the pixel buffer at which the box begins. */
+  start: 0,
+  /** Bytes from one row of the picture to the next. */
+  stride: 1,
+  /** 1: mirrored left to right. */
+  flip: 2,
+  /** Four pairs: a kind of `JITTER`, then its factor as f32, for hue the shift in 1/256 turns as u32. */
+  jitter: 3,
+  /** 1: reduced to luma. */
+  gray: 11,
+  /** The box blur, three of which stand for the Gaussian: whole pixels on each side of the centre, … */
+  blurRadius: 12,
+  /** … the weight of each of them, and of the two pixels beyond, in 2^-24. No blur: 0, 2^24, 0. */
+  blurInner: 13,
+  blurOuter: 14,
+  /** Values from here on are inverted; 256: none are. */
+  solarize: 15,
+  /** Always 0. Kernels use it where the compiler must not see that a value is what it is. */
+  zero: 16,
+  /** Taps of the columns, then of the rows, as `bicubicTaps` lays them out. */
+  taps: 17,
+} as const;
+
+/** Kinds of colour operations in `VIEW.jitter`; 0 is none. */
+export const JITTER = { brightness: 1, contrast: 2, saturation: 3, hue: 4 } as const;
+
+export interface TableSize {
+  /** Side of the square views in pixels. */
+  readonly imageSize: number;
+  /** Most pixels that an output pixel may take from each axis: 4 times the strongest reduction. */
+  readonly maxTaps: number;
+}
+
+/** Words a view. */
+export const viewWords = ({ imageSize, maxTaps }: TableSize): number =>
+  VIEW.taps + 2 * imageSize * (1 + maxTaps);
+
+/** A decoded picture and how its two views are made. */
+export interface Sample {
+  readonly picture: Picture;
+  readonly draw: TwoCropDraw;
+}
+
+/** What the GPU is given of a batch of B samples. Rows are view-major: all first views, then all second views. */
+export interface PackedBatch {
+  /** RGB bytes of all pictures, each from a 4-byte boundary on; `capacity` bytes, of which the end may be unused. */
+  readonly pixels: Uint32Array;
+  /** [2B, viewWords] */
+  readonly views: Uint32Array;
+  /** [2B, 4] x1, y1, x2, y2 of the region shared with the other view, in fractions of the view. */
+  readonly coords: Float32Array;
+  /** [2B] 1: the view is mirrored. */
+  readonly flips: Float32Array;
+}
+
+/**
+ * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 8 a sample.
+ *
+ * A picture that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on
+ * the GPU: its two views are sent. The result is the same to the bit.
+ */
+export const packBatch = (
+  samples: readonly Sample[],
+  { imageSize, maxTaps, capacity }: TableSize & { capacity: number },
+): PackedBatch => {
+  const count = samples.length;
+  const reserved = 2 * paddedBytes(imageSize * imageSize); // each sample's two finished views fit at the worst
+  if (capacity % 4 !== 0 || capacity < count * reserved) {
+    throw new RangeError(
+      `${count} samples need a capacity of ${count * reserved} bytes or more: it is ${capacity}`,
+    );
+  }
+  const words = viewWords({ imageSize, maxTaps });
+  const pixels = new Uint32Array(capacity / 4);
+  const bytes = new Uint8Array(pixels.buffer);
+  const views = new Uint32Array(2 * count * words);
+  const coords = new Float32Array(2 * count * 4);
+  const flips = new Float32Array(2 * count);
+  let used = 0;
+
+  /** Copies the rows of a picture that the views use; tells where row 0 would be. */
+  const store = ({ rgb, width }: Picture, top: number, bottom: number) => {
+    bytes.set(rgb.subarray(3 * width * top, 3 * width * bottom), used);
+    const start = used - 3 * width * top;
+    used += paddedBytes(width * (bottom - top));
+    return start;
+  };
+
+  samples.forEach(({ picture, draw }, sample) => {
+    const boxes = draw.views.map((view) => view.box);
+    const top = Math.min(...boxes.map((box) => box[0]));
+    const bottom = Math.max(...boxes.map((box) => box[0] + box[2]));
+    const room = capacity - used - (count - 1 - sample) * reserved;
+    const whole = paddedBytes(picture.width * (bottom - top)) <= room &&
+      boxes.every(([, , h, w]) =>
+        h <= 0xffff && w <= 0xffff && tapsNeeded(Math.max(h, w), imageSize) <= maxTaps
+      );
+    const shared = whole ? store(picture, top, bottom) : 0;
+
+    draw.views.forEach((view, side) => {
+      const row = side * count + sample;
+      const table = views.subarray(row * words, (row + 1) * words);
+      if (whole) {
+        writeBox(table, shared, picture.width, view.box, { imageSize, maxTaps });
+      } else {
+        const finished = cropResize(picture, view.box, imageSize);
+        const box = [0, 0, imageSize, imageSize] as const;
+        writeBox(table, store(finished, 0, imageSize), imageSize, box, { imageSize, maxTaps });
+      }
+      writeOperations(table, view);
+      coords.set(draw.coords[side], 4 * row);
+      flips[row] = Number(view.flip);
+    });
+  });
+  return { pixels, views, coords, flips };
+};
+
+/** Bytes of so many RGB pixels, up to the next 4-byte boundary. */
+const paddedBytes = (pixels: number): number => Math.ceil(3 * pixels / 4) * 4;
+
+/** Where the box lies in the pixel buffer, whose byte `picture` is the picture's first, and how it is resized. */
+const writeBox = (
+  table: Uint32Array,
+  picture: number,
+  pictureWidth: number,
+  [top, left, height, width]: Box,
+  { imageSize, maxTaps }: TableSize,
+) => {
+  table[VIEW.start] = picture + 3 * (top * pictureWidth + left);
+  table[VIEW.stride] = 3 * pictureWidth;
+  table.set(bicubicTaps(width, imageSize, maxTaps), VIEW.taps);
+  table.set(bicubicTaps(height, imageSize, maxTaps), VIEW.taps + imageSize * (1 + maxTaps));
+};
+
+const writeOperations = (table: Uint32Array, { flip, jitter, gray, blur, solarize }: ViewDraw) => {
+  // The GPU has the picture's mean luma once, just before the first change of contrast.
+  if (jitter.length > 4 || jitter.filter(([kind]) => kind === "contrast").length > 1) {
+    throw new RangeError(
+      `A view takes at most four colour operations, one of them contrast: ${jitter.join("; ")}`,
+    );
+  }
+  table[VIEW.flip] = Number(flip);
+  jitter.forEach((operation, i) => table.set(jitterWords(operation), VIEW.jitter + 2 * i));
+  table[VIEW.gray] = Number(gray);
+  table.set(boxBlur(blur ?? 0), VIEW.blurRadius);
+  table[VIEW.solarize] = solarize ? 128 : 256;
+};
+
+const jitterWords = ([kind, factor]: Jitter): [kind: number, factor: number] => [
+  JITTER[kind],
+  kind === "hue" ? Math.trunc(factor * 255) & 0xff : new Uint32Array(Float32Array.of(factor).buffer)[0],
+];
+
+/**
+ * The box blur that, done three times, is Pillow's Gaussian blur: radius, inner and outer weight. A box of length
+ * 2(l + a) + 1 has whole pixels up to l on each side and the fraction a of the next ones (Gwosdek, Grewenig, Bruhn and
+ * Weickert, "Theoretical foundations of Gaussian convolution by extended box filtering", SSVM 2011, equations 7 to 14).
+ * Pillow computes it in f32.
+ */
+const boxBlur = (sigma: number): [radius: number, inner: number, outer: number] => {
+  const f = Math.fround;
+  const variance = f(f(f(sigma) * f(sigma)) / 3); // of one of three boxes
+  const length = f(Math.sqrt(12 * variance + 1));
+  const l = Math.floor((length - 1) / 2);
+  const next = (l + 1) * (l + 1);
+  const a = f(f((2 * l + 1) * f(l * (l + 1) - f(3 * variance))) / f(6 * f(variance - next)));
+  const extent = f(l + a);
+  const radius = Math.trunc(extent);
+  const inner = Math.trunc(f(2 ** 24 / f(2 * extent + 1)));
+  return [radius, inner, Math.trunc((2 ** 24 - (2 * radius + 1) * inner) / 2)];
+};
