@@ -138,10 +138,12 @@ export const reshape = (x: Tensor, shape: Shape): Tensor => {
 export const stopGradient = (x: Tensor): Tensor =>
   tensor(x.shape, x.dtype, { kind: "view", of: x, differentiable: false });
 
-/** The callable of an op: `(inputs, attributes) => Tensor`. */
+/** What calling an op is: nothing runs, a description is made. */
+export type Op<A = void> = (inputs: readonly Tensor[], attributes: A) => Tensor;
+
+/** The callable of an op. */
 export const defineOp =
-  <A = void>(name: string, definition: Omit<OpDefinition<A>, "name">) =>
-  (inputs: readonly Tensor[], attributes: A): Tensor => {
+  <A = void>(name: string, definition: Omit<OpDefinition<A>, "name">): Op<A> => (inputs, attributes) => {
     const op: OpDefinition<A> = { name, ...definition };
     const shape = definition.shape(inputs, attributes);
     return tensor(shape, definition.dtype ?? "f32", {

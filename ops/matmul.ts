@@ -1,0 +1,208 @@
+/** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
+import { kernel, type Operand, vectors } from "./kernel.ts";
+import { accumulators, lines, multiply, type Tile, tileFor, tileGrid, tileOrigin } from "./_tile.ts";
+import { addParts } from "./fuse.ts";
+import {
+  defineOp,
+  type LoweringContext,
+  type Op,
+  reshape,
+  type Shape,
+  shapeError,
+  type Tensor,
+} from "./tensor.ts";
+import { transpose } from "./slice.ts";
+
+/**
+ * a [..., M, K] times b [K, N] or [..., K, N]: [..., M, N]. With one b for many a the leading axes of a count as rows.
+ *
+ * With `count` ([1], u32; a and b are matrices then) only the first `count` rows of a are used: the others of the
+ * result are left undefined, and the kernel is dispatched for no more rows than there are.
+ */
+export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
+  const [K, N] = b.shape.slice(-2);
+  const leading = a.shape.slice(0, -1);
+  if (a.shape[a.shape.length - 1] !== K) {
+    shapeError("matmul", "a [..., M, K] and b [..., K, N]", a.shape, b.shape);
+  }
+  const batched = b.shape.length > 2;
+  if (batched && leading.slice(0, -1).join() !== b.shape.slice(0, -2).join()) {
+    shapeError("matmul", "equal leading axes", a.shape, b.shape);
+  }
+  const rows = leading.reduce((x, y) => x * y, 1);
+  const batch = batched ? b.shape.slice(0, -2).reduce((x, y) => x * y, 1) : 1;
+  const product = matmulOp([
+    reshape(a, [batch, rows / batch, K]),
+    reshape(b, [batch, K, N]),
+    ...(count === undefined ? [] : [count]),
+  ]);
+  return reshape(product, [...leading, N]);
+};
+
+/**
+ * aᵀ·b over rows: a [..., R, M], b [..., R, N] to [..., M, N]. With `count` only the first `count` of the R rows.
+ */
+export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
+  const [R, M] = a.shape.slice(-2);
+  const N = b.shape[b.shape.length - 1];
+  const leading = a.shape.slice(0, -2);
+  if (b.shape[b.shape.length - 2] !== R || b.shape.slice(0, -2).join() !== leading.join()) {
+    shapeError("matmulTransposed", "a [..., R, M] and b [..., R, N]", a.shape, b.shape);
+  }
+  const batch = leading.reduce((x, y) => x * y, 1);
+  const inputs = [reshape(a, [batch, R, M]), reshape(b, [batch, R, N])];
+  return reshape(transposedOp(count === undefined ? inputs : [...inputs, count]), [...leading, M, N]);
+};
+
+/** Workgroups for as many row tiles as `count` rows need: [ceil(count / perGroup), y, z]. */
+export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, y: number, z: number) =>
+  kernel({
+    label: "dispatchOfRows",
+    reads: { count },
+    writes: { workgroups: output },
+    sizes: { perGroup, y, z },
+    workgroupSize: 1,
+    threads: 1,
+    main:
+      `workgroups[0] = (count[0] + p.perGroup - 1u) / p.perGroup; workgroups[1] = p.y; workgroups[2] = p.z;`,
+  });
+
+const matmulOp: Op = defineOp("matmul", {
+  shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
+  sliceable: [0],
+  kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
+    const [batch, M, K] = a.shape;
+    const N = b.shape[2];
+    const tile = tileFor(N, adapter);
+    const steps = K % 4 === 0 ? 4 : 1;
+    const grid = tileGrid(tile, M, N / tile.width, batch);
+    const workgroups = count === undefined ? null : scratch([3], "u32");
+    const product = kernel({
+      label: `matmul${steps}${tile.width}`,
+      reads: { a: steps === 4 ? vectors(a) : a, b: tile.width === 4 ? vectors(b) : b },
+      writes: { y: tile.width === 4 ? vectors(output) : output },
+      sizes: { M, K: K / steps, N: N / tile.width },
+      workgroupSize: tile.workgroupSize,
+      workgroups: workgroups === null ? grid : { indirect: workgroups },
+      main: matmulCode(tile, steps),
+    });
+    return workgroups === null
+      ? [product]
+      : [dispatchOfRows(count, workgroups, tile.rows * tile.lanes[0], grid[1], grid[2]), product];
+  },
+  backward: ({ inputs: [a, b, count], gradient }) => [
+    matmulOp([gradient, transpose(b, [0, 2, 1]), ...(count === undefined ? [] : [count])]),
+    transposedOp([a, gradient, ...(count === undefined ? [] : [count])]),
+    null,
+  ],
+});
+
+const matmulCode = (tile: Tile, steps: 1 | 4) =>
+  `${tileOrigin(tile)}
+  ${lines(tile.rows, (i) => `let a${i}_at = (group.z * p.M + min(row0 + ${i}u, p.M - 1u)) * p.K;`)}
+  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.N - 1u);`)}
+  ${accumulators(tile)}
+  let b_at = group.z * p.K * ${steps}u * p.N;
+  for (var k = 0u; k < p.K; k++) {
+    ${lines(tile.rows, (i) => `let a${i} = a[a${i}_at + k];`)}
+    let bk = b_at + k * ${steps}u * p.N;
+    ${multiply(tile, steps, (u, j) => `b[bk + ${u}u * p.N + n${j}]`)}
+  }
+  ${
+    lines(tile.rows, (i) =>
+      `if (row0 + ${i}u < p.M) { ${
+        lines(
+          tile.columns,
+          (j) =>
+            `if (column0 + ${j}u < p.N) { y[(group.z * p.M + row0 + ${i}u) * p.N + column0 + ${j}u] = c${i}_${j}; }`,
+        )
+      } }`)
+  }`;
+
+const transposedOp: Op = defineOp("matmulTransposed", {
+  shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
+  kernels: (context) => transposedKernels(context),
+  backward: ({ inputs: [a, b, count], gradient }) => {
+    const rest = count === undefined ? [] : [count];
+    return [matmulOp([b, transpose(gradient, [0, 2, 1]), ...rest]), matmulOp([a, gradient, ...rest]), null];
+  },
+});
+
+/** The rows are cut into parts that are summed separately and then added, where there are too few tiles otherwise. */
+const transposedKernels = ({ inputs: [a, b, count], output, adapter, scratch }: LoweringContext<void>) => {
+  const [batch, R, M] = a.shape;
+  const N = b.shape[2];
+  const tile = tileFor(N, adapter);
+  const steps = M % 4 === 0 ? 4 : 1; // a row tile is then one vector
+  const tiles = tileGrid(tile, M, N / tile.width, batch);
+  const parts = partsFor(R, tiles[0] * tiles[1] * batch * tile.workgroupSize, adapter.software);
+  const partial = parts === 1 ? output : scratch([batch, parts, M * N]);
+  const product = kernel({
+    label: `matmulTransposed${steps}${tile.width}`,
+    reads: {
+      a: steps === 4 ? vectors(a) : a,
+      b: tile.width === 4 ? vectors(b) : b,
+      ...(count === undefined ? {} : { count }),
+    },
+    writes: { y: tile.width === 4 ? vectors(partial) : partial },
+    sizes: { R, M, M_vectors: M / steps, N: N / tile.width, parts, each: Math.ceil(R / parts) },
+    workgroupSize: tile.workgroupSize,
+    workgroups: [tiles[0], tiles[1], batch * parts],
+    main: `${tileOrigin(tile)}
+  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.N - 1u);`)}
+  ${accumulators(tile)}
+  let batch = group.z / p.parts;
+  let first = group.z % p.parts * p.each;
+  let last = min(first + p.each, ${count === undefined ? "p.R" : "min(p.R, count[0])"});
+  ${
+      steps === 4
+        ? `let m = min(row0 / 4u, p.M_vectors - 1u);`
+        : lines(tile.rows, (i) => `let m${i} = min(row0 + ${i}u, p.M - 1u);`)
+    }
+  for (var r = first; r < last; r++) {
+    let ar = (batch * p.R + r) * p.M_vectors;
+    let br = (batch * p.R + r) * p.N;
+    ${
+      steps === 4
+        ? `let av = a[ar + m];\n${lines(tile.rows, (i) => `let a${i} = av[${i}];`)}`
+        : lines(tile.rows, (i) => `let a${i} = a[ar + m${i}];`)
+    }
+    ${multiply(tile, 1, (_, j) => `b[br + n${j}]`)}
+  }
+  ${
+      lines(tile.rows, (i) =>
+        `if (row0 + ${i}u < p.M) { ${
+          lines(tile.columns, (j) =>
+            `if (column0 + ${j}u < p.N) { y[(group.z * p.M + row0 + ${i}u) * p.N + column0 + ${j}u] = c${i}_${j}; }`)
+        } }`)
+    }`,
+  });
+  return parts === 1 ? [product] : [product, ...addUp(partial, output, batch, parts, M * N, scratch)];
+};
+
+/** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */
+export const partsFor = (length: number, invocations: number, software: boolean): number => {
+  const wanted = Math.ceil((software ? 256 : 32768) / invocations);
+  // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
+  return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
+};
+
+/** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */
+export const addUp = (
+  partial: Operand,
+  output: Operand,
+  groups: number,
+  parts: number,
+  columns: number,
+  scratch: (shape: Shape) => Operand,
+) => {
+  const kernels = [];
+  for (let current = partial, left = parts; left > 1;) {
+    const next = Math.ceil(left / 64);
+    const sum = next === 1 ? output : scratch([groups, next, columns]);
+    kernels.push(addParts(current, sum, groups, left, columns));
+    current = sum;
+    left = next;
+  }
+  return kernels;
+};
