@@ -83,11 +83,8 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id));
   const isInlined = (x: Tensor) => inlined.has(x.id);
   const readsOf = (x: Tensor): readonly Tensor[] => {
-    if (x.source.kind !== "op") return [];
-    const direct = x.source.inputs.map(storageOf).filter((input) => !inlined.has(input.id));
-    return isElementwise(x) || isReduction(x)
-      ? [...leavesOf(x, isInlined)!.map((leaf) => leaf.tensor), ...direct]
-      : direct;
+    if (isFused(x)) return leavesOf(x, isInlined)!.map((leaf) => leaf.tensor);
+    return x.source.kind === "op" ? x.source.inputs.map(storageOf) : [];
   };
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
@@ -136,7 +133,8 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   };
 
   const inputs = live.filter((x) => x.source.kind === "input");
-  const constants = live.filter((x) => x.source.kind === "constant");
+  const stored = new Set([...scheduled.flatMap(readsOf), ...results.map(storageOf)]);
+  const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
   for (const x of [...inputs, ...constants]) operandOf(x);
   const kernels: Kernel[] = [];
   for (const x of scheduled) {
@@ -198,6 +196,8 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   return { kernels, plan, operandOf, copies, inputs, constants };
 };
 
+const isFused = (x: Tensor): boolean => isElementwise(x) || isReduction(x);
+
 /** All tensors that `results` depend on, in an order of work. */
 const reachable = (results: readonly Tensor[]): readonly Tensor[] => {
   const found = new Map<number, Tensor>();
@@ -234,7 +234,7 @@ const chooseInlined = (
   const isInlined = (x: Tensor) => inlined.has(x.id);
   const most = traits.maxStorageBuffers - 2;
   for (const x of live) {
-    if (!isElementwise(x) && !isReduction(x)) continue;
+    if (!isFused(x)) continue;
     // Too many tensors for one shader, or read in ways that strides do not describe: store some inputs after all.
     let leaves = leavesOf(x, isInlined);
     while (leaves === null || new Set(leaves.map((leaf) => leaf.tensor.id)).size > most) {
@@ -250,7 +250,7 @@ const chooseInlined = (
     }
     if (!isElementwise(x) || kept.has(x.id)) continue;
     const users = readers.get(x.id) ?? [];
-    if (!users.every((user) => isElementwise(user) || isReduction(user))) continue;
+    if (!users.every(isFused)) continue;
     const large = new Set(
       leaves.filter((leaf) => sizeOf(leaf.tensor.shape) >= sizeOf(x.shape)).map((l) => l.tensor.id),
     );

@@ -36,6 +36,10 @@ export const isElementwise = (x: Tensor): boolean =>
 export const isReduction = (x: Tensor): boolean =>
   x.source.kind === "op" && x.source.op.reduction !== undefined;
 
+/** A number known when the graph is built: it needs no memory. */
+export const isScalar = (x: Tensor): boolean =>
+  x.source.kind === "constant" && x.source.data.length === 1 && x.dtype === "f32";
+
 const identity = (size: number): Layout => size === 1 ? [] : [{ size, stride: 1 }];
 
 /** The tensor whose memory holds `x`, with the layout that walks it in the order of `x`; null if it is none. */
@@ -47,7 +51,7 @@ const walk = (
 ): boolean => {
   if (x.source.kind === "view") return walk(x.source.of, layout, inlined, visit);
   if (!inlined(x)) {
-    visit({ tensor: x, layout, offset: 0 });
+    if (!isScalar(x)) visit({ tensor: x, layout, offset: 0 });
     return true;
   }
   return walkInputs(x, layout, inlined, visit);
@@ -210,9 +214,19 @@ const bodyOf = (
     return remember(key, r === 0, width === 4 && !asVector ? `T(${element})` : element);
   };
 
+  // A uniform word and not a literal: layers that differ in it share the kernel's code.
+  const scalar = (x: Tensor) => {
+    const key = `${x.id}`;
+    const found = known.get(key);
+    if (found !== undefined) return found;
+    const { data } = x.source as { data: Float32Array };
+    sizes[`k${known.size}`] = new Uint32Array(Float32Array.from(data).buffer)[0];
+    return remember(key, true, `T(bitcast<f32>(p.k${known.size}))`);
+  };
+
   const evaluate = (x: Tensor, layout: Layout, offset: number): { name: string; fixed: boolean } => {
     if (x.source.kind === "view") return evaluate(x.source.of, layout, offset);
-    if (!inlined(x)) return load({ tensor: x, layout, offset });
+    if (!inlined(x)) return isScalar(x) ? scalar(x) : load({ tensor: x, layout, offset });
     return expression(x, layout);
   };
 

@@ -1,0 +1,135 @@
+/**
+ * Batch normalisation (Ioffe and Szegedy 2015) over groups of rows with statistics of their own:
+ *
+ *     y = (x − mean) / sqrt(variance + 1e-5) · weight + bias
+ *
+ * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. SlotCon takes
+ * statistics per view: both views go through a network as one batch with G = 2.
+ */
+import { add, defineElementwise, div, greater, maximum, mul, rsqrt, sub, where } from "./arithmetic.ts";
+import { kernel } from "./kernel.ts";
+import { columnSums } from "./reduce.ts";
+import { slice } from "./slice.ts";
+import { defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
+
+const EPSILON = 1e-5;
+const MOMENTUM = 0.1;
+
+/** Statistics of the rows of each group, and over how many rows ([], f32) they were taken. */
+export interface Moments {
+  /** [G, 2, C]: mean and biased variance. */
+  readonly values: Tensor;
+  readonly rows: Tensor;
+}
+
+/** Mean and variance over the rows of x [G, R, C]; with `count` ([1], u32; G = 1) over the first `count` rows. */
+export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
+  const rows = count === undefined ? constantRows(x) : reshape(toFloat([count]), []);
+  // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
+  const shift = slice(x, 1, 0, 1);
+  const difference = sub(x, shift);
+  const sums = columnSums([difference, mul(difference, difference)], count);
+  return { values: momentsOp([sums, reshape(shift, [x.shape[0], 1, x.shape[2]]), rows]), rows };
+};
+
+const constantRows = (x: Tensor) => add(0, x.shape[1]);
+
+/** A u32 as f32. */
+const toFloat = defineOp("toFloat", {
+  shape: ([x]) => x.shape,
+  kernels: ({ inputs: [x], output }) => [kernel({
+    label: "toFloat",
+    reads: { x },
+    writes: { y: output },
+    threads: sizeOf(output.shape),
+    main: "y[id] = f32(x[id]);",
+  })],
+});
+
+const momentsOp = defineOp("moments", {
+  shape: ([sums]) => sums.shape,
+  kernels: ({ inputs: [sums, shift, rows], output }) => [kernel({
+    label: "moments",
+    reads: { sums, shift, rows },
+    writes: { moments: output },
+    sizes: { C: sums.shape[2] },
+    threads: sums.shape[0] * sums.shape[2],
+    main: /* wgsl */ `
+  let n = max(rows[0], 1.0);
+  let at = id / p.C * 2u * p.C + id % p.C;
+  let mean = sums[at] / n;
+  moments[at] = shift[id] + mean;
+  moments[at + p.C] = max(sums[at + p.C] / n - mean * mean, 0.0);`,
+  })],
+});
+
+/** x [G, R, C] normalised by the moments of its own rows; the gradient takes into account that they depend on x. */
+export const batchNorm = (
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  moments: Moments,
+  count?: Tensor,
+): Tensor => {
+  const mean = slice(moments.values, 1, 0, 1);
+  const scale = rsqrt(add(slice(moments.values, 1, 1, 1), EPSILON));
+  return normalizeOp([x, mean, scale, weight, bias], { rows: moments.rows, count });
+};
+
+const normalizeOp = defineElementwise<{ readonly rows: Tensor; readonly count?: Tensor }>(
+  "batchNorm",
+  ([x, mean, scale, weight, bias]) => `(${x} - ${mean}) * (${scale} * ${weight}) + ${bias}`,
+  ({ inputs: [x, mean, scale, weight], gradient, attributes: { rows, count } }) => {
+    const [G, , C] = x.shape;
+    const normalized = mul(sub(x, mean), scale);
+    const sums = columnSums([gradient, mul(gradient, normalized)], count);
+    const sumOf = (term: number) => slice(sums, 1, term, 1);
+    const overGroups = (term: number) =>
+      G === 1 ? reshape(sumOf(term), [C]) : reshape(columnSums([reshape(sumOf(term), [1, G, C])]), [C]);
+    const n = maximum(rows, 1);
+    const centred = sub(sub(gradient, div(sumOf(0), n)), mul(normalized, div(sumOf(1), n)));
+    return [mul(mul(weight, scale), centred), null, null, overGroups(1), overGroups(0)];
+  },
+);
+
+/** x [..., C] normalised by running statistics [3, C]. */
+export const batchNormByRunning = (x: Tensor, weight: Tensor, bias: Tensor, running: Tensor): Tensor => {
+  const scale = mul(weight, rsqrt(add(slice(running, 0, 1, 1), EPSILON)));
+  return add(mul(sub(x, slice(running, 0, 0, 1)), scale), bias);
+};
+
+/**
+ * Running statistics [3, C] (mean, unbiased variance, number of batches) after batches with these moments, one group
+ * after the other, with PyTorch's momentum 0.1. Fewer than two rows leave them as they are.
+ */
+export const runningAfter = (running: Tensor, moments: Moments): Tensor =>
+  runningOp([running, moments.values, moments.rows]);
+
+const runningOp = defineOp("runningStatistics", {
+  shape: ([running]) => running.shape,
+  kernels: ({ inputs: [running, moments, rows], output }) => [kernel({
+    label: "runningStatistics",
+    reads: { running, moments, rows },
+    writes: { next: output },
+    sizes: { C: running.shape[1], G: moments.shape[0] },
+    threads: running.shape[1],
+    main: /* wgsl */ `
+  var mean = running[id];
+  var variance = running[p.C + id];
+  var batches = running[2u * p.C + id];
+  if (rows[0] >= 2.0) {
+    let unbiased = rows[0] / (rows[0] - 1.0);
+    for (var g = 0u; g < p.G; g++) {
+      mean += ${MOMENTUM} * (moments[2u * g * p.C + id] - mean);
+      variance += ${MOMENTUM} * (moments[(2u * g + 1u) * p.C + id] * unbiased - variance);
+      batches += 1.0;
+    }
+  }
+  next[id] = mean;
+  next[p.C + id] = variance;
+  next[2u * p.C + id] = batches;`,
+  })],
+});
+
+/** Whether a counted batch is large enough to normalise: 1 or 0, []. */
+export const isNormalizable = (moments: Moments): Tensor => where(greater(moments.rows, 1), 1, 0);
