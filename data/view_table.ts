@@ -54,7 +54,7 @@ export interface Sample {
 
 /** What the GPU is given of a batch of B samples. Rows are view-major: all first views, then all second views. */
 export interface PackedBatch {
-  /** RGB bytes of all pictures, each from a 4-byte boundary on; `capacity` bytes, of which the end may be unused. */
+  /** RGB bytes of all pictures, each from a 4-byte boundary on; at most `capacity` bytes. */
   readonly pixels: Uint32Array;
   /** [2B, viewWords] */
   readonly views: Uint32Array;
@@ -82,7 +82,7 @@ export const packBatch = (
     );
   }
   const words = viewWords({ imageSize, maxTaps });
-  const pixels = new Uint32Array(capacity / 4);
+  const pixels = new Uint32Array(capacity / 4); // costs only what is written to
   const bytes = new Uint8Array(pixels.buffer);
   const views = new Uint32Array(2 * count * words);
   const coords = new Float32Array(2 * count * 4);
@@ -123,7 +123,7 @@ export const packBatch = (
       flips[row] = Number(view.flip);
     });
   });
-  return { pixels, views, coords, flips };
+  return { pixels: pixels.subarray(0, used / 4), views, coords, flips };
 };
 
 /** Bytes of so many RGB pixels, up to the next 4-byte boundary. */

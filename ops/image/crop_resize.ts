@@ -1,0 +1,83 @@
+import { type TableSize, VIEW, viewWords } from "../../data/view_table.ts";
+import { WEIGHT_BITS } from "../../data/resample.ts";
+import { kernel } from "../kernel.ts";
+import { defineOp, shapeError, type Tensor } from "../tensor.ts";
+import { pixelFunctions } from "./_pixel.ts";
+
+/**
+ * Crops every view's box from its picture, resizes it as Pillow's antialiased bicubic filter does (bit for bit: see
+ * data/resample.ts) and mirrors it where the view says so.
+ *
+ * pixels: RGB bytes of all pictures, u32 [words]; views: u32 [N, viewWords]. Result: pictures, u32 [N, S, S].
+ */
+export const cropResize = (pixels: Tensor, views: Tensor, size: TableSize): Tensor =>
+  cropResizeOp([pixels, views], size);
+
+const cropResizeOp = defineOp<TableSize>("cropResize", {
+  shape: ([, views], size) =>
+    views.shape.length === 2 && views.shape[1] === viewWords(size)
+      ? [views.shape[0], size.imageSize, size.imageSize]
+      : shapeError("cropResize", `a view table [N, ${viewWords(size)}]`, views.shape),
+  dtype: "u32",
+  kernels: ({ inputs: [pixels, views], output, attributes: { imageSize, maxTaps } }) => {
+    const [count, words] = views.shape;
+    const strips = Math.ceil(imageSize / STRIP);
+    const rows = 2 ** Math.ceil(Math.log2(maxTaps));
+    return [kernel({
+      label: "cropResize",
+      reads: { pixels, views },
+      writes: { pictures: output },
+      sizes: { size: imageSize, strips, words, taps: 1 + maxTaps },
+      threads: count * strips * imageSize,
+      functions: /* wgsl */ `
+${pixelFunctions}
+const HALF = ${1 << (WEIGHT_BITS - 1)};
+fn weighted(pixel: u32, weight: u32) -> vec3<i32> { return vec3<i32>(unpack(pixel)) * bitcast<i32>(weight); }
+fn rounded(sum: vec3<i32>) -> u32 {
+  return pack(vec3<u32>(clamp(sum >> vec3(${WEIGHT_BITS}u), vec3(0), vec3(255))));
+}
+// A pixel's three bytes begin anywhere in a word.
+fn source(byte: u32) -> u32 {
+  let word = byte / 4u;
+  let shift = byte % 4u * 8u;
+  return (pixels[word] >> shift) | ((pixels[word + 1u] << (31u - shift)) << 1u);
+}`,
+      // A lane makes a strip of a column. Each row that it needs is resized once and kept for the rows that follow.
+      main: /* wgsl */ `
+  let column = id % p.size;
+  let strip = id / p.size % p.strips;
+  let view = id / (p.size * p.strips);
+  let table = view * p.words;
+  let across = table + ${VIEW.taps}u + column * p.taps;
+  let down = table + ${VIEW.taps}u + p.size * p.taps;
+  let start = views[table + ${VIEW.start}u] + 3u * (views[across] & 0xffffu);
+  let count = views[across] >> 16u;
+  let stride = views[table + ${VIEW.stride}u];
+  let x = select(column, p.size - 1u - column, views[table + ${VIEW.flip}u] == 1u);
+
+  let first = strip * ${STRIP}u;
+  var resized: array<u32, ${rows}>; // row r at r % ${rows}
+  var next = views[down + first * p.taps] & 0xffffu;
+  for (var y = first; y < min(first + ${STRIP}u, p.size); y++) {
+    let taps = down + y * p.taps;
+    let top = views[taps] & 0xffffu;
+    let bottom = top + (views[taps] >> 16u);
+    for (; next < bottom; next++) {
+      var sum = vec3(HALF);
+      for (var tap = 0u; tap < count; tap++) {
+        sum += weighted(source(start + next * stride + 3u * tap), views[across + 1u + tap]);
+      }
+      resized[next % ${rows}u] = rounded(sum);
+    }
+    var sum = vec3(HALF);
+    for (var r = top; r < bottom; r++) {
+      sum += weighted(resized[r % ${rows}u], views[taps + 1u + r - top]);
+    }
+    pictures[(view * p.size + y) * p.size + x] = rounded(sum);
+  }`,
+    })];
+  },
+});
+
+/** Rows of the result that one lane makes. */
+const STRIP = 32;

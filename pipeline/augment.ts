@@ -1,0 +1,25 @@
+import type { TableSize } from "../data/view_table.ts";
+import { colorJitter } from "../ops/image/color_jitter.ts";
+import { cropResize } from "../ops/image/crop_resize.ts";
+import { gaussianBlur } from "../ops/image/gaussian_blur.ts";
+import { normalizePixels, type PixelStatistics } from "../ops/image/normalize_pixels.ts";
+import { solarize } from "../ops/image/solarize.ts";
+import type { Tensor } from "../ops/tensor.ts";
+
+/** Mean and standard deviation of ImageNet's pixels, which every published encoder is trained with. */
+export const IMAGENET: PixelStatistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+/**
+ * Packed pictures and their view table (data/view_table.ts) to what the network sees: f32 [2B, S, S, 3], all first
+ * views before all second ones.
+ */
+export const augment = (pixels: Tensor, views: Tensor, size: TableSize): Tensor =>
+  normalizePixels(augmentedPictures(pixels, views, size), IMAGENET);
+
+/** The same before normalisation: pictures of 8 bits, u32 [2B, S, S], r | g << 8 | b << 16. */
+export const augmentedPictures = (pixels: Tensor, views: Tensor, size: TableSize): Tensor => {
+  const cropped = cropResize(pixels, views, size);
+  const coloured = colorJitter(cropped, views);
+  const blurred = gaussianBlur(coloured, views);
+  return solarize(blurred, views);
+};
