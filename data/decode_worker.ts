@@ -1,0 +1,93 @@
+/**
+ * A worker that makes whole batches: reads the files, decodes them, draws their views and packs them for the GPU.
+ *
+ * It stands apart from the main thread because that one stops whenever it waits for the GPU. A message asks for one
+ * batch and is answered by one message; the arrays of a batch move, they are not copied. Only the request decides what
+ * is in the batch, so that it does not matter which worker makes it, nor when.
+ */
+import { Effect, Result } from "effect";
+import { DecodeError, decodeImage } from "./decode_image.ts";
+import { drawTwoCrops } from "./draws.ts";
+import { randomStream } from "./random.ts";
+import { cropResize } from "./resample.ts";
+import { packBatch, type PackedBatch, type Sample, type TableSize } from "./view_table.ts";
+
+export interface BatchRequest {
+  readonly id: number; // comes back with the reply
+  readonly paths: readonly string[];
+  readonly keys: readonly (readonly number[])[]; // of the random draws of each picture
+  readonly minScale: number;
+  readonly table: TableSize & { readonly capacity: number };
+}
+
+export type BatchReply =
+  | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch }
+  | { readonly id: number; readonly kind: "bad files"; readonly bad: readonly BadFile[] }
+  | { readonly id: number; readonly kind: "failure"; readonly reason: string };
+
+export interface BadFile {
+  readonly place: number; // in the request
+  readonly reason: string; // a sentence that names the file
+}
+
+/** One sample is decoded while the file of the next one is read and views are packed. */
+const AT_ONCE = 2;
+
+const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, table }: BatchRequest) {
+  const share = table.capacity / paths.length;
+  const light = (sample: Sample) =>
+    sample.picture.rgb.length > 4 * share ? finished(sample, table.imageSize) : sample;
+  const results = yield* Effect.forEach(
+    paths,
+    (path, place) => Effect.result(Effect.map(readSample(path, keys[place], minScale), light)),
+    { concurrency: AT_ONCE },
+  );
+  const samples: Sample[] = [];
+  const bad: BadFile[] = [];
+  results.forEach((result, place) => {
+    if (Result.isSuccess(result)) samples.push(result.success);
+    else bad.push({ place, reason: result.failure.message });
+  });
+  return bad.length > 0
+    ? { id, kind: "bad files", bad } as const
+    : { id, kind: "batch", batch: packBatch(samples, table) } as const;
+});
+
+const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
+  const bytes = yield* Effect.tryPromise({
+    try: () => Deno.readFile(path),
+    catch: (error) => new DecodeError({ file: path, reason: String(error) }),
+  });
+  const picture = yield* decodeImage(bytes, path);
+  return { picture, draw: drawTwoCrops(randomStream(...key), picture, { minScale }) };
+});
+
+/**
+ * The same views of a smaller picture, to the bit: both are made here and stand one above the other. So a batch of
+ * large photographs takes up no more memory than one of small ones.
+ */
+const finished = ({ picture, draw: { views, coords } }: Sample, size: number): Sample => {
+  const rgb = new Uint8Array(2 * size * size * 3);
+  const [upper, lower] = views.map((view, side) => {
+    rgb.set(cropResize(picture, view.box, size).rgb, side * size * size * 3);
+    return { ...view, box: [side * size, 0, size, size] as const };
+  });
+  return { picture: { width: size, height: 2 * size, rgb }, draw: { views: [upper, lower], coords } };
+};
+
+/** This side of the channel to the main thread. */
+declare const self: {
+  onmessage: (message: { readonly data: BatchRequest }) => void;
+  postMessage(reply: BatchReply, transfer: readonly ArrayBufferLike[]): void;
+};
+
+// One batch after another, however many are asked for: only one at a time takes up memory.
+let queue = Promise.resolve();
+self.onmessage = ({ data: request }) => {
+  queue = queue.then(async () => {
+    const failure = (error: unknown) => ({ id: request.id, kind: "failure", reason: String(error) } as const);
+    const reply = await Effect.runPromise(makeBatch(request)).catch(failure);
+    const arrays = reply.kind === "batch" ? Object.values(reply.batch) : [];
+    self.postMessage(reply, arrays.map((array) => array.buffer));
+  });
+};
