@@ -1,0 +1,123 @@
+/**
+ * What a command may touch, as Deno's permission flags.
+ *
+ * `cli/slotcon` runs this file before every command and starts the command with the flags it prints, one a line: the
+ * command then reads and writes only what its options or its configuration file name, and it has no network. Every
+ * command waits for this, so it imports little.
+ */
+import { dirname, join, resolve } from "node:path";
+
+/** Paths a command may touch beyond the project's own folder. Empty ones count for nothing. */
+interface Access {
+  readonly read?: readonly string[];
+  readonly write?: readonly string[]; // these may be read as well
+  readonly run?: readonly string[];
+}
+
+interface Request {
+  readonly option: (name: string) => string; // "" where it is not given
+  readonly operands: readonly string[]; // everything that does not start with a hyphen
+}
+
+const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
+  pretrain: ({ option }) => ({ read: inputs(option), write: [option("output-dir") || "output"] }),
+  demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
+  doctor: ({ option }) => ({ read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"] }),
+  verify: ({ option, operands }) => ({
+    read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
+    write: [option("out")],
+  }),
+  test: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }), // the tests are a process of their own
+};
+
+/** What the tests may touch: scratch folders and, since some try the command line, the launcher. */
+export const testFlags = (): string[] =>
+  flags({
+    read: [Deno.execPath()],
+    write: [Deno.env.get("TMPDIR") ?? "/tmp"],
+    run: [Deno.execPath(), join(ROOT, "cli/slotcon")],
+  });
+
+/** The flags for `slotcon ...args`. */
+export const permissionFlags = async (args: readonly string[]): Promise<string[]> => {
+  const given = parseOptions(args.slice(1));
+  const configured = await readConfig(given.get("config") ?? "");
+  const option = (name: string) => given.get(spelling(name)) ?? configured.get(spelling(name)) ?? "";
+  const operands = args.slice(1).filter((argument) => !argument.startsWith("-"));
+  return flags(ACCESS[args[0]]?.({ option, operands }) ?? {});
+};
+
+const ROOT = resolve(import.meta.dirname!, "..");
+
+const ENVIRONMENT = [
+  ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "TERM", "TMPDIR"],
+  ...["DENO_DIR", "MESA_SHADER_CACHE_DIR", "MESA_VK_DEVICE_SELECT", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
+];
+
+const flags = ({ read = [], write = [], run = [] }: Access): string[] => {
+  const writable = [join(ROOT, ".cache"), ...write];
+  return [
+    `--allow-read=${list([ROOT, ...read, ...writable])}`,
+    `--allow-write=${list(writable)}`,
+    ...run.length > 0 ? [`--allow-run=${list(run)}`] : [],
+    `--allow-ffi=${list([join(ROOT, "node_modules")])}`, // the image decoder and the second WebGPU
+    "--allow-sys=cpus,hostname,networkInterfaces,systemMemoryInfo", // the first three: the image decoder
+    `--allow-env=${ENVIRONMENT.join()}`, // the launcher makes all others read as unset
+  ];
+};
+
+const list = (paths: readonly string[]): string =>
+  [...new Set(paths.filter((path) => path !== "").map(allowable))].join();
+
+/** Commas separate paths and newlines flags, and neither can be quoted: such a path is allowed by a folder above it. */
+const allowable = (path: string) => /[,\n]/.test(path) ? dirname(resolve(path).split(/[,\n]/, 1)[0]) : path;
+
+const inputs = (option: Request["option"]): string[] =>
+  [option("data-dir") || "data", option("config"), option("resume")].flatMap(withListed);
+
+/** A data set may be a text file of paths: then also the folder that holds them all. */
+const withListed = (path: string): string[] => {
+  if (!path.endsWith(".txt") || !isFile(path)) return [path];
+  const folders = Deno.readTextFileSync(path).split(/\r?\n/).filter((line) => line.trim() !== "")
+    .map((line) => dirname(resolve(dirname(path), line)));
+  return folders.length === 0 ? [path] : [path, folders.reduce(commonFolder)];
+};
+
+const commonFolder = (a: string, b: string): string => {
+  while (a !== dirname(a) && a !== b && !b.startsWith(`${a}/`)) a = dirname(a);
+  return a;
+};
+
+const isFile = (path: string): boolean => {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+};
+
+/** "--data-dir X" and "--data-dir=X"; what is really wrong with an option is for the command itself to say. */
+const parseOptions = (args: readonly string[]): Map<string, string> => {
+  const options = new Map<string, string>();
+  for (const [i, argument] of args.entries()) {
+    const [, name, value] = argument.match(/^--([^=]+)(?:=(.*))?$/s) ?? [];
+    if (name !== undefined) options.set(spelling(name), value ?? args[i + 1] ?? "");
+  }
+  return options;
+};
+
+const readConfig = async (path: string): Promise<Map<string, string>> => {
+  if (!isFile(path)) return new Map();
+  try {
+    const { parse } = await import("yaml");
+    const entries = Object.entries(parse(Deno.readTextFileSync(path)) as Record<string, unknown>);
+    return new Map(entries.map(([key, value]) => [spelling(key), typeof value === "string" ? value : ""]));
+  } catch {
+    return new Map(); // the command will say what is wrong with the file
+  }
+};
+
+/** Configuration files may write data-dir, data_dir or dataDir. */
+const spelling = (name: string) => name.replace(/[-_]/g, "").toLowerCase();
+
+if (import.meta.main) console.log((await permissionFlags(Deno.args)).join("\n"));

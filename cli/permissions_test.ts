@@ -1,0 +1,49 @@
+import assert from "node:assert/strict";
+import { permissionFlags } from "./permissions.ts";
+
+const allowed = async (kind: "read" | "write" | "net" | "run", ...args: string[]): Promise<string[]> => {
+  const flag = (await permissionFlags(args)).find((flag) => flag.startsWith(`--allow-${kind}=`));
+  return flag?.slice(flag.indexOf("=") + 1).split(",") ?? [];
+};
+
+const scratch = (files: Record<string, string>) => {
+  const folder = Deno.makeTempDirSync();
+  for (const [name, text] of Object.entries(files)) Deno.writeTextFileSync(`${folder}/${name}`, text);
+  return folder;
+};
+
+Deno.test("permissionFlags() lets pretrain read its data and write its run folder, however they are named", async () => {
+  for (const args of [["--data-dir", "/d d", "--output-dir", "/o"], ["--data-dir=/d d", "--output-dir=/o"]]) {
+    const read = await allowed("read", "pretrain", ...args);
+    assert.ok(read.includes("/d d") && read.includes("/o"), String(read));
+    assert.ok((await allowed("write", "pretrain", ...args)).includes("/o"));
+    assert.ok(!(await allowed("write", "pretrain", ...args)).includes("/d d"));
+  }
+});
+
+Deno.test("permissionFlags() gives no command the network, and only the tests another program", async () => {
+  for (const command of ["pretrain", "demo", "doctor", "verify", "test", "--help", "unknown"]) {
+    assert.deepEqual(await allowed("net", command), []);
+    assert.deepEqual(await allowed("run", command), command === "test" ? [Deno.execPath()] : []);
+    assert.ok(!(await allowed("read", command)).includes("/"));
+  }
+});
+
+Deno.test("permissionFlags() reads the folders from a configuration file, which options override", async () => {
+  const folder = scratch({ "a.yaml": "data_dir: /from/yaml # a comment\noutput-dir: '/yaml out'\n" });
+  const config = ["pretrain", "--config", `${folder}/a.yaml`];
+  assert.ok((await allowed("read", ...config)).includes("/from/yaml"));
+  assert.ok((await allowed("write", ...config)).includes("/yaml out"));
+  assert.ok(!(await allowed("write", ...config, "--output-dir", "/flag")).includes("/yaml out"));
+  Deno.removeSync(folder, { recursive: true });
+});
+
+Deno.test("permissionFlags() lets a list of pictures name pictures elsewhere", async () => {
+  const folder = scratch({ "list.txt": "/photos/a/1.jpg\n/photos/ab/2.jpg\n" });
+  assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/list.txt`)).includes("/photos"));
+  Deno.removeSync(folder, { recursive: true });
+});
+
+Deno.test("permissionFlags() allows a path with a comma by the folder above it", async () => {
+  assert.ok((await allowed("read", "pretrain", "--data-dir", "/data/one,two/x")).includes("/data"));
+});
