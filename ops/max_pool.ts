@@ -1,0 +1,127 @@
+/**
+ * Max pooling, as PyTorch's.
+ *
+ *     y[n,i,j,c] = max over a, b < size of x[n, i·stride + a − pad, j·stride + b − pad, c]
+ *
+ * Padding never wins; of equal values the first in row-major order does, and it alone receives the gradient.
+ */
+import { type Kernel, kernel, type Operand } from "./kernel.ts";
+import { type AdapterTraits, defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
+import { vectorized } from "./vectorized.ts";
+
+export interface MaxPool {
+  readonly size: number;
+  readonly stride: number;
+  /** At most half of `size`, so that every window holds an element. */
+  readonly pad: number;
+}
+
+/** x [N, H, W, C] to [N, H', W', C] with H' = floor((H + 2·pad − size) / stride) + 1. */
+export const maxPool = (x: Tensor, attributes: MaxPool): Tensor => maxPoolOp([x], attributes);
+
+const maxPoolOp = defineOp<MaxPool>("maxPool", {
+  shape: ([x], { size, stride, pad }) => {
+    const [N, H, W, C] = x.shape;
+    const pooled = (length: number) => Math.floor((length + 2 * pad - size) / stride) + 1;
+    return x.shape.length === 4 && 2 * pad <= size && pooled(H) > 0 && pooled(W) > 0
+      ? [N, pooled(H), pooled(W), C]
+      : shapeError("maxPool", `[N, H, W, C] no smaller than a window of ${size}, pad ≤ size / 2`, x.shape);
+  },
+  sliceable: [0],
+  kernels: ({ inputs: [x], output, attributes }) => [windowKernel(x, output, attributes, "best")],
+  backward: ({ inputs: [x], gradient, attributes }) => [maxPoolGradient([x, gradient], attributes)],
+});
+
+/** x [N, H, W, C] and the gradient of the pooled map to the gradient of x: a gather, so the order of sums is fixed. */
+const maxPoolGradient = defineOp<MaxPool>("maxPoolGradient", {
+  shape: ([x]) => x.shape,
+  sliceable: [0, 1],
+  kernels: ({ inputs: [x, gradient], output, attributes, scratch, adapter }) => {
+    const winner = scratch(gradient.shape);
+    return [
+      windowKernel(x, winner, attributes, "winner"),
+      gatherKernel(winner, gradient, output, attributes, adapter),
+    ];
+  },
+});
+
+/** Writes the best value of every window, or the number of its place within the window: row · size + column. */
+const windowKernel = (x: Operand, y: Operand, window: MaxPool, what: "best" | "winner"): Kernel => {
+  const { bind, width, alias } = vectorized(x.shape[3]);
+  return kernel({
+    label: "maxPool",
+    reads: { x: bind(x) },
+    writes: { y: bind(y) },
+    sizes: sizesOf(x.shape, y.shape, width),
+    threads: sizeOf(y.shape) / width,
+    functions: `${alias}\n${constants(window)}`,
+    main: /* wgsl */ `
+  let c = id % p.lanes;
+  let j = id / p.lanes % p.columns;
+  let i = id / p.lanes / p.columns % p.rows;
+  let n = id / p.lanes / p.columns / p.rows;
+  var best = T(-3.4028234e38);
+  var winner = T(0.0);
+  for (var a = 0u; a < SIZE; a++) {
+    let h = i * STRIDE + a - PAD; // wraps round to a large number above the map
+    if (h >= p.height) { continue; }
+    for (var b = 0u; b < SIZE; b++) {
+      let w = j * STRIDE + b - PAD;
+      if (w >= p.width) { continue; }
+      let value = x[((n * p.height + h) * p.width + w) * p.lanes + c];
+      winner = select(winner, T(f32(a * SIZE + b)), value > best);
+      best = max(best, value);
+    }
+  }
+  y[id] = ${what};`,
+  });
+};
+
+/** Every element adds up the gradients of the windows that it won. */
+const gatherKernel = (
+  winner: Operand,
+  gradient: Operand,
+  dx: Operand,
+  window: MaxPool,
+  { software }: AdapterTraits,
+): Kernel => {
+  const { bind, width, alias } = vectorized(dx.shape[3]);
+  const each = software ? dx.shape[2] : 1;
+  return kernel({
+    label: "maxPoolGradient",
+    reads: { winner: bind(winner), gradient: bind(gradient) },
+    writes: { dx: bind(dx) },
+    sizes: { ...sizesOf(dx.shape, gradient.shape, width), each },
+    threads: sizeOf(dx.shape) / width / each,
+    functions: `${alias}\n${constants(window)}`,
+    main: /* wgsl */ `
+  let c = id % p.lanes;
+  let first = id / p.lanes * p.each; // a row's places follow each other: n, h, w
+  let h = first / p.width % p.height + PAD;
+  let n = first / p.width / p.height;
+  for (var at = first; at < first + p.each; at++) {
+    let w = at % p.width + PAD;
+    var sum = T(0.0);
+    // Windows i with i · STRIDE ≤ h < i · STRIDE + SIZE.
+    for (var i = (max(h + STRIDE, SIZE) - SIZE) / STRIDE; i < min(h / STRIDE + 1u, p.rows); i++) {
+      for (var j = (max(w + STRIDE, SIZE) - SIZE) / STRIDE; j < min(w / STRIDE + 1u, p.columns); j++) {
+        let pooled = ((n * p.rows + i) * p.columns + j) * p.lanes + c;
+        let own = (h - i * STRIDE) * SIZE + w - j * STRIDE;
+        sum += select(T(0.0), gradient[pooled], winner[pooled] == T(f32(own)));
+      }
+    }
+    dx[at * p.lanes + c] = sum;
+  }`,
+  });
+};
+
+const constants = ({ size, stride, pad }: MaxPool) =>
+  `const SIZE = ${size}u; const STRIDE = ${stride}u; const PAD = ${pad}u;`;
+
+const sizesOf = ([, height, width, C]: Shape, [, rows, columns]: Shape, vector: number) => ({
+  height,
+  width,
+  rows,
+  columns,
+  lanes: C / vector,
+});
