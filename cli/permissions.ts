@@ -6,6 +6,7 @@
  * command waits for this, so it imports little.
  */
 import { dirname, join, resolve } from "node:path";
+import { sharedSpelling } from "../pipeline/option_name.ts";
 
 /** Paths a command may touch beyond the project's own folder. Empty ones count for nothing. */
 interface Access {
@@ -42,7 +43,8 @@ export const testFlags = (): string[] =>
 export const permissionFlags = async (args: readonly string[]): Promise<string[]> => {
   const given = parseOptions(args.slice(1));
   const configured = await readConfig(given.get("config") ?? "");
-  const option = (name: string) => given.get(spelling(name)) ?? configured.get(spelling(name)) ?? "";
+  const option = (name: string) =>
+    given.get(sharedSpelling(name)) ?? configured.get(sharedSpelling(name)) ?? "";
   const operands = args.slice(1).filter((argument) => !argument.startsWith("-"));
   return flags(ACCESS[args[0]]?.({ option, operands }) ?? {});
 };
@@ -50,7 +52,7 @@ export const permissionFlags = async (args: readonly string[]): Promise<string[]
 const ROOT = resolve(import.meta.dirname!, "..");
 
 const ENVIRONMENT = [
-  ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "TERM", "TMPDIR"],
+  ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "SLOTCON_DEVICE", "TERM", "TMPDIR"],
   ...["DENO_DIR", "MESA_SHADER_CACHE_DIR", "MESA_VK_DEVICE_SELECT", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
 ];
 
@@ -101,7 +103,7 @@ const parseOptions = (args: readonly string[]): Map<string, string> => {
   const options = new Map<string, string>();
   for (const [i, argument] of args.entries()) {
     const [, name, value] = argument.match(/^--([^=]+)(?:=(.*))?$/s) ?? [];
-    if (name !== undefined) options.set(spelling(name), value ?? args[i + 1] ?? "");
+    if (name !== undefined) options.set(sharedSpelling(name), value ?? args[i + 1] ?? "");
   }
   return options;
 };
@@ -111,13 +113,12 @@ const readConfig = async (path: string): Promise<Map<string, string>> => {
   try {
     const { parse } = await import("yaml");
     const entries = Object.entries(parse(Deno.readTextFileSync(path)) as Record<string, unknown>);
-    return new Map(entries.map(([key, value]) => [spelling(key), typeof value === "string" ? value : ""]));
+    return new Map(
+      entries.map(([key, value]) => [sharedSpelling(key), typeof value === "string" ? value : ""]),
+    );
   } catch {
     return new Map(); // the command will say what is wrong with the file
   }
 };
-
-/** Configuration files may write data-dir, data_dir or dataDir. */
-const spelling = (name: string) => name.replace(/[-_]/g, "").toLowerCase();
 
 if (import.meta.main) console.log((await permissionFlags(Deno.args)).join("\n"));
