@@ -4,14 +4,28 @@ import type { TwoCropDraw, ViewDraw } from "../draws.ts";
 import { FormatError } from "./format_error.ts";
 import type { TensorFile } from "./safetensors.ts";
 
+/** The operations that make a view, in the order in which they follow each other; jitter has an order of its own. */
+const STAGES = [
+  "crop",
+  "flip",
+  "brightness",
+  "contrast",
+  "saturation",
+  "hue",
+  "gray",
+  "blur",
+  "solarize",
+] as const;
+export type Stage = (typeof STAGES)[number];
+
 /** Two views of a picture as they were recorded. */
 export interface RecordedDraw {
   readonly note: string;
   /** File name of the picture. */
   readonly image: string;
   readonly views: TwoCropDraw["views"];
-  /** The recorded stages of each view in their order: `crop`, `flip`, colour operations, `gray`, `blur`, `solarize`. */
-  readonly stages: readonly [readonly string[], readonly string[]];
+  /** The recorded stages of each view, in their order. */
+  readonly stages: readonly [readonly Stage[], readonly Stage[]];
 }
 
 export interface AugmentRecording {
@@ -30,7 +44,7 @@ const View: Schema.Codec<ViewDraw> = Schema.Struct({
   blur: Schema.NullOr(Schema.Number),
   solarize: Schema.Boolean,
 });
-const Stages = Schema.Array(Schema.String);
+const Stages = Schema.Array(Schema.Literals(STAGES));
 const Metadata = Schema.Struct({
   format: Schema.Literal("slotcon-augment-recording/1"),
   size: Schema.NumberFromString.check(Schema.isInt(), Schema.isGreaterThan(0)),

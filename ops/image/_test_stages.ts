@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { draws, recorded, recordedPicture, size } from "../../data/_test_recording.ts";
 import type { ViewDraw } from "../../data/draws.ts";
+import type { Stage } from "../../data/formats/augment_recording.ts";
 import type { Picture } from "../../data/decode_image.ts";
 import { packBatch } from "../../data/view_table.ts";
 import { evaluate } from "../compile.ts";
@@ -18,7 +19,7 @@ const untouched: ViewDraw = {
 };
 
 /** A view that has only the operation `stage` of `view`. */
-const only = (stage: string, view: ViewDraw): ViewDraw => ({
+const only = (stage: Stage, view: ViewDraw): ViewDraw => ({
   ...untouched,
   ...(stage === "blur" ? { blur: view.blur } : stage === "solarize" ? { solarize: true } : {}),
   gray: stage === "gray",
@@ -26,7 +27,7 @@ const only = (stage: string, view: ViewDraw): ViewDraw => ({
 });
 
 /** All recorded operations of the kind `stage`: the pictures before and after them, and views that do nothing else. */
-export const recordedSteps = (stage: string) =>
+export const recordedSteps = (stage: Stage) =>
   draws.flatMap(({ views, stages }, n) =>
     views.flatMap((view, side) => {
       const at = stages[side].indexOf(stage);
@@ -76,7 +77,7 @@ export const evaluatePictures = (pictures: Tensor) =>
 
 /** Fails unless `op` turns every recorded picture before the operation `stage` into the one after it, bit for bit. */
 export const assertEqualsRecorded = Effect.fnUntraced(function* (
-  stage: string,
+  stage: Stage,
   op: (pictures: Tensor, views: Tensor) => Tensor,
 ) {
   const steps = recordedSteps(stage);

@@ -5,7 +5,7 @@ import { gpuTest } from "../_test_kit.ts";
 import { asPictures, assertEqualsRecorded, asTable, evaluatePictures } from "./_test_stages.ts";
 import { colorJitter } from "./color_jitter.ts";
 
-for (const stage of ["brightness", "contrast", "saturation", "hue", "gray"]) {
+for (const stage of ["brightness", "contrast", "saturation", "hue", "gray"] as const) {
   gpuTest(`colorJitter() equals Pillow's ${stage} bit for bit`, function* () {
     yield* assertEqualsRecorded(stage, colorJitter);
   });

@@ -1,5 +1,5 @@
 import { kernel } from "../kernel.ts";
-import { defineOp, type Tensor } from "../tensor.ts";
+import { constant, defineOp, type Tensor } from "../tensor.ts";
 import { pixelFunctions } from "./_pixel.ts";
 
 /** Red, green and blue, as fractions of full brightness. */
@@ -9,36 +9,40 @@ export interface PixelStatistics {
 }
 
 /**
- * 8-bit pictures to the numbers that a network takes: (v / 255 − mean) / std.
+ * 8-bit pictures to the numbers that a network takes: (v / 255 − mean) / std, each step rounded to f32 as PyTorch does.
  *
  * pictures: u32 [N, H, W]. Result: f32 [N, H, W, 3].
  */
-export const normalizePixels = (pictures: Tensor, statistics: PixelStatistics): Tensor =>
-  normalizePixelsOp([pictures], statistics);
+export const normalizePixels = (pictures: Tensor, { mean, std }: PixelStatistics): Tensor => {
+  // A table of all 256 values, since a device may divide less exactly than the host.
+  const f = Math.fround;
+  const table = Float32Array.from({ length: 3 * 256 }, (_, i) => {
+    const channel = i % 3;
+    return f(f((i - channel) / 3 / 255) - f(mean[channel])) / f(std[channel]);
+  });
+  return normalizePixelsOp([pictures, constant(table, [256, 3])]);
+};
 
-const normalizePixelsOp = defineOp<PixelStatistics>("normalizePixels", {
+const normalizePixelsOp = defineOp("normalizePixels", {
   shape: ([pictures]) => [...pictures.shape, 3],
-  kernels: ({ inputs: [pictures], output, attributes: { mean, std } }) => {
+  kernels: ({ inputs: [pictures, table], output }) => {
     const [count, height, width] = pictures.shape;
-    const vector = (values: readonly number[]) => `vec3<f32>(${values.join(", ")})`;
     return [kernel({
       label: "normalizePixels",
-      reads: { pictures },
+      reads: { pictures, table },
       writes: { normalized: output },
       sizes: { height, width },
       threads: count * width,
-      functions: /* wgsl */ `${pixelFunctions}
-const SCALE = ${vector(std.map((s) => 1 / (255 * s)))};
-const OFFSET = ${vector(mean.map((m, i) => m / std[i]))};`,
+      functions: pixelFunctions,
       // One lane a column.
       main: /* wgsl */ `
   let first = id / p.width * p.height * p.width + id % p.width;
   for (var y = 0u; y < p.height; y++) {
     let at = first + y * p.width;
-    let value = vec3<f32>(unpack(pictures[at])) * SCALE - OFFSET;
-    normalized[3u * at] = value.r;
-    normalized[3u * at + 1u] = value.g;
-    normalized[3u * at + 2u] = value.b;
+    let rgb = unpack(pictures[at]);
+    for (var channel = 0u; channel < 3u; channel++) {
+      normalized[3u * at + channel] = table[3u * rgb[channel] + channel];
+    }
   }`,
     })];
   },
