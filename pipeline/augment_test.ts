@@ -25,8 +25,7 @@ gpuTest(
         const area = size * size, first = (side * draws.length + n) * area;
         for (let i = 0; i < want.length; i++) {
           const value = got[3 * (first + i % area) + Math.floor(i / area)];
-          const error = Math.abs(value - Number(want[i]));
-          assert.ok(error <= 1e-6, `draw ${n}, view ${side}, value ${i}: ${value}, not ${want[i]}`);
+          assert.equal(value, want[i], `value ${i} of view ${side} of draw ${n}`);
         }
       })
     );

@@ -68,12 +68,13 @@ export const asTable = (views: readonly ViewDraw[]): Tensor => {
   return constant(packed.views.slice(0, views.length * words), [views.length, words]);
 };
 
-/** The R, G, B values of a picture tensor. */
+/** The R, G, B values of a picture tensor; its pixels come back as f32, which holds 24 bits exactly. */
 export const evaluatePictures = (pictures: Tensor) =>
-  evaluate(pictures).pipe(Effect.map(({ buffer, byteOffset, length }) => {
-    const words = new Uint32Array(buffer, byteOffset, length);
-    return Uint8Array.from({ length: 3 * length }, (_, i) => words[Math.floor(i / 3)] >>> (8 * (i % 3)));
-  }));
+  evaluate(pictures).pipe(
+    Effect.map((pixels) =>
+      Uint8Array.from({ length: 3 * pixels.length }, (_, i) => pixels[Math.floor(i / 3)] >>> (8 * (i % 3)))
+    ),
+  );
 
 /** Fails unless `op` turns every recorded picture before the operation `stage` into the one after it, bit for bit. */
 export const assertEqualsRecorded = Effect.fnUntraced(function* (

@@ -148,8 +148,7 @@ const makeViews = Effect.fnUntraced(function* (
       if (operation.group === "tensor") {
         use(operation, planar(made.normalized.subarray(3 * begin, 3 * (begin + size * size)), size));
       } else {
-        const { buffer, byteOffset } = made.pictures;
-        use(operation, unpacked(new Uint32Array(buffer, byteOffset + 4 * begin, size * size), size));
+        use(operation, unpacked(made.pictures.subarray(begin, begin + size * size), size));
       }
     }
   }
@@ -166,8 +165,8 @@ const pictureOf = ({ shape: [height, width], data }: FileTensor): Picture => ({
   rgb: data as Uint8Array,
 });
 
-/** Words r | g << 8 | b << 16 to [S, S, 3]. */
-const unpacked = (words: Uint32Array, size: number): FileTensor =>
+/** Pixels r | g << 8 | b << 16, which f32 holds exactly, to [S, S, 3]. */
+const unpacked = (words: Float32Array, size: number): FileTensor =>
   values(
     Uint8Array.from({ length: 3 * words.length }, (_, i) => words[Math.floor(i / 3)] >>> (8 * (i % 3))),
     size,

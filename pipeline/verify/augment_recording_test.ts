@@ -11,7 +11,7 @@ const name = "augment.safetensors";
 const bytes = Deno.readFileSync(new URL(name, folder));
 
 gpuTest(
-  "verifyAugment() holds for every recorded stage, with no difference at all but in JPEG files",
+  "verifyAugment() holds for every recorded stage, with no difference but in decoded JPEG files",
   function* () {
     const recording = yield* readSafetensors(bytes, name);
     const { rows, outputs } = yield* verifyAugment(recording, { name, pictures });
