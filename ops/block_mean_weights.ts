@@ -1,0 +1,50 @@
+/** Weights that turn a sum over chosen rows into a mean of means. */
+import { kernel } from "./kernel.ts";
+import { NONE, type Selection } from "./select_rows.ts";
+import { defineOp, type Tensor } from "./tensor.ts";
+
+interface Blocks {
+  /** Into how many equal blocks the table's rows are divided. */
+  readonly blocks: number;
+  readonly rowsPerBlock: number;
+  /** With fewer chosen rows than this in all, every weight is 0. */
+  readonly atLeast: number;
+}
+
+/**
+ * Weights [capacity] of the chosen rows under which a sum is the mean over blocks of the mean over each block's chosen
+ * rows: 1 / (blocks · chosen rows of the same block). A block without any adds 0; unused entries weigh 0. No gradient.
+ */
+export const blockMeanWeights = ({ indices, count }: Selection, attributes: Blocks): Tensor =>
+  weightsOp([indices, count], attributes);
+
+const weightsOp = defineOp<Blocks>("blockMeanWeights", {
+  shape: ([indices]) => indices.shape,
+  kernels: ({ inputs: [indices, count], output, attributes: { blocks, rowsPerBlock, atLeast } }) => [kernel({
+    label: "blockMeanWeights",
+    reads: { indices, count },
+    writes: { weights: output },
+    sizes: { blocks, rowsPerBlock, atLeast, capacity: indices.shape[0] },
+    threads: indices.shape[0],
+    // Indices ascend, unused ones are the largest: the rows of a block are neighbours, found by bisection.
+    functions: /* wgsl */ `
+fn entriesBelow(row: u32) -> u32 {
+  var low = 0u;
+  var high = p.capacity;
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (indices[middle] < row) { low = middle + 1u; } else { high = middle; }
+  }
+  return low;
+}`,
+    main: /* wgsl */ `
+  let row = indices[id];
+  if (row == ${NONE} || count[0] < p.atLeast) {
+    weights[id] = 0.0;
+    return;
+  }
+  let start = row / p.rowsPerBlock * p.rowsPerBlock;
+  let rows = entriesBelow(start + p.rowsPerBlock) - entriesBelow(start);
+  weights[id] = 1.0 / f32(p.blocks * rows);`,
+  })],
+});

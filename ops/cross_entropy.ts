@@ -1,0 +1,90 @@
+/**
+ * Cross-entropy of the first rows and columns of a table whose used size is known to the device only.
+ *
+ *     loss[r] = log Σ_{c < columns} exp(x[r, c]) − x[r, label[r]]   for r < rows, else 0
+ *
+ * Whatever lies in unused rows and columns, NaN included, is not looked at and gets no gradient.
+ */
+import { kernel } from "./kernel.ts";
+import { rowWork } from "./_row.ts";
+import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+
+/**
+ * Logits [R, C], labels [R], rowCount [1] and columnCount [1] (u32) to the losses [R]. The labels of the first rowCount
+ * rows must be below columnCount.
+ */
+export const crossEntropyRows = (
+  logits: Tensor,
+  labels: Tensor,
+  rowCount: Tensor,
+  columnCount: Tensor,
+): Tensor => crossEntropyOp([logits, labels, rowCount, columnCount], undefined);
+
+const crossEntropyOp = defineOp("crossEntropyRows", {
+  shape: ([logits, labels]) =>
+    logits.shape.length === 2 && labels.shape.length === 1 && labels.shape[0] === logits.shape[0]
+      ? labels.shape
+      : shapeError("crossEntropyRows", "logits [R, C] and labels [R]", logits.shape, labels.shape),
+  kernels: ({ inputs: [logits, labels, rowCount, columnCount], output, adapter }) => {
+    const [rows, width] = logits.shape;
+    const work = rowWork(rows, width, adapter);
+    return [kernel({
+      label: "crossEntropyRows",
+      reads: { logits, labels, rowCount, columnCount },
+      writes: { loss: output },
+      sizes: { rows, width },
+      ...work.launch,
+      functions: work.functions,
+      main: /* wgsl */ `
+  ${work.origin}
+  if (row >= rowCount[0]) {
+    if (start == 0u) { loss[row] = 0.0; }
+    return;
+  }
+  let first = row * p.width;
+  let columns = min(columnCount[0], p.width);
+  var top = -3.4028234e38;
+  for (var c = start; c < columns; c += step) { top = max(top, logits[first + c]); }
+  let largest_logit = ${work.largest("top")};
+  var sum = 0.0;
+  for (var c = start; c < columns; c += step) { sum += exp(logits[first + c] - largest_logit); }
+  let whole = ${work.total("sum")};
+  if (start == 0u) { loss[row] = log(whole) - (logits[first + labels[row]] - largest_logit); }`,
+    })];
+  },
+  backward: ({ inputs, output, gradient }) => [
+    crossEntropyGradient([...inputs, output, gradient], undefined),
+    null,
+    null,
+    null,
+  ],
+});
+
+/** (softmax − one-hot) · g, where softmax[r, c] = exp(x[r, c] − x[r, label[r]] − loss[r]) needs no further sum. */
+const crossEntropyGradient = defineOp("crossEntropyGradient", {
+  shape: ([logits]) => logits.shape,
+  kernels: ({ inputs: [logits, labels, rowCount, columnCount, loss, gradient], output, adapter }) => {
+    const [rows, width] = logits.shape;
+    const each = adapter.software ? Math.min(width, 64) : 1;
+    const parts = Math.ceil(width / each);
+    return [kernel({
+      label: "crossEntropyGradient",
+      reads: { logits, labels, rowCount, columnCount, loss, gradient },
+      writes: { dx: output },
+      sizes: { width, each, parts },
+      threads: rows * parts,
+      main: /* wgsl */ `
+  let row = id / p.parts;
+  let first = row * p.width;
+  let columns = select(0u, columnCount[0], row < rowCount[0]);
+  let label = labels[row];
+  let own = logits[first + min(label, p.width - 1u)];
+  let g = gradient[row];
+  let start = id % p.parts * p.each;
+  for (var c = start; c < min(start + p.each, p.width); c++) {
+    let difference = exp(logits[first + c] - own - loss[row]) - f32(c == label);
+    dx[first + c] = select(0.0, difference * g, c < columns);
+  }`,
+    })];
+  },
+});

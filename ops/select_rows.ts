@@ -1,0 +1,125 @@
+/**
+ * Rows chosen by a mask, numbered without gaps: how many there are is known to the device only.
+ *
+ * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: position r belongs to
+ * the first row where the count reaches r + 1.
+ */
+import { kernel } from "./kernel.ts";
+import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+
+/** Stands for "no row" and "no position", in WGSL: the largest u32, so that unused entries sort behind all others. */
+export const NONE = "0xffffffffu";
+
+/** The chosen rows of a table of M rows; tensors are u32. */
+export interface Selection {
+  /** [capacity] The chosen rows in ascending order; unused entries are 0xffffffff. */
+  readonly indices: Tensor;
+  /** [M] The place of every row in `indices`, 0xffffffff where it has none. */
+  readonly positions: Tensor;
+  /** [1] How many entries of `indices` are in use. */
+  readonly count: Tensor;
+}
+
+/** The rows whose `mask` ([M], f32) is not 0; those beyond `capacity` are left out. */
+export const selectRows = (mask: Tensor, capacity: number): Selection => {
+  const counts = prefixCounts([mask], undefined);
+  return {
+    indices: indicesOp([counts], { capacity }),
+    positions: positionsOp([counts], { capacity }),
+    count: countOp([counts], { capacity }),
+  };
+};
+
+interface Capacity {
+  readonly capacity: number;
+}
+
+/** mask [M] to counts [M], u32. */
+const prefixCounts = defineOp("prefixCounts", {
+  shape: ([mask]) => mask.shape.length === 1 ? mask.shape : shapeError("selectRows", "mask [M]", mask.shape),
+  dtype: "u32",
+  kernels: ({ inputs: [mask], output, scratch }) => {
+    // An invocation counts a part, then adds up the totals of the parts before: with √M parts neither takes long.
+    const [M] = mask.shape;
+    const each = Math.ceil(Math.sqrt(M));
+    const parts = Math.ceil(M / each);
+    const totals = scratch([parts], "u32");
+    const sizes = { M, each };
+    return [
+      kernel({
+        label: "countParts",
+        reads: { mask },
+        writes: { totals },
+        sizes,
+        threads: parts,
+        main: /* wgsl */ `
+  var total = 0u;
+  for (var i = id * p.each; i < min((id + 1u) * p.each, p.M); i++) { total += u32(mask[i] != 0.0); }
+  totals[id] = total;`,
+      }),
+      kernel({
+        label: "prefixCounts",
+        reads: { mask, totals },
+        writes: { counts: output },
+        sizes,
+        threads: parts,
+        main: /* wgsl */ `
+  var total = 0u;
+  for (var part = 0u; part < id; part++) { total += totals[part]; }
+  for (var i = id * p.each; i < min((id + 1u) * p.each, p.M); i++) {
+    total += u32(mask[i] != 0.0);
+    counts[i] = total;
+  }`,
+      }),
+    ];
+  },
+});
+
+const indicesOp = defineOp<Capacity>("rowIndices", {
+  shape: (_, { capacity }) => [capacity],
+  dtype: "u32",
+  kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({
+    label: "rowIndices",
+    reads: { counts },
+    writes: { indices: output },
+    sizes: { M: counts.shape[0] },
+    threads: capacity,
+    main: /* wgsl */ `
+  var low = 0u; // rows before it are too early,
+  var high = p.M; // rows from here on are late enough
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (counts[middle] <= id) { low = middle + 1u; } else { high = middle; }
+  }
+  indices[id] = select(${NONE}, low, low < p.M);`,
+  })],
+});
+
+const positionsOp = defineOp<Capacity>("rowPositions", {
+  shape: ([counts]) => counts.shape,
+  dtype: "u32",
+  kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({
+    label: "rowPositions",
+    reads: { counts },
+    writes: { positions: output },
+    sizes: { capacity },
+    threads: counts.shape[0],
+    main: /* wgsl */ `
+  var before = 0u;
+  if (id > 0u) { before = counts[id - 1u]; }
+  positions[id] = select(${NONE}, before, counts[id] > before && before < p.capacity);`,
+  })],
+});
+
+const countOp = defineOp<Capacity>("rowCount", {
+  shape: () => [1],
+  dtype: "u32",
+  kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({
+    label: "rowCount",
+    reads: { counts },
+    writes: { count: output },
+    sizes: { M: counts.shape[0], capacity },
+    threads: 1,
+    main: `count[0] = min(counts[p.M - 1u], p.capacity);`,
+  })],
+});
