@@ -399,8 +399,10 @@ export const compile = Effect.fn("compile")(function* (graph: Graph, state: Devi
       const data = staging.getMappedRange().slice(0);
       staging.unmap();
       let offset = 0;
-      return Object.fromEntries(outputs.map(({ name, bytes }) => {
-        const values = new Float32Array(data, offset, bytes / 4);
+      return Object.fromEntries(outputs.map(({ name, x, bytes }) => {
+        const values = x.dtype === "f32"
+          ? new Float32Array(data, offset, bytes / 4)
+          : Float32Array.from(new Uint32Array(data, offset, bytes / 4));
         offset += bytes;
         return [name, values];
       }));

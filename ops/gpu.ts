@@ -38,8 +38,13 @@ export interface GpuShape {
   ) => Effect.Effect<GPUBuffer, GpuError, Scope.Scope>;
   /** The compute pipeline of a shader; the same code is compiled once. Entry point `main`. */
   readonly pipeline: (label: string, code: string) => Effect.Effect<GPUComputePipeline, GpuError>;
-  /** Reads `bytes` of a buffer back. Blocks the thread until the device has finished all work submitted before. */
-  readonly read: (buffer: GPUBuffer, bytes: number) => Effect.Effect<ArrayBuffer, GpuError>;
+  /**
+   * Reads the first `bytes` (a multiple of 4) of buffers, one after the other into one array: waiting is what costs, so
+   * read much at once. Blocks the thread until the device has finished all work submitted before.
+   */
+  readonly read: (
+    regions: readonly { readonly buffer: GPUBuffer; readonly bytes: number }[],
+  ) => Effect.Effect<ArrayBuffer, GpuError>;
   /** Fails if the device reported an error since the last call: WebGPU's errors are silent otherwise. */
   readonly check: Effect.Effect<void, GpuError>;
 }
@@ -172,19 +177,24 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
               }),
           ).pipe(Effect.tap((pipeline) => Effect.sync(() => pipelines.set(code, pipeline))));
         }),
-      read: (buffer, bytes) =>
+      read: (regions) =>
         Effect.scoped(Effect.gen(function* () {
+          const total = regions.reduce((sum, { bytes }) => sum + bytes, 0);
           const staging = yield* shape.buffer(
             "reading back",
-            bytes,
+            total,
             GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
           );
           const encoder = device.createCommandEncoder();
-          encoder.copyBufferToBuffer(buffer, 0, staging, 0, Math.ceil(bytes / 4) * 4);
+          let offset = 0;
+          for (const { buffer, bytes } of regions) {
+            encoder.copyBufferToBuffer(buffer, 0, staging, offset, bytes);
+            offset += bytes;
+          }
           device.queue.submit([encoder.finish()]);
           yield* mapped(staging);
           yield* check;
-          return staging.getMappedRange().slice(0, bytes);
+          return staging.getMappedRange().slice(0, total);
         })),
     };
     return shape;

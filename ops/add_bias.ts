@@ -1,0 +1,19 @@
+/** Adds a bias to rows of which only some may count. */
+import { defineElementwise } from "./arithmetic.ts";
+import { columnSums } from "./reduce.ts";
+import { reshape, sizeOf, type Tensor } from "./tensor.ts";
+
+/**
+ * x [..., C] + bias [C]. With `count` ([1], u32) the bias's gradient sums over the first `count` rows only, whatever
+ * lies in the others.
+ */
+export const addBias = (x: Tensor, bias: Tensor, count?: Tensor): Tensor => addBiasOp([x, bias], { count });
+
+const addBiasOp = defineElementwise<{ readonly count?: Tensor }>(
+  "addBias",
+  ([x, bias]) => `${x} + ${bias}`,
+  ({ inputs: [x, bias], gradient, attributes: { count } }) => {
+    const [C] = bias.shape;
+    return [gradient, reshape(columnSums([reshape(gradient, [1, sizeOf(x.shape) / C, C])], count), [C])];
+  },
+);

@@ -1,0 +1,148 @@
+/**
+ * ResNet encoders (He et al. 2015) up to the last stage's feature map, with the names and the initial values of
+ * method.md's section 1: torchvision's names, so that weights move freely.
+ */
+import { add, relu } from "../../ops/arithmetic.ts";
+import { averagePool } from "../../ops/average_pool.ts";
+import { conv2d } from "../../ops/conv2d.ts";
+import { maxPool } from "../../ops/max_pool.ts";
+import type { Tensor } from "../../ops/tensor.ts";
+import { type Network, normalized, parameter, within } from "./network.ts";
+
+interface Architecture {
+  readonly blocks: readonly [number, number, number, number];
+  readonly bottleneck: boolean;
+  /** Three 3×3 convolutions as stem, average pooling in shortcuts ("ResNet-D", He et al. 2018). */
+  readonly deep?: boolean;
+  /** Multiplies the width of all stages behind the stem. */
+  readonly widen?: number;
+  /** Groups of the 3×3 convolutions, and channels of each in the first stage (ResNeXt, Xie et al. 2017). */
+  readonly groups?: number;
+  readonly groupWidth?: number;
+  readonly outputStride?: OutputStride;
+}
+
+export type OutputStride = 8 | 16 | 32;
+
+const basic = (...blocks: [number, number, number, number]): Architecture => ({ blocks, bottleneck: false });
+const bottleneck = (...blocks: [number, number, number, number]): Architecture => ({
+  blocks,
+  bottleneck: true,
+});
+
+export const ARCHITECTURES = {
+  resnet18: basic(2, 2, 2, 2),
+  resnet34: basic(3, 4, 6, 3),
+  resnet50: bottleneck(3, 4, 6, 3),
+  resnet101: bottleneck(3, 4, 23, 3),
+  resnet152: bottleneck(3, 8, 36, 3),
+  resnet18_d: { ...basic(2, 2, 2, 2), deep: true },
+  resnet34_d: { ...basic(3, 4, 6, 3), deep: true },
+  resnet50_d: { ...bottleneck(3, 4, 6, 3), deep: true },
+  resnet101_d: { ...bottleneck(3, 4, 23, 3), deep: true },
+  resnet152_d: { ...bottleneck(3, 8, 36, 3), deep: true },
+  resnet50_w2x: { ...bottleneck(3, 4, 6, 3), widen: 2 },
+  resnet50_16s: { ...bottleneck(3, 4, 6, 3), outputStride: 16 },
+  resnext101_32x8d: { ...bottleneck(3, 4, 23, 3), groups: 32, groupWidth: 8 },
+  resnext152_32x8d: { ...bottleneck(3, 8, 36, 3), groups: 32, groupWidth: 8 },
+} as const satisfies Record<string, Architecture>;
+
+export type ArchitectureName = keyof typeof ARCHITECTURES;
+
+export interface EncoderOptions {
+  readonly arch: ArchitectureName;
+  /** Channels behind the stem. */
+  readonly width: number;
+  /** Input pixels per pixel of the feature map; the architecture's own if not given. */
+  readonly outputStride?: OutputStride;
+}
+
+/** Pictures [N, H, W, 3] to features [N, H / stride, W / stride, C]. */
+export const encoder = (network: Network, images: Tensor, options: EncoderOptions): Tensor => {
+  const arch: Architecture = ARCHITECTURES[options.arch];
+  const { width } = options;
+  let x = stem(network, images, width, arch.deep ?? false);
+  x = maxPool(x, { size: 3, stride: 2, pad: 1 });
+  let stride = 4;
+  let dilation = 1;
+  arch.blocks.forEach((count, stage) => {
+    // Once the output stride is reached, stages dilate instead of striding (Chen et al. 2017).
+    const wanted = stage === 0 ? 1 : 2;
+    const limit = options.outputStride ?? arch.outputStride ?? 32;
+    const stepping = stride * wanted <= limit ? wanted : 1;
+    stride *= stepping;
+    const before = dilation;
+    if (stepping < wanted) dilation *= wanted;
+    const planes = width * 2 ** stage;
+    for (let block = 0; block < count; block++) {
+      const at = within(within(network, `layer${stage + 1}`), String(block));
+      x = residualBlock(at, x, arch, {
+        planes,
+        stride: block === 0 ? stepping : 1,
+        dilation: block === 0 ? before : dilation,
+      });
+    }
+  });
+  return x;
+};
+
+const stem = (network: Network, x: Tensor, width: number, deep: boolean): Tensor => {
+  if (!deep) {
+    return relu(normalized(network, "bn1", convolution(network, "conv1", x, width, 7, { stride: 2 })));
+  }
+  // conv1 is a sequence: 0 conv, 1 norm, 2 ReLU, 3 conv, 4 norm, 5 ReLU, 6 conv.
+  const at = within(network, "conv1");
+  x = relu(normalized(at, "1", convolution(at, "0", x, width / 2, 3, { stride: 2 })));
+  x = relu(normalized(at, "4", convolution(at, "3", x, width / 2, 3)));
+  return relu(normalized(network, "bn1", convolution(at, "6", x, width, 3)));
+};
+
+interface BlockShape {
+  readonly planes: number;
+  readonly stride: number;
+  readonly dilation: number;
+}
+
+const residualBlock = (at: Network, x: Tensor, arch: Architecture, shape: BlockShape): Tensor => {
+  const { planes, stride, dilation } = shape;
+  const groups = arch.groups ?? 1;
+  const spatial = { stride, dilation };
+  let y: Tensor;
+  if (arch.bottleneck) {
+    const inner = arch.groupWidth === undefined
+      ? planes * (arch.widen ?? 1)
+      : Math.floor(planes * arch.groupWidth / 64) * groups;
+    y = relu(normalized(at, "bn1", convolution(at, "conv1", x, inner, 1)));
+    y = relu(normalized(at, "bn2", convolution(at, "conv2", y, inner, 3, { ...spatial, groups })));
+    y = normalized(at, "bn3", convolution(at, "conv3", y, planes * 4, 1), { scale: 0 });
+  } else {
+    y = relu(normalized(at, "bn1", convolution(at, "conv1", x, planes, 3, spatial)));
+    y = normalized(at, "bn2", convolution(at, "conv2", y, planes, 3, { dilation }), { scale: 0 });
+  }
+  return relu(add(y, shortcut(at, x, y.shape[3], stride, arch.deep ?? false)));
+};
+
+const shortcut = (at: Network, x: Tensor, channels: number, stride: number, deep: boolean): Tensor => {
+  if (x.shape[3] === channels && stride === 1) return x;
+  const down = within(at, "downsample");
+  // The pooled variant is a sequence of one more entry: 0 pool, 1 conv, 2 norm.
+  if (!deep) return normalized(down, "1", convolution(down, "0", x, channels, 1, { stride }));
+  const pooled = stride === 1 ? x : averagePool(x, { size: stride, stride });
+  return normalized(down, "2", convolution(down, "1", pooled, channels, 1));
+};
+
+/** A convolution without bias that keeps the size (up to its stride). */
+const convolution = (
+  network: Network,
+  name: string,
+  x: Tensor,
+  channels: number,
+  size: number,
+  { stride = 1, dilation = 1, groups = 1 } = {},
+): Tensor => {
+  const weight = parameter(network, `${name}.weight`, [channels, x.shape[3] / groups, size, size], "conv", {
+    kind: "normal",
+    deviation: Math.sqrt(2 / (size * size * channels)),
+  });
+  return conv2d(x, weight, { stride, pad: dilation * (size - 1) / 2, dilation, groups });
+};

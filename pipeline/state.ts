@@ -1,0 +1,164 @@
+/** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
+import { Effect } from "effect";
+import { randomStream } from "../data/random.ts";
+import type { DeviceState } from "../ops/compile.ts";
+import { Gpu } from "../ops/gpu.ts";
+import { sizeOf } from "../ops/tensor.ts";
+import type { Declared, StateBuilder } from "./model/network.ts";
+
+/** Values under their checkpoint names, in PyTorch's shapes. */
+export interface StateTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+export type StateValues = ReadonlyMap<string, StateTensor>;
+
+/** What tells the draws of initial values from the other draws of a seed. */
+const INITIAL_VALUES = 1;
+
+/** Initial values of all declared state: the teacher starts as a copy of the student. */
+export const initialState = (state: StateBuilder, seed: number): StateValues => {
+  const values = new Map<string, StateTensor>();
+  let index = 0;
+  for (const declared of state.declared.values()) {
+    const student = values.get(declared.name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
+    if (student !== undefined && declared.storage !== "running") {
+      values.set(declared.name, { shape: declared.shape, data: student.data.slice() });
+      continue;
+    }
+    for (const [name, tensor] of initialTensors(declared, seed, index++)) values.set(name, tensor);
+  }
+  return values;
+};
+
+const initialTensors = (
+  { name, shape, storage, init }: Declared,
+  seed: number,
+  index: number,
+): [string, StateTensor][] => {
+  if (storage === "running") {
+    const at = name.slice(0, -"running".length);
+    return [
+      [`${at}running_mean`, { shape, data: new Float32Array(shape[0]) }],
+      [`${at}running_var`, { shape, data: new Float32Array(shape[0]).fill(1) }],
+      [`${at}num_batches_tracked`, { shape: [], data: new Float32Array(1) }],
+    ];
+  }
+  const data = new Float32Array(sizeOf(shape));
+  if (init.kind === "constant") return [[name, { shape, data: data.fill(init.value) }]];
+  const random = randomStream(seed, INITIAL_VALUES, index);
+  for (let i = 0; i < data.length; i++) {
+    let value: number;
+    do value = init.deviation * random.normal(); while (init.kind === "truncated" && Math.abs(value) > 2);
+    data[i] = value;
+  }
+  return [[name, { shape, data }]];
+};
+
+/** Names and shapes that a checkpoint of this state has. */
+export const checkpointShapes = (state: StateBuilder): ReadonlyMap<string, readonly number[]> =>
+  new Map([...initialShapes(state)]);
+
+function* initialShapes(state: StateBuilder): Iterable<[string, readonly number[]]> {
+  for (const { name, shape, storage } of state.declared.values()) {
+    if (storage !== "running") yield [name, shape];
+    else {
+      const at = name.slice(0, -"running".length);
+      yield [`${at}running_mean`, shape];
+      yield [`${at}running_var`, shape];
+      yield [`${at}num_batches_tracked`, []];
+    }
+  }
+}
+
+/** From PyTorch's layout to the device's. */
+const toDevice = ({ name, shape, storage }: Declared, values: StateValues): Float32Array => {
+  if (storage === "running") {
+    const at = name.slice(0, -"running".length);
+    const [C] = shape;
+    const data = new Float32Array(3 * C).fill(values.get(`${at}num_batches_tracked`)!.data[0], 2 * C);
+    data.set(values.get(`${at}running_mean`)!.data, 0);
+    data.set(values.get(`${at}running_var`)!.data, C);
+    return data;
+  }
+  return storage === "same" ? values.get(name)!.data : turned(values.get(name)!.data, shape, "toDevice");
+};
+
+/** Moves the first axis of [O, I, KH, KW] or [O, I] behind all others, and I behind the spatial ones; or back. */
+const turned = (
+  data: Float32Array,
+  shape: readonly number[],
+  direction: "toDevice" | "toFile",
+): Float32Array => {
+  const [O, I] = shape;
+  const spatial = sizeOf(shape) / O / I;
+  const result = new Float32Array(data.length);
+  for (let o = 0; o < O; o++) {
+    for (let i = 0; i < I; i++) {
+      for (let s = 0; s < spatial; s++) {
+        const file = (o * I + i) * spatial + s, device = (s * I + i) * O + o;
+        if (direction === "toDevice") result[device] = data[file];
+        else result[file] = data[device];
+      }
+    }
+  }
+  return result;
+};
+
+/** A declared tensor's device data under its checkpoint names, in PyTorch's layout. */
+export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): [string, StateTensor][] => {
+  if (storage === "running") {
+    const at = name.slice(0, -"running".length);
+    const [C] = shape;
+    return [
+      [`${at}running_mean`, { shape, data: data.slice(0, C) }],
+      [`${at}running_var`, { shape, data: data.slice(C, 2 * C) }],
+      [`${at}num_batches_tracked`, { shape: [], data: data.slice(2 * C, 2 * C + 1) }],
+    ];
+  }
+  return [[name, { shape, data: storage === "same" ? data : turned(data, shape, "toFile") }]];
+};
+
+/** Buffers for all declared state, filled with `values`; they live as long as the scope. */
+export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
+  const gpu = yield* Gpu;
+  const buffers = new Map<string, GPUBuffer>();
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  for (const declared of state.declared.values()) {
+    const data = toDevice(declared, values);
+    const buffer = yield* gpu.buffer(declared.name, data.byteLength, usage);
+    gpu.device.queue.writeBuffer(buffer, 0, data as Float32Array<ArrayBuffer>);
+    buffers.set(declared.name, buffer);
+  }
+  return buffers as DeviceState;
+});
+
+/** Most bytes that are read back at once. */
+const READ_LIMIT = 256 * 2 ** 20;
+
+/** The state as it is on the device now, after all runs submitted so far. */
+export const download = Effect.fn("download")(function* (state: StateBuilder, buffers: DeviceState) {
+  const gpu = yield* Gpu;
+  const values = new Map<string, StateTensor>();
+  const regions = [...state.declared.values()].map((declared) => ({
+    declared,
+    buffer: buffers.get(declared.name)!,
+    bytes: sizeOf(declared.tensor.shape) * 4,
+  }));
+  while (regions.length > 0) {
+    let total = regions[0].bytes;
+    let count = 1;
+    while (count < regions.length && total + regions[count].bytes <= READ_LIMIT) {
+      total += regions[count++].bytes;
+    }
+    const part = regions.splice(0, count);
+    const data = yield* gpu.read(part);
+    let offset = 0;
+    for (const { declared, bytes } of part) {
+      const own = new Float32Array(data, offset, bytes / 4);
+      for (const [name, tensor] of toFile(declared, own)) values.set(name, tensor);
+      offset += bytes;
+    }
+  }
+  return values as StateValues;
+});

@@ -1,0 +1,158 @@
+/**
+ * One training step as a pure function: state, views and rates in, next state and metrics out. Stages meet here; what
+ * each of them computes is in its own file.
+ */
+import { add, mul } from "../ops/arithmetic.ts";
+import { gradients } from "../ops/autodiff.ts";
+import { mean } from "../ops/reduce.ts";
+import { input, reshape, stopGradient, type Tensor } from "../ops/tensor.ts";
+import { forward, type ModelOptions, student, teacher } from "./forward.ts";
+import { aligned, groupingLoss, slotContrast, view } from "./loss.ts";
+import { predictor } from "./model/heads.ts";
+import { StateBuilder, type Training, within } from "./model/network.ts";
+import { lars } from "./optim/lars.ts";
+import { type Optimizer, sgd } from "./optim/sgd.ts";
+import { type Grouped, meanScores, slotGrouping } from "./slot_grouping.ts";
+import { alone, type Collective } from "./sync.ts";
+
+export const OPTIMIZERS: Readonly<Record<"lars" | "sgd", Optimizer>> = { lars, sgd };
+
+export interface StepOptions extends ModelOptions {
+  readonly teacherTemp: number;
+  readonly studentTemp: number;
+  readonly centerMomentum: number;
+  readonly groupLossWeight: number;
+  readonly optimizer: keyof typeof OPTIMIZERS;
+  readonly weightDecay: number;
+  readonly momentum: number;
+  /** Ranks whose pictures this process holds, one after the other; 1 unless a distributed run is replayed in one. */
+  readonly ranks?: number;
+  readonly collective?: Collective;
+}
+
+/** The two views of a batch, all first views before all second ones. */
+export interface Views {
+  /** [2B, S, S, 3], normalised. */
+  readonly images: Tensor;
+  /** Of the views' intersection, as fractions of each view after flipping, [2B, 4]: x1, y1, x2, y2. */
+  readonly coords: Tensor;
+  /** 1 where a view is flipped left to right, [2B]. */
+  readonly flips: Tensor;
+}
+
+/** What changes from step to step; scalars []. */
+export interface Rates {
+  readonly learningRate: Tensor;
+  readonly teacherMomentum: Tensor;
+}
+
+export const rateInputs = (): Rates => ({
+  learningRate: input("learningRate", []),
+  teacherMomentum: input("teacherMomentum", []),
+});
+
+export interface Side extends Grouped {
+  readonly features: Tensor;
+  readonly projections: Tensor;
+  readonly aligned: Tensor;
+}
+
+export interface Step {
+  readonly state: StateBuilder;
+  readonly metrics: Readonly<Record<string, Tensor>>;
+  readonly student: Side;
+  readonly teacher: Side;
+  readonly loss: Tensor;
+  /** Contributions to the terms of the loss: of each picture, and of each query with the row of its slot. */
+  readonly perPicture: Readonly<Record<string, Tensor>>;
+  /** Gradients of the loss with respect to the student's parameters, by name. */
+  readonly gradients: ReadonlyMap<string, Tensor>;
+}
+
+/** One SlotCon step on these views (method.md, sections 3 to 7). */
+export const slotConStep = (views: Views, rates: Rates, options: StepOptions): Step => {
+  const state = new StateBuilder();
+  const collective = options.collective ?? alone;
+  const training: Training = { groups: 2, collective };
+  const ranks = options.ranks ?? 1;
+
+  const side = (network: ReturnType<typeof student>, name: "q" | "k"): Side => {
+    const { features, projections, prototypes } = forward(network, name, views.images, options);
+    const grouped = slotGrouping(projections, prototypes, options.teacherTemp);
+    return { features, projections, ...grouped, aligned: aligned(grouped.scores, views.coords, views.flips) };
+  };
+  const own = student(state, training);
+  const q = side(own, "q");
+  const k = side(teacher(state, training, rates.teacherMomentum), "k");
+
+  // The centre is subtracted as it was before this step and follows the teacher afterwards.
+  const centre = state.declare("center", [1, options.numPrototypes], "same", { kind: "constant", value: 0 });
+  const followed = collective.mean(reshape(meanScores(stopGradient(k.scores)), centre.shape));
+  const held = options.centerMomentum;
+  state.updates.set(centre, add(mul(held, centre), mul(1 - held, followed)));
+
+  const distil = (a: 0 | 1, b: 0 | 1) =>
+    groupingLoss(view(q.aligned, a), view(k.aligned, b), reshape(centre, [options.numPrototypes]), options);
+  const each12 = distil(0, 1), each21 = distil(1, 0);
+  const group12 = mean(each12), group21 = mean(each21);
+
+  const predicting = within({ ...own, training: { ...training, groups: 1 } }, "predictor_slot");
+  const predict = (queries: Tensor, count: Tensor) => predictor(predicting, queries, options, count);
+  const contrast = (a: 0 | 1, b: 0 | 1) => slotContrast(viewOf(q, a), viewOf(k, b), predict, ranks);
+  const contrast12 = contrast(0, 1), contrast21 = contrast(1, 0);
+
+  const weight = options.groupLossWeight;
+  const lossGroup = mul(weight, add(group12, group21));
+  const lossSlot = mul(1 - weight, add(contrast12.loss, contrast21.loss));
+  const loss = add(lossGroup, lossSlot);
+
+  const learned = [...state.declared.values()].filter(isLearned);
+  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map(collective.mean);
+  learned.forEach(({ name, tensor, shape, storage }, i) => {
+    const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
+    // A 1×1 weight of a convolution has four dimensions, so its shape tells matrices from vectors.
+    const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {
+      rate: rates.learningRate,
+      weightDecay: options.weightDecay,
+      momentum: options.momentum,
+    });
+    state.updates.set(tensor, next.parameter);
+    state.updates.set(velocity, next.velocity);
+  });
+
+  return {
+    state,
+    student: q,
+    teacher: k,
+    loss,
+    perPicture: {
+      group12: each12,
+      group21: each21,
+      contrast12: contrast12.each,
+      contrast21: contrast21.each,
+      rows12: contrast12.rows,
+      rows21: contrast21.rows,
+    },
+    gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])),
+    metrics: {
+      loss,
+      loss_group: lossGroup,
+      loss_slot: lossSlot,
+      group12,
+      group21,
+      contrast12: contrast12.loss,
+      contrast21: contrast21.loss,
+      positives12: contrast12.positives,
+      positives21: contrast21.positives,
+    },
+  };
+};
+
+/** Is this state of the student, changed by gradients? */
+const isLearned = ({ name, storage }: { name: string; storage: string }) =>
+  storage !== "running" && /^(encoder_q|projector_q|grouping_q|predictor_slot)\./.test(name);
+
+const viewOf = ({ scores, slots }: Grouped, index: 0 | 1): Grouped => ({
+  scores: view(scores, index),
+  slots: view(slots, index),
+});
