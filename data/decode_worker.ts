@@ -56,11 +56,15 @@ const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, tabl
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
   const bytes = yield* Effect.tryPromise({
     try: () => Deno.readFile(path),
-    catch: (error) => new DecodeError({ file: path, reason: String(error) }),
+    catch: (error) => new DecodeError({ file: path, reason: `it cannot be read (${whyOf(error)})` }),
   });
   const picture = yield* decodeImage(bytes, path);
   return { picture, draw: drawTwoCrops(randomStream(...key), picture, { minScale }) };
 });
+
+/** What the system says, without Deno's repetition of the path. */
+const whyOf = (error: unknown): string =>
+  String(error instanceof Error ? error.message : error).split(": ")[0];
 
 /**
  * The same views of a smaller picture, to the bit: both are made here and stand one above the other. So a batch of

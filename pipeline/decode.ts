@@ -9,6 +9,7 @@ import { Deferred, Effect, Schema, Stream } from "effect";
 import type { BatchReply, BatchRequest } from "../data/decode_worker.ts";
 import { permutation, randomStream } from "../data/random.ts";
 import type { PackedBatch } from "../data/view_table.ts";
+import type { Config } from "./config.ts";
 
 /** One step's input on its way to the GPU. */
 export interface Batch extends PackedBatch {
@@ -18,15 +19,10 @@ export interface Batch extends PackedBatch {
   readonly badImages: number; // how many of them stand in for pictures that cannot be decoded
 }
 
-export interface DecodeConfig {
-  readonly batchSize: number;
-  readonly imageSize: number;
-  readonly minScale: number;
-  readonly seed: number;
-  readonly numWorkers: number;
-  readonly maxBadImages: number; // share of the pictures
+export interface DecodeConfig
+  extends Pick<Config, "batchSize" | "imageSize" | "minScale" | "seed" | "numWorkers" | "maxBadImages"> {
   readonly pixelCapacity: number; // bytes of a batch's pixel buffer
-  readonly maxTaps: number; // of the GPU's resampling, see view_table.ts
+  readonly maxTaps: number; // of the GPU's resampling, see data/view_table.ts
 }
 
 export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
@@ -62,8 +58,8 @@ export class DecodeWorkerError extends Schema.TaggedError<DecodeWorkerError>()("
 /** Steps of an epoch: the last pictures of its order that fill no batch are left out. */
 export const stepsPerEpoch = (images: number, batchSize: number): number => Math.floor(images / batchSize);
 
-/** What random numbers are for: the second word of their keys, after the seed. */
-const ORDER = 1, CROPS = 2, STAND_IN = 3;
+/** What tells these draws of a seed from each other and from all others: the second word of their keys. */
+const ORDER = 2, CROPS = 3, STAND_IN = 4;
 
 /** Batches from step `firstStep` on, without end. Ending the stream ends its workers. */
 export const batches = (images: readonly string[], config: DecodeConfig, firstStep = 0) =>

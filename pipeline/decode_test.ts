@@ -125,6 +125,7 @@ Deno.test("batches() stops when too many files are bad, and names some", async (
     const none = images.map(() => "/nowhere.jpg");
     const all = await take(none, { maxBadImages: 1 }, 1).then(() => null, (error) => error);
     assert.match(all.message, /30 of 30 pictures cannot be decoded/);
+    assert.match(all.message, /Cannot decode "\/nowhere.jpg": it cannot be read \(No such file/);
   });
 });
 
@@ -156,7 +157,11 @@ const resized = ({ pixels, views }: Batch, view: number, imageSize: number) => {
   return cropResize({ width: row[VIEW.stride] / 3, height, rgb }, [0, 0, height, width], imageSize).rgb;
 };
 
-Deno.test("batches() refuses a batch larger than the data set", async () => {
+Deno.test("batches() refuses a batch larger than the data set, and fails when its workers fail", async () => {
   const error = await take(["a.jpg", "b.jpg"], { batchSize: 3 }, 1).then(() => null, (error) => error);
   assert.match(error.message, /--batch-size 3 is more than the 2 pictures/);
+  await withPictures({}, async (images) => {
+    const error = await take(images, { pixelCapacity: 4 }, 1).then(() => null, (error) => error);
+    assert.match(error.message, /A decoding worker stopped: .*4 samples need a capacity/);
+  });
 });
