@@ -8,7 +8,6 @@ import { FormatError } from "../../data/formats/format_error.ts";
 import type { FileTensor, TensorFile } from "../../data/formats/safetensors.ts";
 import { gradients } from "../../ops/autodiff.ts";
 import { compile } from "../../ops/compile.ts";
-import { mul } from "../../ops/arithmetic.ts";
 import { input, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
@@ -117,7 +116,7 @@ export const verifyStep = Effect.fn("verifyStep")(function* (recording: TensorFi
     outputs[`grad_${part}_q`] = slopes[i];
   });
   for (const [name, gradient] of step.gradients) outputs[`grad/${name}`] = gradient;
-  for (const [name, x] of Object.entries(step.perPicture)) outputs[`each/${name}`] = mul(x, 1);
+  for (const [name, x] of Object.entries(step.perPicture)) outputs[`each/${name}`] = x;
   const program = yield* compile({
     label: `the recorded step of ${file}`,
     updates: step.state.updates,
