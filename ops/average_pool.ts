@@ -6,7 +6,7 @@
  */
 import { kernel } from "./kernel.ts";
 import { defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./vectorized.ts";
+import { vectorized } from "./_vectorized.ts";
 
 export interface AveragePool {
   readonly size: number;

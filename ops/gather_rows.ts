@@ -2,7 +2,7 @@
 import { kernel } from "./kernel.ts";
 import { NONE, type Selection } from "./select_rows.ts";
 import { defineOp, type Op, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./vectorized.ts";
+import { vectorized } from "./_vectorized.ts";
 
 type Places = Pick<Selection, "indices" | "positions">;
 

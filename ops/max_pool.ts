@@ -7,7 +7,7 @@
  */
 import { type Kernel, kernel, type Operand } from "./kernel.ts";
 import { type AdapterTraits, defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./vectorized.ts";
+import { vectorized } from "./_vectorized.ts";
 
 export interface MaxPool {
   readonly size: number;

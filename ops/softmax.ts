@@ -11,7 +11,7 @@ import {
   type Tensor,
 } from "./tensor.ts";
 import { rowWork } from "./_row.ts";
-import { vectorized } from "./vectorized.ts";
+import { vectorized } from "./_vectorized.ts";
 
 interface Softmax {
   readonly temperature: number;
@@ -78,10 +78,10 @@ const softmaxKernel = (
   for (var k = start; k < p.width; k += step) { tops = max(tops, x[first + k]); }
   let top = ${work.largest(width === 4 ? "max(max(tops.x, tops.y), max(tops.z, tops.w))" : "tops")};
   var sums = T(0.0);
-  for (var k = start; k < p.width; k += step) { sums += exp((x[first + k] - top) / ${temperature}); }
+  for (var k = start; k < p.width; k += step) { sums += exp((x[first + k] - top) / f32(${temperature})); }
   let sum = ${work.total(width === 4 ? "dot(sums, T(1.0))" : "sums")};
   for (var k = start; k < p.width; k += step) {
-    let scaled = (x[first + k] - top) / ${temperature};
+    let scaled = (x[first + k] - top) / f32(${temperature});
     y[first + k] = ${result};
   }`,
   });
