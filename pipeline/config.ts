@@ -89,15 +89,20 @@ export type Config = {
 
 export const optionNames = Object.keys(OPTIONS) as OptionName[];
 
-const eachOption = <A>(f: (option: Option<unknown>) => A) =>
-  Object.fromEntries(optionNames.map((name) => [name, f(OPTIONS[name] as Option<unknown>)]));
+type Value = string | number | boolean | null;
+const eachOption = <A>(f: (option: Option<Value>) => A) =>
+  Object.fromEntries(optionNames.map((name) => [name, f(OPTIONS[name] as Option<Value>)]));
 
-/** A configuration as it lies in `config.json` and in checkpoints. */
+/** A configuration as it lies in `config.json` and in checkpoints; older ones may lack options that are newer. */
 export const Config = Schema.Struct(
-  eachOption(({ schema, initial }) => initial === null ? Schema.NullOr(schema) : schema),
-) as unknown as Schema.Codec<Config>;
+  eachOption(({ schema, initial }) =>
+    (initial === null ? Schema.NullOr(schema) : schema).pipe(
+      Schema.withDecodingDefaultKey(Effect.succeed(initial)),
+    )
+  ),
+) as unknown as Schema.Codec<Config, Partial<Config>>;
 
-const DEFAULTS = eachOption(({ initial }) => initial) as unknown as Config;
+const DEFAULTS = Schema.decodeSync(Config)({});
 
 const imagenet = { dataset: "ImageNet", numPrototypes: 2048, saveFreq: 5, autoResume: true } as const;
 
@@ -156,7 +161,7 @@ export const configure = Effect.fn("configure")(
     const given: Settings = new Map(layers.flatMap((layer) => [...layer]));
     const values: Record<string, unknown> = { ...DEFAULTS, ...(preset === null ? {} : PRESETS[preset]) };
     for (const [name, { value, where }] of given) {
-      const { schema, initial } = OPTIONS[name] as Option<unknown>;
+      const { schema, initial } = OPTIONS[name] as Option<Value>;
       if (value !== null || initial !== null) {
         yield* Schema.decodeUnknownEffect(schema)(value).pipe(
           Effect.mapError(({ message }) =>
@@ -190,21 +195,6 @@ const findContradiction = (config: Config): [OptionName, string] | undefined => 
     return ["startEpoch", `expected at most the ${epochs} epochs of the run, found ${startEpoch}`];
   }
   return undefined;
-};
-
-/** Fails with a `ConfigError` where a data set of so many pictures on so many ranks gives not even one batch. */
-export const checkBatch = (
-  { batchSize, dataDir }: Config,
-  { images, world }: { readonly images: number; readonly world: number },
-): Effect.Effect<void, ConfigError> => {
-  const fail = (problem: string) => Effect.fail(new ConfigError({ where: "--batch-size", problem }));
-  if (batchSize < world) {
-    return fail(`expected at least one picture for each of ${world} ranks, found ${batchSize}`);
-  }
-  if (Math.ceil(images / world) < Math.floor(batchSize / world)) {
-    return fail(`expected at most the ${images} pictures in "${dataDir}", found ${batchSize}`);
-  }
-  return Effect.void;
 };
 
 const lowerFirst = (sentence: string) => sentence.charAt(0).toLowerCase() + sentence.slice(1);

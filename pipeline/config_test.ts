@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect, Schema } from "effect";
-import { checkBatch, Config, configure, type OptionName, presetNames, type Settings } from "./config.ts";
+import { Config, configure, type OptionName, presetNames, type Settings } from "./config.ts";
 import { parseConfig } from "./config_file.ts";
 
 const flags = (values: Partial<Record<OptionName, unknown>>): Settings =>
@@ -95,14 +95,4 @@ Deno.test("parseConfig() takes every spelling of every option, and a preset", ()
     ["resume", null],
   ]);
   assert.deepEqual(Effect.runSync(parseConfig("", "a.yaml")).settings.size, 0);
-});
-
-Deno.test("checkBatch() refuses a batch that the data set or the ranks cannot fill", () => {
-  const config = Effect.runSync(configure(null, flags({ batchSize: 16 })));
-  Effect.runSync(checkBatch(config, { images: 16, world: 1 }));
-  assert.match(
-    problem(checkBatch(config, { images: 15, world: 1 })),
-    /^--batch-size:.*15 pictures in "data", found 16/,
-  );
-  assert.match(problem(checkBatch(config, { images: 99, world: 17 })), /17 ranks/);
 });

@@ -25,7 +25,15 @@ const ARRAYS = {
 export type FileDtype = keyof typeof ARRAYS;
 
 /** The values of a tensor: one array type for each `FileDtype`. */
-export type FileArray = InstanceType<(typeof ARRAYS)[FileDtype]>;
+export type FileArray =
+  | Float64Array
+  | BigInt64Array
+  | Float32Array
+  | Int32Array
+  | Uint32Array
+  | Float16Array
+  | Uint16Array
+  | Uint8Array;
 
 /** A tensor as it lies in a file: row-major values, `data.length` the product of `shape`, `[]` a scalar. */
 export interface FileTensor {
