@@ -9,6 +9,7 @@ import { Effect, Result } from "effect";
 import { DecodeError, decodeImage } from "./decode_image.ts";
 import { drawTwoCrops } from "./draws.ts";
 import { randomStream } from "./random.ts";
+import { release } from "./release.ts";
 import { cropResize } from "./resample.ts";
 import { packBatch, type PackedBatch, type Sample, type TableSize } from "./view_table.ts";
 
@@ -30,7 +31,7 @@ export interface BadFile {
   readonly reason: string; // a sentence that names the file
 }
 
-/** One sample is decoded while the file of the next one is read and views are packed. */
+/** Pictures at work at a time: while one is decoded, the file of the next is read and views are drawn. */
 const AT_ONCE = 2;
 
 const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, table }: BatchRequest) {
@@ -48,9 +49,10 @@ const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, tabl
     if (Result.isSuccess(result)) samples.push(result.success);
     else bad.push({ place, reason: result.failure.message });
   });
-  return bad.length > 0
-    ? { id, kind: "bad files", bad } as const
-    : { id, kind: "batch", batch: packBatch(samples, table) } as const;
+  if (bad.length > 0) return { id, kind: "bad files", bad } as const;
+  const batch = packBatch(samples, table);
+  release(...samples.map(({ picture }) => picture.rgb));
+  return { id, kind: "batch", batch } as const;
 });
 
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
@@ -59,6 +61,7 @@ const readSample = Effect.fnUntraced(function* (path: string, key: readonly numb
     catch: (error) => new DecodeError({ file: path, reason: `it cannot be read (${whyOf(error)})` }),
   });
   const picture = yield* decodeImage(bytes, path);
+  release(bytes);
   return { picture, draw: drawTwoCrops(randomStream(...key), picture, { minScale }) };
 });
 
@@ -76,6 +79,7 @@ const finished = ({ picture, draw: { views, coords } }: Sample, size: number): S
     rgb.set(cropResize(picture, view.box, size).rgb, side * size * size * 3);
     return { ...view, box: [side * size, 0, size, size] as const };
   });
+  release(picture.rgb);
   return { picture: { width: size, height: 2 * size, rgb }, draw: { views: [upper, lower], coords } };
 };
 

@@ -61,7 +61,10 @@ export const stepsPerEpoch = (images: number, batchSize: number): number => Math
 /** What tells these draws of a seed from each other and from all others: the second word of their keys. */
 const ORDER = 2, CROPS = 3, STAND_IN = 4;
 
-/** Batches from step `firstStep` on, without end. Ending the stream ends its workers. */
+/**
+ * Batches from step `firstStep` on, without end. Ending the stream ends its workers. Whoever has uploaded a batch
+ * should `release` its arrays (data/release.ts).
+ */
 export const batches = (images: readonly string[], config: DecodeConfig, firstStep = 0) =>
   Stream.unwrap(Effect.gen(function* () {
     const { batchSize, seed, minScale, imageSize, maxTaps, pixelCapacity: capacity } = config;
