@@ -23,7 +23,7 @@ const averagePoolOp = defineOp<AveragePool>("averagePool", {
       Math.min(Math.max(Math.ceil((length - size) / stride), 0) + 1, Math.ceil(length / stride));
     return [x.shape[0], pooled(x.shape[1]), pooled(x.shape[2]), x.shape[3]];
   },
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes }) => {
     const { bind, width, alias } = vectorized(x.shape[3]);
     return [kernel({
@@ -53,7 +53,7 @@ const averagePoolOp = defineOp<AveragePool>("averagePool", {
 /** x [N, H, W, C] (for its shape) and the gradient of the pooled map to the gradient of x. */
 const averagePoolGradient = defineOp<AveragePool>("averagePoolGradient", {
   shape: ([x]) => x.shape,
-  sliceable: [0, 1],
+  slices: () => ({ along: [0, 1], output: "rows" }),
   kernels: ({ inputs: [, gradient], output, attributes }) => {
     const { bind, width, alias } = vectorized(output.shape[3]);
     return [kernel({

@@ -4,12 +4,13 @@
  */
 import { Effect, Schema, type Scope } from "effect";
 import {
+  addUp,
   columnSumKernels,
-  elementwiseKernel,
+  elementwiseKernels,
   isElementwise,
   isReduction,
   leavesOf,
-  rowSumKernel,
+  rowSumKernels,
 } from "./fuse.ts";
 import { Gpu, type GpuError, mapped } from "./gpu.ts";
 import { bytesOf, type Kernel, type Operand } from "./kernel.ts";
@@ -106,11 +107,11 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
 
   // Storage numbers: one a materialised tensor, and one a scratch area.
   const operands = new Map<number, Operand>();
-  let storages = 0;
-  const names: string[] = [];
+  const reserved: { readonly name: string; readonly bytes: number }[] = [];
   const reserve = (shape: Shape, dtype: DType, name: string): Operand => {
-    names.push(name);
-    return { shape, dtype, storage: storages++, offset: 0 };
+    const operand = { shape, dtype, storage: reserved.length, offset: 0 };
+    reserved.push({ name, bytes: bytesOf(operand) });
+    return operand;
   };
   const operandOf = (x: Tensor): Operand => {
     const home = place.get(storageOf(x).id) ?? storageOf(x);
@@ -143,17 +144,9 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     const context = { inlined: isInlined, operandOf, scratch, traits };
     const { op } = x.source;
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
-    else if (op.reduction === "rows") kernels.push(rowSumKernel(x, context));
-    else if (isElementwise(x)) kernels.push(elementwiseKernel(x, context, place.get(x.id) ?? null));
-    else {
-      kernels.push(...op.kernels!({
-        inputs: x.source.inputs.map(operandOf),
-        output: operandOf(x),
-        attributes: x.source.attributes,
-        scratch,
-        adapter: traits,
-      }));
-    }
+    else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
+    else if (isElementwise(x)) kernels.push(...elementwiseKernels(x, context, place.get(x.id) ?? null));
+    else kernels.push(...opKernels(x, operandOf, scratch, traits));
   }
 
   const uses = new Map<number, Use>();
@@ -163,8 +156,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     resident.set(operandOf(x).storage, isState(name) ? "state" : "batch");
   }
   for (const x of constants) resident.set(operandOf(x).storage, "constants");
-  for (const x of results) operandOf(x);
-  const until = new Set([...kept].map((id) => operands.get(id)?.storage));
+  const until = new Set(results.map((x) => operandOf(x).storage));
   kernels.forEach((kernel, at) => {
     const touched = [
       ...kernel.bindings.map((binding) => binding.operand),
@@ -175,19 +167,12 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
       uses.set(storage, { ...(use ?? { first: at, bytes: 0 }), last: at } as Use);
     }
   });
-  const bytes = new Map<number, number>();
-  for (const operand of operands.values()) bytes.set(operand.storage, bytesOf(operand));
-  for (const kernel of kernels) {
-    for (const { operand } of kernel.bindings) {
-      if (!bytes.has(operand.storage)) bytes.set(operand.storage, bytesOf(operand));
-    }
-  }
   const plan = planMemory(
-    [...bytes].map(([storage, size]) => ({
+    reserved.map(({ name, bytes }, storage) => ({
       storage,
-      name: names[storage],
-      bytes: size,
-      group: resident.get(storage) ?? (names[storage] === "scratch" ? "scratch" : "activations"),
+      name,
+      bytes,
+      group: resident.get(storage) ?? (name === "scratch" ? "scratch" : "activations"),
       first: uses.get(storage)?.first ?? 0,
       last: until.has(storage) ? kernels.length : uses.get(storage)?.last ?? 0,
     })),
@@ -195,6 +180,60 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   );
   return { kernels, plan, operandOf, copies, inputs, constants };
 };
+
+/**
+ * The kernels of an op that is not fused; in slices along its first axis where a tensor is larger than one binding, if
+ * the op can be done so.
+ */
+const opKernels = (
+  x: Tensor,
+  operandOf: (x: Tensor) => Operand,
+  scratch: (shape: Shape, dtype?: DType) => Operand,
+  adapter: AdapterTraits,
+): readonly Kernel[] => {
+  if (x.source.kind !== "op") return [];
+  const { op, attributes } = x.source;
+  const inputs = x.source.inputs.map(operandOf);
+  const output = operandOf(x);
+  const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter });
+  if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
+
+  const slices = op.slices?.(x.source.inputs) ?? null;
+  if (slices === null) return whole(); // refused when it is bound
+  const sliced = [...slices.along.map((i) => inputs[i]), ...(slices.output === "rows" ? [output] : [])];
+  const axisOf = (operand: Operand) => operand.shape.findIndex((size) => size !== 1);
+  const rowOf = (operand: Operand) => sizeOf(operand.shape.slice(axisOf(operand) + 1));
+  const rows = sliced[0].shape[axisOf(sliced[0])];
+  // Slices start at multiples of 64 elements, where bindings may.
+  const unit = Math.max(...sliced.map((operand) => 64 / greatestCommonDivisor(64, rowOf(operand))));
+  const most = adapter.maxBinding / 4 / Math.max(...sliced.map(rowOf));
+  const each = Math.floor(most / unit) * unit;
+  const size = sizeOf(output.shape);
+  if (each === 0 || (slices.output === "sum" && size % 64 !== 0)) return whole();
+
+  const slice = (operand: Operand, first: number): Operand => ({
+    ...operand,
+    offset: operand.offset + first * rowOf(operand),
+    shape: operand.shape.with(axisOf(operand), Math.min(each, rows - first)),
+  });
+  const parts = Math.ceil(rows / each);
+  const partial = slices.output === "sum" ? scratch([parts, size]) : null;
+  const kernels: Kernel[] = [];
+  for (let part = 0; part < parts; part++) {
+    kernels.push(...op.kernels!({
+      inputs: inputs.map((operand, i) => (slices.along.includes(i) ? slice(operand, part * each) : operand)),
+      output: partial === null
+        ? slice(output, part * each)
+        : { ...partial, offset: part * size, shape: output.shape },
+      attributes,
+      scratch,
+      adapter,
+    }));
+  }
+  return partial === null ? kernels : [...kernels, ...addUp(partial, output, 1, parts, size, scratch)];
+};
+
+const greatestCommonDivisor = (a: number, b: number): number => b === 0 ? a : greatestCommonDivisor(b, a % b);
 
 const isFused = (x: Tensor): boolean => isElementwise(x) || isReduction(x);
 
@@ -259,11 +298,18 @@ const chooseInlined = (
   return inlined;
 };
 
-/** Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there. */
-export const compile = Effect.fn("compile")(function* (graph: Graph, state: DeviceState = new Map()) {
+/**
+ * Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there.
+ * `traits` stand in for the adapter's own: tests try out what other adapters would get.
+ */
+export const compile = Effect.fn("compile")(function* (
+  graph: Graph,
+  state: DeviceState = new Map(),
+  traits?: AdapterTraits,
+) {
   const gpu = yield* Gpu;
   const { device, report } = gpu;
-  const lowered = lower(graph, gpu.traits, (name) => state.has(name));
+  const lowered = lower(graph, traits ?? gpu.traits, (name) => state.has(name));
   const { kernels, plan, operandOf, copies } = lowered;
 
   const refuse = (tensor: string, needs: number, what: string, limit: number) =>

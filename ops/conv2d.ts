@@ -46,7 +46,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
       ? [N, OH, OW, O]
       : shapeError("conv2d", `x [N, H, W, C] and w [KH, KW, C / ${convolution.groups}, O]`, x.shape, w.shape);
   },
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x, w], output, attributes: { stride, pad, dilation, groups }, adapter }) => {
     const [, H, W] = x.shape;
     const [KH, KW, I, O] = w.shape;

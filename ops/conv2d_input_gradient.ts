@@ -12,7 +12,7 @@ export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolu
 
 const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dInputGradient", {
   shape: (_, { shape }) => shape,
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes: { stride, pad, dilation, groups }, adapter }) => {
     const [N, H, W, C] = output.shape;
     const [, OH, OW, O] = dy.shape;

@@ -2,7 +2,8 @@
 import { accumulators, lines, multiply, tileFor, tileOrigin } from "./_tile.ts";
 import type { Convolution } from "./conv2d.ts";
 import { kernel, vectors } from "./kernel.ts";
-import { addUp, partsFor } from "./matmul.ts";
+import { addUp } from "./fuse.ts";
+import { partsFor } from "./matmul.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 
 /** x: [N, H, W, C], dy: [N, OH, OW, O], to the shape [KH, KW, C / groups, O] of the weights. */
@@ -11,6 +12,7 @@ export const conv2dWeightGradient = (x: Tensor, dy: Tensor, shape: Shape, convol
 
 const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dWeightGradient", {
   shape: (_, { shape }) => shape,
+  slices: () => ({ along: [0, 1], output: "sum" }),
   kernels: ({ inputs: [x, dy], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
     const [N, H, W, C] = x.shape;
     const [, OH, OW, O] = dy.shape;

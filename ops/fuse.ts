@@ -5,7 +5,7 @@
  * stride along each of the three. What does not change from row to row (normalisation constants, say) is computed
  * once before the loop over rows.
  */
-import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { bytesOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import { broadcastLayout, commonSizes, composed, type Layout, stridesAlong } from "./layout.ts";
 import {
   type AdapterTraits,
@@ -103,6 +103,44 @@ interface Domain {
   readonly groups: number;
 }
 
+/** Some rows of one group, or with `group` null all of the domain. */
+interface Block {
+  readonly group: number | null;
+  readonly first: number;
+  readonly rows: number;
+}
+
+/**
+ * Cuts a domain into blocks in which no tensor takes more than one binding may hold. Blocks start where a binding may:
+ * at a multiple of 64 elements, whatever the stride.
+ */
+const blocksOf = (
+  domain: Domain,
+  leaves: readonly Leaf[],
+  output: number,
+  { maxBinding }: AdapterTraits,
+): Block[] => {
+  const most = maxBinding / 4;
+  const sizes = leaves.map((leaf) => sizeOf(leaf.tensor.shape));
+  const { columns, rows, groups } = domain;
+  if (Math.max(output, ...sizes) <= most) return [{ group: null, first: 0, rows }];
+  const widest = Math.max(columns, ...leaves.map((leaf) => strides(leaf.layout, domain)[1]));
+  const each = Math.max(64, Math.floor((most - 64) / widest / 64) * 64);
+  const blocks: Block[] = [];
+  for (let group = 0; group < groups; group++) {
+    for (let first = 0; first < rows; first += each) {
+      blocks.push({ group, first, rows: Math.min(each, rows - first) });
+    }
+  }
+  return blocks;
+};
+
+/** The `length` elements from `start` on, bound from an aligned place; `skip` of what is bound lies before them. */
+const windowOf = (operand: Operand, start: number, length: number): { operand: Operand; skip: number } => {
+  const skip = start % 64;
+  return { operand: { ...operand, offset: operand.offset + start - skip, shape: [length + skip] }, skip };
+};
+
 const domainOf = (root: Tensor, leaves: readonly Leaf[]): Domain | null => {
   const layouts = leaves.map((leaf) => leaf.layout);
   if (isReduction(root)) {
@@ -157,6 +195,7 @@ const bodyOf = (
   inlined: (x: Tensor) => boolean,
   operandOf: (x: Tensor) => Operand,
   inPlace: Tensor | null,
+  block: Block,
 ): Body => {
   const vectorizable = domain.columns % 4 === 0 && leaves.every((leaf) => {
     const [c, r, g] = strides(leaf.layout, domain);
@@ -184,30 +223,36 @@ const bodyOf = (
     const found = known.get(key);
     if (found !== undefined) return found;
     const asVector = width === 4 && c === 1;
-    const own = leaf.tensor === inPlace;
+    let { operand, skip } = { operand: operandOf(leaf.tensor), skip: leaf.offset };
+    if (block.group !== null) {
+      const start = leaf.offset + block.group * g + block.first * r;
+      ({ operand, skip } = windowOf(operand, start, (block.rows - 1) * r + (domain.columns - 1) * c + 1));
+    }
     let buffer = "result";
-    if (!own) {
-      const same = Object.entries(reads).find(([name, operand]) =>
-        operand === operandOf(leaf.tensor) && vectorReads.has(name) === asVector
+    if (leaf.tensor !== inPlace) {
+      const same = Object.entries(reads).find(([name, other]) =>
+        other.storage === operand.storage && other.offset === operand.offset &&
+        vectorReads.has(name) === asVector
       );
       buffer = same?.[0] ?? `in${Object.keys(reads).length}`;
-      reads[buffer] = operandOf(leaf.tensor);
+      // Two leaves may share a binding: it then has to reach as far as either of them.
+      reads[buffer] = same !== undefined && bytesOf(same[1]) > bytesOf(operand) ? same[1] : operand;
       if (asVector) vectorReads.add(buffer);
     }
     // Strides are sizes of the kernel, so that other shapes share its code; only which of them are 0 is written in.
     const n = known.size;
+    const terms: string[] = [];
     const step = (stride: number, index: string, label: string) => {
-      if (stride === 0) return null;
-      sizes[`s${n}${label}`] = asVector && label !== "c" ? stride / 4 : stride;
-      return stride === 1 ? index : `${index} * p.s${n}${label}`;
+      if (stride === 0) return;
+      if (stride !== 1) sizes[`s${n}${label}`] = asVector ? stride / 4 : stride;
+      terms.push(stride === 1 ? index : `${index} * p.s${n}${label}`);
     };
-    const terms = [
-      c === 0 ? null : asVector ? "column" : c === 1 ? "column" : step(c, "column", "c"),
-      step(r, "row", "r"),
-      step(g, "block", "g"),
-    ].filter((term) => term !== null);
-    if (leaf.offset !== 0) {
-      sizes[`o${n}`] = asVector ? leaf.offset / 4 : leaf.offset;
+    if (asVector) terms.push("column");
+    else step(c, "column", "c");
+    step(r, "row", "r");
+    if (block.group === null) step(g, "block", "g");
+    if (skip !== 0) {
+      sizes[`o${n}`] = asVector ? skip / 4 : skip;
       terms.push(`p.o${n}`);
     }
     const element = `${buffer}[${terms.length === 0 ? "0" : terms.join(" + ")}]`;
@@ -287,35 +332,40 @@ interface FusedContext {
   readonly traits: AdapterTraits;
 }
 
-/** The kernel of an elementwise tensor; with `inPlace` it overwrites that input, which lies where the output goes. */
-export const elementwiseKernel = (root: Tensor, context: FusedContext, inPlace: Tensor | null): Kernel => {
-  const leaves = leavesOf(root, context.inlined)!;
+/** The kernels of an elementwise tensor; with `inPlace` they overwrite that input, which lies where the output goes. */
+export const elementwiseKernels = (
+  root: Tensor,
+  context: FusedContext,
+  inPlace: Tensor | null,
+): readonly Kernel[] => {
+  const { inlined, operandOf, traits } = context;
+  const leaves = leavesOf(root, inlined)!;
   const domain = domainOf(root, leaves)!;
-  const body = bodyOf(
-    domain,
-    [{ tensor: root, own: true }],
-    leaves,
-    context.inlined,
-    context.operandOf,
-    inPlace,
-  );
-  const lanes = domain.columns / body.width;
-  const each = rowsEach(domain.rows * domain.groups, lanes, context.traits, context.traits.software ? 32 : 8);
-  const chunks = Math.ceil(domain.rows / each);
-  const output = context.operandOf(root);
-  return kernel({
-    label: root.source.kind === "op" ? root.source.op.name : "elementwise",
-    reads: bind(body),
-    writes: { result: body.width === 4 ? vectors(output) : output },
-    sizes: { ...body.sizes, lanes, chunks, each, rows: domain.rows },
-    threads: lanes * chunks * domain.groups,
-    functions: body.functions,
-    main: `${INDICES}
+  const output = operandOf(root);
+  return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
+    const body = bodyOf(domain, [{ tensor: root, own: true }], leaves, inlined, operandOf, inPlace, block);
+    const groups = block.group === null ? domain.groups : 1;
+    const lanes = domain.columns / body.width;
+    const each = rowsEach(block.rows * groups, lanes, traits, traits.software ? 32 : 8);
+    const chunks = Math.ceil(block.rows / each);
+    const start = ((block.group ?? 0) * domain.rows + block.first) * domain.columns;
+    const { operand, skip } = block.group === null
+      ? { operand: output, skip: 0 }
+      : windowOf(output, start, block.rows * domain.columns);
+    return kernel({
+      label: root.source.kind === "op" ? root.source.op.name : "elementwise",
+      reads: bind(body),
+      writes: { result: body.width === 4 ? vectors(operand) : operand },
+      sizes: { ...body.sizes, lanes, chunks, each, rows: block.rows, skip: skip / body.width },
+      threads: lanes * chunks * groups,
+      functions: body.functions,
+      main: `${INDICES}
   ${body.before}
   for (var row = first; row < last; row++) {
     ${body.perRow}
-    result[(block * p.rows + row) * p.lanes + column] = ${body.values[0]};
+    result[(block * p.rows + row) * p.lanes + column + p.skip] = ${body.values[0]};
   }`,
+    });
   });
 };
 
@@ -324,59 +374,76 @@ export const elementwiseKernel = (root: Tensor, context: FusedContext, inPlace: 
  * in a fixed order, so that the result is the same in every run.
  */
 export const columnSumKernels = (root: Tensor, context: FusedContext): readonly Kernel[] => {
-  const leaves = leavesOf(root, context.inlined)!;
+  const { inlined, operandOf, scratch, traits } = context;
+  const leaves = leavesOf(root, inlined)!;
   const domain = domainOf(root, leaves)!;
   const terms = reduced(root);
-  const body = bodyOf(
-    domain,
-    terms.map((tensor) => ({ tensor, own: false })),
-    leaves,
-    context.inlined,
-    context.operandOf,
-    null,
-  );
-  const lanes = domain.columns / body.width;
-  const each = Math.max(8, rowsEach(domain.rows * domain.groups, lanes, context.traits, 256));
-  const chunks = Math.ceil(domain.rows / each);
-  const output = context.operandOf(root);
-  const partial = chunks === 1
-    ? output
-    : context.scratch([domain.groups, chunks, terms.length * domain.columns]);
+  const roots = terms.map((tensor) => ({ tensor, own: false }));
   const counted = root.source.kind === "op" && root.source.inputs.length > terms.length
-    ? context.operandOf(root.source.inputs[terms.length])
+    ? operandOf(root.source.inputs[terms.length])
     : null;
-  const first = kernel({
-    label: "columnSums",
-    reads: { ...bind(body), ...(counted === null ? {} : { count: counted }) },
-    writes: { partial: body.width === 4 ? vectors(partial) : partial },
-    sizes: { ...body.sizes, lanes, chunks, each, rows: domain.rows },
-    threads: lanes * chunks * domain.groups,
-    functions: body.functions,
-    main: `${INDICES}
-  ${counted === null ? "" : "last = min(last, count[0]);"}
+  const blocks = blocksOf(domain, leaves, 0, traits);
+  const each = Math.max(8, rowsEach(domain.rows * domain.groups, domain.columns / 4, traits, 256));
+  const chunksOf = (rows: number) => Math.ceil(rows / each);
+  const perGroup = blocks.filter(({ group }) => (group ?? 0) === 0);
+  const chunks = perGroup.reduce((total, { rows }) => total + chunksOf(rows), 0);
+  const output = operandOf(root);
+  const width = terms.length * domain.columns;
+  const partial = chunks === 1 ? output : scratch([domain.groups, chunks, width]);
+
+  let chunk = 0;
+  const kernels = blocks.map((block) => {
+    const body = bodyOf(domain, roots, leaves, inlined, operandOf, null, block);
+    const lanes = domain.columns / body.width;
+    const own = chunksOf(block.rows);
+    const start = chunk; // among the chunks of all groups
+    if (block.group !== null) chunk += own;
+    return kernel({
+      label: "columnSums",
+      reads: { ...bind(body), ...(counted === null ? {} : { count: counted }) },
+      writes: { partial: body.width === 4 ? vectors(partial) : partial },
+      sizes: { ...body.sizes, lanes, chunks: own, each, rows: block.rows, start, before: block.first },
+      threads: lanes * own * (block.group === null ? domain.groups : 1),
+      functions: body.functions,
+      main: `${INDICES}
+  ${counted === null ? "" : "last = min(last, max(count[0], p.before) - p.before);"}
   ${body.before}
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
   for (var row = first; row < last; row++) {
     ${body.perRow}
     ${body.values.map((value, t) => `sum${t} += ${value};`).join("\n    ")}
   }
-  let at = id / p.lanes * ${terms.length}u * p.lanes + column;
+  let at = (id / p.lanes + p.start) * ${terms.length}u * p.lanes + column;
   ${terms.map((_, t) => `partial[at + ${t}u * p.lanes] = sum${t};`).join("\n  ")}`,
+    });
   });
-  const kernels = [first];
-  let from = partial;
-  for (let parts = chunks; parts > 1;) {
-    const next = Math.ceil(parts / 64);
-    const to = next === 1 ? output : context.scratch([domain.groups, next, terms.length * domain.columns]);
-    kernels.push(addParts(from, to, domain.groups, parts, terms.length * domain.columns));
-    from = to;
-    parts = next;
+  return chunks === 1
+    ? kernels
+    : [...kernels, ...addUp(partial, output, domain.groups, chunks, width, scratch)];
+};
+
+/** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */
+export const addUp = (
+  partial: Operand,
+  output: Operand,
+  groups: number,
+  parts: number,
+  columns: number,
+  scratch: (shape: Shape) => Operand,
+): readonly Kernel[] => {
+  const kernels: Kernel[] = [];
+  for (let current = partial, left = parts; left > 1;) {
+    const next = Math.ceil(left / 64);
+    const sum = next === 1 ? output : scratch([groups, next, columns]);
+    kernels.push(addParts(current, sum, groups, left, columns));
+    current = sum;
+    left = next;
   }
   return kernels;
 };
 
 /** [G, parts, C] to [G, ceil(parts / 64), C]. */
-export const addParts = (
+const addParts = (
   from: Operand,
   to: Operand,
   groups: number,
@@ -403,28 +470,26 @@ export const addParts = (
 };
 
 /** Sums over the last axis: terms of [..., C] to [..., terms]. */
-export const rowSumKernel = (root: Tensor, context: FusedContext): Kernel => {
-  const leaves = leavesOf(root, context.inlined)!;
-  const { columns, rows } = domainOf(root, leaves)!;
+export const rowSumKernels = (
+  root: Tensor,
+  { inlined, operandOf, traits }: FusedContext,
+): readonly Kernel[] => {
+  const leaves = leavesOf(root, inlined)!;
+  const domain = domainOf(root, leaves)!;
   const terms = reduced(root);
-  // The roles of rows and columns are exchanged: an invocation stays in its row and loops over columns.
-  const body = bodyOf(
-    { columns, rows, groups: 1 },
-    terms.map((tensor) => ({ tensor, own: false })),
-    leaves,
-    context.inlined,
-    context.operandOf,
-    null,
-  );
-  const total = body.width === 4 ? (t: number) => `dot(sum${t}, T(1.0))` : (t: number) => `sum${t}`;
-  return kernel({
-    label: "rowSums",
-    reads: bind(body),
-    writes: { result: context.operandOf(root) },
-    sizes: { ...body.sizes, lanes: columns / body.width },
-    threads: rows,
-    functions: body.functions,
-    main: `
+  const roots = terms.map((tensor) => ({ tensor, own: false }));
+  return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
+    // An invocation stays in its row and loops over columns, so what is fixed there is not fixed here.
+    const body = bodyOf(domain, roots, leaves, inlined, operandOf, null, block);
+    const total = (t: number) => body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`;
+    return kernel({
+      label: "rowSums",
+      reads: bind(body),
+      writes: { result: operandOf(root) },
+      sizes: { ...body.sizes, lanes: domain.columns / body.width, start: block.first },
+      threads: block.rows,
+      functions: body.functions,
+      main: `
   let row = id;
   let block = 0u;
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
@@ -433,6 +498,7 @@ export const rowSumKernel = (root: Tensor, context: FusedContext): Kernel => {
     ${body.perRow}
     ${body.values.map((value, t) => `sum${t} += ${value};`).join("\n    ")}
   }
-  ${terms.map((_, t) => `result[row * ${terms.length}u + ${t}u] = ${total(t)};`).join("\n  ")}`,
+  ${terms.map((_, t) => `result[(p.start + row) * ${terms.length}u + ${t}u] = ${total(t)};`).join("\n  ")}`,
+    });
   });
 };

@@ -151,7 +151,11 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
     const shape: GpuShape = {
       device,
       report,
-      traits: { software, maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24) },
+      traits: {
+        software,
+        maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
+        maxBinding: limits.maxStorageBufferBindingSize,
+      },
       check,
       buffer: (label, bytes, usage) =>
         Effect.acquireRelease(

@@ -1,7 +1,7 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
 import { kernel, type Operand, vectors } from "./kernel.ts";
 import { accumulators, lines, multiply, type Tile, tileFor, tileGrid, tileOrigin } from "./_tile.ts";
-import { addParts } from "./fuse.ts";
+import { addUp } from "./fuse.ts";
 import {
   defineOp,
   type LoweringContext,
@@ -69,7 +69,8 @@ export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number
 
 const matmulOp: Op = defineOp("matmul", {
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
-  sliceable: [0],
+  slices: ([a, b, count]) =>
+    count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
   kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
     const [batch, M, K] = a.shape;
     const N = b.shape[2];
@@ -120,6 +121,8 @@ const matmulCode = (tile: Tile, steps: 1 | 4) =>
   }`;
 
 const transposedOp: Op = defineOp("matmulTransposed", {
+  slices: ([a, , count]) =>
+    count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
   kernels: (context) => transposedKernels(context),
   backward: ({ inputs: [a, b, count], gradient }) => {
@@ -185,24 +188,4 @@ export const partsFor = (length: number, invocations: number, software: boolean)
   const wanted = Math.ceil((software ? 256 : 32768) / invocations);
   // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
   return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
-};
-
-/** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */
-export const addUp = (
-  partial: Operand,
-  output: Operand,
-  groups: number,
-  parts: number,
-  columns: number,
-  scratch: (shape: Shape) => Operand,
-) => {
-  const kernels = [];
-  for (let current = partial, left = parts; left > 1;) {
-    const next = Math.ceil(left / 64);
-    const sum = next === 1 ? output : scratch([groups, next, columns]);
-    kernels.push(addParts(current, sum, groups, left, columns));
-    current = sum;
-    left = next;
-  }
-  return kernels;
 };

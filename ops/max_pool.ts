@@ -27,7 +27,7 @@ const maxPoolOp = defineOp<MaxPool>("maxPool", {
       ? [N, pooled(H), pooled(W), C]
       : shapeError("maxPool", `[N, H, W, C] no smaller than a window of ${size}, pad ≤ size / 2`, x.shape);
   },
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes }) => [windowKernel(x, output, attributes, "best")],
   backward: ({ inputs: [x], gradient, attributes }) => [maxPoolGradient([x, gradient], attributes)],
 });
@@ -35,7 +35,7 @@ const maxPoolOp = defineOp<MaxPool>("maxPool", {
 /** x [N, H, W, C] and the gradient of the pooled map to the gradient of x: a gather, so the order of sums is fixed. */
 const maxPoolGradient = defineOp<MaxPool>("maxPoolGradient", {
   shape: ([x]) => x.shape,
-  sliceable: [0, 1],
+  slices: () => ({ along: [0, 1], output: "rows" }),
   kernels: ({ inputs: [x, gradient], output, attributes, scratch, adapter }) => {
     const winner = scratch(gradient.shape);
     return [

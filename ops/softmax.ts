@@ -30,7 +30,7 @@ const shape: OpDefinition<Softmax>["shape"] = ([x], { temperature }) =>
 
 const softmaxOp = defineOp<Softmax>("softmax", {
   shape,
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [
     softmaxKernel(x, output, temperature, "exp(scaled) / sum", adapter),
   ],
@@ -41,7 +41,7 @@ const softmaxOp = defineOp<Softmax>("softmax", {
 
 const logSoftmaxOp = defineOp<Softmax>("logSoftmax", {
   shape,
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [
     softmaxKernel(x, output, temperature, "scaled - log(sum)", adapter),
   ],

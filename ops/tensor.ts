@@ -57,6 +57,13 @@ export interface AdapterTraits {
   readonly software: boolean;
   /** Storage buffers that one shader may bind. */
   readonly maxStorageBuffers: number;
+  /** Bytes of the largest piece of a buffer that a shader may bind. */
+  readonly maxBinding: number;
+}
+
+export interface Slices {
+  readonly along: readonly number[];
+  readonly output: "rows" | "sum";
 }
 
 export interface OpDefinition<A> {
@@ -76,10 +83,10 @@ export interface OpDefinition<A> {
   /** Reductions read their inputs through fused elementwise expressions (fuse.ts). */
   readonly reduction?: "columns" | "rows";
   /**
-   * The leading axis counts independent rows: slices of these inputs along it give the same slice of the output. A
-   * tensor larger than one storage binding is then processed in slices.
+   * How the op can be done in slices, where tensors are larger than one binding: `along` the first axis (that is not
+   * 1) of which inputs, and whether slices of the output are its rows or whole outputs to be added up.
    */
-  readonly sliceable?: readonly number[];
+  readonly slices?: (inputs: readonly Tensor[]) => Slices | null;
   /** One gradient an input; `null` where none flows. Shapes are summed over broadcast axes by the caller. */
   readonly backward?: (context: BackwardContext<A>) => readonly (Tensor | null)[];
 }

@@ -13,7 +13,7 @@ const winnersOp = defineOp("winners", {
     scores.shape.length === 3
       ? [scores.shape[0], scores.shape[2]]
       : shapeError("winners", "scores [N, P, K]", scores.shape),
-  sliceable: [0],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [scores], output, scratch }) => {
     const [N, P, K] = scores.shape;
     const best = scratch([N, P], "u32");
