@@ -1,15 +1,10 @@
 import assert from "node:assert/strict";
+import { inTestFolder } from "../data/_test_folder.ts";
 import { permissionFlags } from "./permissions.ts";
 
 const allowed = async (kind: "read" | "write" | "net" | "run", ...args: string[]): Promise<string[]> => {
   const flag = (await permissionFlags(args)).find((flag) => flag.startsWith(`--allow-${kind}=`));
   return flag?.slice(flag.indexOf("=") + 1).split(",") ?? [];
-};
-
-const scratch = (files: Record<string, string>) => {
-  const folder = Deno.makeTempDirSync();
-  for (const [name, text] of Object.entries(files)) Deno.writeTextFileSync(`${folder}/${name}`, text);
-  return folder;
 };
 
 Deno.test("permissionFlags() lets pretrain read its data and write its run folder, however they are named", async () => {
@@ -29,20 +24,27 @@ Deno.test("permissionFlags() gives no command the network, and only the tests an
   }
 });
 
-Deno.test("permissionFlags() reads the folders from a configuration file, which options override", async () => {
-  const folder = scratch({ "a.yaml": "data_dir: /from/yaml # a comment\noutput-dir: '/yaml out'\n" });
-  const config = ["pretrain", "--config", `${folder}/a.yaml`];
-  assert.ok((await allowed("read", ...config)).includes("/from/yaml"));
-  assert.ok((await allowed("write", ...config)).includes("/yaml out"));
-  assert.ok(!(await allowed("write", ...config, "--output-dir", "/flag")).includes("/yaml out"));
-  Deno.removeSync(folder, { recursive: true });
-});
+Deno.test(
+  "permissionFlags() reads the folders from a configuration file, which options override",
+  inTestFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/a.yaml`,
+      "data_dir: /from/yaml # a comment\noutput-dir: '/yaml out'\n",
+    );
+    const config = ["pretrain", "--config", `${folder}/a.yaml`];
+    assert.ok((await allowed("read", ...config)).includes("/from/yaml"));
+    assert.ok((await allowed("write", ...config)).includes("/yaml out"));
+    assert.ok(!(await allowed("write", ...config, "--output-dir", "/flag")).includes("/yaml out"));
+  }),
+);
 
-Deno.test("permissionFlags() lets a list of pictures name pictures elsewhere", async () => {
-  const folder = scratch({ "list.txt": "/photos/a/1.jpg\n/photos/ab/2.jpg\n" });
-  assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/list.txt`)).includes("/photos"));
-  Deno.removeSync(folder, { recursive: true });
-});
+Deno.test(
+  "permissionFlags() lets a list of pictures name pictures elsewhere",
+  inTestFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/list.txt`, "/photos/a/1.jpg\n/photos/ab/2.jpg\n");
+    assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/list.txt`)).includes("/photos"));
+  }),
+);
 
 Deno.test("permissionFlags() allows a path with a comma by the folder above it", async () => {
   assert.ok((await allowed("read", "pretrain", "--data-dir", "/data/one,two/x")).includes("/data"));

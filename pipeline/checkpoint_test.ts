@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
+import { inTestFolder } from "../data/_test_folder.ts";
 import { compareState, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { configure } from "./config.ts";
 
@@ -14,20 +15,12 @@ const save = (folder: string, step: number) =>
   Effect.runPromise(
     saveCheckpoint(folder, { meta: { step, teacherCounter: step + 1, config }, tensors: state(step) }),
   );
-const inScratch = (test: (folder: string) => Promise<void>) => async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-};
 const reason = async <A, E extends Error>(effect: Effect.Effect<A, E>) =>
   (await Effect.runPromise(Effect.flip(effect))).message;
 
 Deno.test(
   "loadCheckpoint() gives back what saveCheckpoint() saved, bit for bit",
-  inScratch(async (folder) => {
+  inTestFolder(async (folder) => {
     const { meta, tensors } = await Effect.runPromise(loadCheckpoint(await save(folder, 123)));
     assert.deepEqual(meta, { step: 123, teacherCounter: 124, config });
     for (const [name, { shape, data }] of state(123)) {
@@ -39,7 +32,7 @@ Deno.test(
 
 Deno.test(
   "loadCheckpoint() refuses a file in which any byte has changed or is missing",
-  inScratch(async (folder) => {
+  inTestFolder(async (folder) => {
     const file = await save(folder, 1);
     const bytes = await Deno.readFile(file);
     for (let at = 0; at < bytes.length; at += 37) {
@@ -56,7 +49,7 @@ Deno.test(
 
 Deno.test(
   "latestCheckpoint() takes the current one, and the one before where that is damaged",
-  inScratch(async (folder) => {
+  inTestFolder(async (folder) => {
     assert.equal(await Effect.runPromise(latestCheckpoint(folder)), null);
     await save(folder, 7);
     await save(folder, 9);
@@ -71,7 +64,7 @@ Deno.test(
 
 Deno.test(
   "saveCheckpoint() says why it failed and leaves older checkpoints as they were",
-  inScratch(async (folder) => {
+  inTestFolder(async (folder) => {
     await save(folder, 1);
     await Deno.mkdir(`${folder}/checkpoints/step_000002.safetensors.partial`); // in its way
     const meta = { step: 2, teacherCounter: 2, config };

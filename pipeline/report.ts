@@ -1,0 +1,179 @@
+/**
+ * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `config.json`) and to whoever watches it.
+ */
+import { join } from "node:path";
+import { Context, Effect, Logger, Schema } from "effect";
+import { writeWholeFile } from "../data/write_whole_file.ts";
+import type { Config } from "./config.ts";
+
+/** What is known of a run before its first step. */
+export interface RunPlan {
+  readonly firstStep: number; // more than 0 where a run is resumed
+  readonly lastStep: number; // steps that will have been done at the end
+  readonly stepsPerEpoch: number;
+  readonly batchSize: number;
+  readonly deviceBytes: number; // of device memory, for the whole run
+}
+
+/** How one step went. */
+export interface StepReport {
+  readonly step: number; // from 0
+  readonly epoch: number; // from 1
+  readonly metrics: Metrics;
+  readonly imagesPerSecond: number;
+}
+
+export interface Metrics {
+  readonly loss: number;
+  readonly loss_group: number;
+  readonly loss_slot: number;
+  readonly lr: number;
+  readonly teacher_momentum: number;
+  readonly bad_images: number; // of this step's batch, each replaced by another
+  readonly [more: string]: number;
+}
+
+/** Who watches a run besides its folder: nobody, unless a command shows it on a terminal. */
+export const Progress = Context.Reference<{
+  readonly begin: (plan: RunPlan) => Effect.Effect<void>;
+  readonly step: (report: StepReport) => Effect.Effect<void>;
+}>("slotcon/Progress", { defaultValue: () => ({ begin: () => Effect.void, step: () => Effect.void }) });
+
+/** A file of a run's folder cannot be written. */
+export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFolderError", {
+  file: Schema.String,
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `Cannot write "${this.file}": ${this.reason}; choose another --output-dir, or mend this one`;
+  }
+}
+
+/**
+ * Opens the folder of a run until the scope ends. The metrics of a resumed run go on after its first step, as if it had
+ * never stopped; those of an earlier run in this folder are kept under another name. Fails with a `RunFolderError`
+ * where a file cannot be written, as do the functions it returns:
+ *
+ * - `record` adds a line to `metrics.jsonl`, and every `printFreq` steps one to `log.txt`;
+ * - `flush` brings both onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again;
+ * - `logger` adds what the run logs to `log.txt`.
+ */
+export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
+  const { outputDir, printFreq } = config;
+  const [configFile, metricsFile, logFile] = ["config.json", "metrics.jsonl", "log.txt"]
+    .map((name) => join(outputDir, name));
+
+  yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+  yield* writeWholeFile(configFile, [encode(`${JSON.stringify(config, null, 2)}\n`)]).pipe(
+    Effect.mapError(({ message }) => new RunFolderError({ file: configFile, reason: message })),
+  );
+  yield* attempt(metricsFile, () => keepMetricsBefore(plan.firstStep, metricsFile));
+  const metrics = yield* appendTo(metricsFile);
+  const log = yield* appendTo(logFile);
+  const logLine = (text: string) => appendLine(log, `${timestamp(new Date())} ${text}`);
+
+  return {
+    record: (report: StepReport) =>
+      attempt(metricsFile, () => {
+        appendLine(metrics, JSON.stringify(metricsLine(report)));
+        if (isPrinted(report.step, printFreq)) logLine(stepLine(report, plan));
+      }),
+    flush: attempt(metricsFile, () => {
+      metrics.syncDataSync();
+      log.syncDataSync();
+    }),
+    logger: Logger.make(({ logLevel, message }) => {
+      const words = [message].flat().map(String).join(" ");
+      logLine(logLevel === "Info" ? words : `${logLevel}: ${words}`);
+    }),
+  };
+});
+
+/** Whether the step is one of those that are told of in a line, every `printFreq`. */
+export const isPrinted = (step: number, printFreq: number): boolean => (step + 1) % printFreq === 0;
+
+/** A step in one line, for logs. */
+export const stepLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport, plan: RunPlan): string => {
+  const { loss, loss_group, loss_slot, lr } = metrics;
+  return `epoch ${epoch}  step ${step + 1}/${plan.lastStep}  loss ${loss.toFixed(4)} ` +
+    `(group ${loss_group.toFixed(4)}, slot ${loss_slot.toFixed(4)})  lr ${lr.toPrecision(4)}  ` +
+    `${imagesPerSecond.toPrecision(3)} images/s  ${duration(secondsLeft(step, imagesPerSecond, plan))} left`;
+};
+
+export const secondsLeft = (
+  step: number,
+  imagesPerSecond: number,
+  { lastStep, batchSize }: RunPlan,
+): number => (lastStep - step - 1) * batchSize / imagesPerSecond;
+
+/** Seconds as "45 s", "3:05 min", "2:15 h" or "3 d 4 h". */
+export const duration = (seconds: number): string => {
+  if (!Number.isFinite(seconds)) return "?";
+  const pad = (value: number) => String(Math.floor(value)).padStart(2, "0");
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}:${pad(whole % 60)} min`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)}:${pad(whole / 60 % 60)} h`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor(whole / 3600 % 24)} h`;
+};
+
+const metricsLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport) => (
+  { step, epoch, ...metrics, images_per_second: Number(imagesPerSecond.toPrecision(6)) }
+);
+
+/**
+ * Drops the lines of `step` and later, which the run will compute again, and a last line that was cut short. A new run
+ * (`step` 0) puts the whole file aside.
+ */
+const keepMetricsBefore = (step: number, file: string) => {
+  if (!exists(file)) return;
+  if (step === 0) {
+    let number = 1;
+    while (exists(file.replace(/\.jsonl$/, `.${number}.jsonl`))) number++;
+    Deno.renameSync(file, file.replace(/\.jsonl$/, `.${number}.jsonl`));
+    return;
+  }
+  const lines = Deno.readTextFileSync(file).split("\n").filter((line) => stepOf(line) < step);
+  Deno.writeTextFileSync(`${file}.partial`, lines.map((line) => `${line}\n`).join(""));
+  Deno.renameSync(`${file}.partial`, file);
+};
+
+const stepOf = (line: string): number => {
+  try {
+    return JSON.parse(line).step;
+  } catch {
+    return Infinity;
+  }
+};
+
+const exists = (file: string): boolean => {
+  try {
+    Deno.statSync(file);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+};
+
+const attempt = <A>(file: string, work: () => A) =>
+  Effect.try({
+    try: work,
+    catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
+  });
+
+const appendTo = (file: string) =>
+  Effect.acquireRelease(
+    attempt(file, () => Deno.openSync(file, { append: true, create: true })),
+    (opened) => Effect.sync(() => opened.close()),
+  );
+
+// At once and whole, so that a process that is killed leaves whole lines.
+const appendLine = (file: Deno.FsFile, line: string) => {
+  const bytes = encode(`${line}\n`);
+  for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
+};
+
+const timestamp = (date: Date) => date.toISOString().slice(0, 19).replace("T", " ");
+
+const encode = (text: string) => new TextEncoder().encode(text);
