@@ -89,13 +89,15 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   };
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
+  const lastReader = new Map<Tensor, number>();
+  for (const x of scheduled) for (const read of readsOf(x)) lastReader.set(read, x.id);
   const place = new Map<number, Tensor>();
   const copies: { from: Tensor; to: Tensor }[] = [];
   for (const [current, next] of updates) {
     const made = storageOf(next);
     if (made === current) continue;
-    const lastRead = Math.max(-1, ...scheduled.filter((x) => readsOf(x).includes(current)).map((x) => x.id));
-    const overwrites = lastRead <= made.id && !place.has(made.id) && isElementwise(made) &&
+    const overwrites = (lastReader.get(current) ?? -1) <= made.id && !place.has(made.id) &&
+      isElementwise(made) &&
       !inlined.has(made.id) &&
       leavesOf(made, isInlined)!.every((leaf) =>
         leaf.tensor !== current ||

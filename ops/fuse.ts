@@ -110,10 +110,7 @@ interface Block {
   readonly rows: number;
 }
 
-/**
- * Cuts a domain into blocks in which no tensor takes more than one binding may hold. Blocks start where a binding may:
- * at a multiple of 64 elements, whatever the stride.
- */
+/** Cuts a domain into blocks in which no tensor takes more than one binding may hold. */
 const blocksOf = (
   domain: Domain,
   leaves: readonly Leaf[],
@@ -125,7 +122,7 @@ const blocksOf = (
   const { columns, rows, groups } = domain;
   if (Math.max(output, ...sizes) <= most) return [{ group: null, first: 0, rows }];
   const widest = Math.max(columns, ...leaves.map((leaf) => strides(leaf.layout, domain)[1]));
-  const each = Math.max(64, Math.floor((most - 64) / widest / 64) * 64);
+  const each = Math.max(1, Math.floor((most - 64) / widest));
   const blocks: Block[] = [];
   for (let group = 0; group < groups; group++) {
     for (let first = 0; first < rows; first += each) {
@@ -135,7 +132,7 @@ const blocksOf = (
   return blocks;
 };
 
-/** The `length` elements from `start` on, bound from an aligned place; `skip` of what is bound lies before them. */
+/** The `length` elements from `start` on. Bindings begin at multiples of 64 elements: `skip` of them lie before. */
 const windowOf = (operand: Operand, start: number, length: number): { operand: Operand; skip: number } => {
   const skip = start % 64;
   return { operand: { ...operand, offset: operand.offset + start - skip, shape: [length + skip] }, skip };

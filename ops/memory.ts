@@ -48,7 +48,9 @@ export const planMemory = (uses: readonly Use[], kernels: number): MemoryPlan =>
     }
   }
   const groups = { state: 0, batch: 0, constants: 0, activations: 0, scratch: 0 };
-  for (const use of uses) if (!passing.includes(use)) groups[use.group] += use.bytes;
+  for (const { group, bytes } of uses) {
+    if (group !== "activations" && group !== "scratch") groups[group] += bytes;
+  }
 
   // The moment of most need, among what comes and goes.
   const change = new Float64Array(kernels + 2);
