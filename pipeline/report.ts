@@ -13,6 +13,7 @@ export interface RunPlan {
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
   readonly deviceBytes: number; // of device memory, for the whole run
+  readonly printFreq: number; // steps between two lines of the log
 }
 
 /** How one step went. */
@@ -59,7 +60,7 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
  * - `logger` adds what the run logs to `log.txt`.
  */
 export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
-  const { outputDir, printFreq } = config;
+  const { outputDir } = config;
   const [configFile, metricsFile, logFile] = ["config.json", "metrics.jsonl", "log.txt"]
     .map((name) => join(outputDir, name));
 
@@ -76,7 +77,7 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
     record: (report: StepReport) =>
       attempt(metricsFile, () => {
         appendLine(metrics, JSON.stringify(metricsLine(report)));
-        if (isPrinted(report.step, printFreq)) logLine(stepLine(report, plan));
+        if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
       }),
     flush: attempt(metricsFile, () => {
       metrics.syncDataSync();
@@ -89,8 +90,8 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
   };
 });
 
-/** Whether the step is one of those that are told of in a line, every `printFreq`. */
-export const isPrinted = (step: number, printFreq: number): boolean => (step + 1) % printFreq === 0;
+/** Whether this step gets a line in the log. */
+export const isPrinted = (step: number, { printFreq }: RunPlan): boolean => (step + 1) % printFreq === 0;
 
 /** A step in one line, for logs. */
 export const stepLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport, plan: RunPlan): string => {

@@ -4,7 +4,14 @@ import { inTestFolder } from "../data/_test_folder.ts";
 import { configure } from "./config.ts";
 import { duration, openRunFolder, type RunPlan, type StepReport } from "./report.ts";
 
-const plan: RunPlan = { firstStep: 0, lastStep: 40, stepsPerEpoch: 4, batchSize: 8, deviceBytes: 1 };
+const plan: RunPlan = {
+  firstStep: 0,
+  lastStep: 40,
+  stepsPerEpoch: 4,
+  batchSize: 8,
+  deviceBytes: 1,
+  printFreq: 3,
+};
 const report = (step: number): StepReport => ({
   step,
   epoch: 1 + Math.floor(step / 4),
@@ -20,7 +27,7 @@ const report = (step: number): StepReport => ({
 });
 
 const run = (outputDir: string, firstStep: number, steps: number[], note = "a note") => {
-  const config = { ...Effect.runSync(configure("demo")), outputDir, printFreq: 3 };
+  const config = { ...Effect.runSync(configure("demo")), outputDir };
   return Effect.runPromise(Effect.scoped(Effect.gen(function* () {
     const folder = yield* openRunFolder(config, { ...plan, firstStep });
     for (const step of steps) yield* folder.record(report(step));
