@@ -20,16 +20,16 @@ export const WEIGHT_BITS = 22;
 export const tapsNeeded = (length: number, size: number): number => Math.ceil(4 * Math.max(1, length / size));
 
 /**
- * What each of the `size` outputs takes from an axis of `length` pixels, as rows of 1 + maxTaps words: the first
- * pixel | number of weights << 16, then the weights.
+ * What each of the `size` outputs takes from an axis of `length` pixels, as rows of 2 + maxTaps words: the first
+ * pixel, the number of weights, the weights.
  */
 export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(length, size)): Int32Array => {
-  if (maxTaps < tapsNeeded(length, size) || length > 0xffff) {
+  if (maxTaps < tapsNeeded(length, size)) {
     throw new RangeError(
       `${length} pixels to ${size} need ${tapsNeeded(length, size)} taps: ${maxTaps} given`,
     );
   }
-  const rows = new Int32Array(size * (1 + maxTaps));
+  const rows = new Int32Array(size * (2 + maxTaps));
   const scale = length / size;
   const filterScale = Math.max(1, scale);
   const inverse = 1 / filterScale;
@@ -50,9 +50,10 @@ export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(l
       from = Math.min(from, i);
       to = i + 1;
     }
-    const row = output * (1 + maxTaps);
-    rows[row] = (first + from) | ((to - from) << 16);
-    for (let i = from; i < to; i++) rows[row + 1 + i - from] = weights[i];
+    const row = output * (2 + maxTaps);
+    rows[row] = first + from;
+    rows[row + 1] = to - from;
+    for (let i = from; i < to; i++) rows[row + 2 + i - from] = weights[i];
   }
   return rows;
 };
@@ -98,13 +99,13 @@ const resamplePass = (
   const stride = taps.length / size;
   for (let output = 0; output < size; output++) {
     const row = output * stride;
-    const first = from.from + (taps[row] & 0xffff) * from.step;
-    const count = taps[row] >>> 16;
+    const first = from.from + taps[row] * from.step;
+    const count = taps[row + 1];
     for (let line = 0; line < lines; line++) {
       let at = first + line * from.outer;
       let red = HALF, green = HALF, blue = HALF;
-      for (let tap = 1; tap <= count; tap++, at += from.step) {
-        const weight = taps[row + tap];
+      for (let tap = 0; tap < count; tap++, at += from.step) {
+        const weight = taps[row + 2 + tap];
         red += weight * source[at];
         green += weight * source[at + 1];
         blue += weight * source[at + 2];

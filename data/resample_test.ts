@@ -16,8 +16,7 @@ Deno.test("bicubicTaps() weigh the same at every output and stay inside the axis
     const taps = bicubicTaps(length, outputs);
     const stride = taps.length / outputs;
     for (let output = 0; output < outputs; output++) {
-      const [word, ...weights] = taps.subarray(output * stride, (output + 1) * stride);
-      const first = word & 0xffff, count = word >>> 16;
+      const [first, count, ...weights] = taps.subarray(output * stride, (output + 1) * stride);
       assert.ok(count >= 1 && first + count <= length);
       const sum = weights.slice(0, count).reduce((a, b) => a + b);
       assert.ok(Math.abs(sum - 2 ** 22) <= count, `output ${output} of ${outputs}: ${sum}`); // rounding

@@ -44,7 +44,7 @@ export interface TableSize {
 
 /** Words a view. */
 export const viewWords = ({ imageSize, maxTaps }: TableSize): number =>
-  VIEW.taps + 2 * imageSize * (1 + maxTaps);
+  VIEW.taps + 2 * imageSize * (2 + maxTaps);
 
 /** A decoded picture and how its two views are made. */
 export interface Sample {
@@ -65,20 +65,22 @@ export interface PackedBatch {
 }
 
 /**
- * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 8 a sample.
+ * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 4 a sample.
  *
  * A picture that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on
- * the GPU: its two views are sent. The result is the same to the bit.
+ * the GPU. The result is the same to the bit.
  */
 export const packBatch = (
   samples: readonly Sample[],
   { imageSize, maxTaps, capacity }: TableSize & { capacity: number },
 ): PackedBatch => {
   const count = samples.length;
-  const reserved = 2 * paddedBytes(imageSize * imageSize); // each sample's two finished views fit at the worst
+  const reserved = paddedBytes(2 * imageSize * imageSize); // finished views always fit
   if (capacity % 4 !== 0 || capacity < count * reserved) {
     throw new RangeError(
-      `${count} samples need a capacity of ${count * reserved} bytes or more: it is ${capacity}`,
+      `${count} samples need a capacity of ${
+        count * reserved
+      } bytes or more, a multiple of 4: it is ${capacity}`,
     );
   }
   const words = viewWords({ imageSize, maxTaps });
@@ -89,35 +91,19 @@ export const packBatch = (
   const flips = new Float32Array(2 * count);
   let used = 0;
 
-  /** Copies the rows of a picture that the views use; tells where row 0 would be. */
-  const store = ({ rgb, width }: Picture, top: number, bottom: number) => {
-    bytes.set(rgb.subarray(3 * width * top, 3 * width * bottom), used);
-    const start = used - 3 * width * top;
-    used += paddedBytes(width * (bottom - top));
-    return start;
-  };
-
-  samples.forEach(({ picture, draw }, sample) => {
-    const boxes = draw.views.map((view) => view.box);
-    const top = Math.min(...boxes.map((box) => box[0]));
-    const bottom = Math.max(...boxes.map((box) => box[0] + box[2]));
-    const room = capacity - used - (count - 1 - sample) * reserved;
-    const whole = paddedBytes(picture.width * (bottom - top)) <= room &&
-      boxes.every(([, , h, w]) =>
-        h <= 0xffff && w <= 0xffff && tapsNeeded(Math.max(h, w), imageSize) <= maxTaps
-      );
-    const shared = whole ? store(picture, top, bottom) : 0;
+  samples.forEach((sample, i) => {
+    const room = capacity - used - (count - 1 - i) * reserved;
+    const onGpu = bytesUsed(sample) <= room && mostTaps(sample, imageSize) <= maxTaps;
+    const { picture, draw } = onGpu ? sample : finishViews(sample, imageSize);
+    const { top, bottom } = rowsUsed(draw);
+    bytes.set(picture.rgb.subarray(3 * picture.width * top, 3 * picture.width * bottom), used);
+    const start = used - 3 * picture.width * top; // where the picture's first row would be
+    used += paddedBytes(picture.width * (bottom - top));
 
     draw.views.forEach((view, side) => {
-      const row = side * count + sample;
+      const row = side * count + i;
       const table = views.subarray(row * words, (row + 1) * words);
-      if (whole) {
-        writeBox(table, shared, picture.width, view.box, { imageSize, maxTaps });
-      } else {
-        const finished = cropResize(picture, view.box, imageSize);
-        const box = [0, 0, imageSize, imageSize] as const;
-        writeBox(table, store(finished, 0, imageSize), imageSize, box, { imageSize, maxTaps });
-      }
+      writeBox(table, start, picture.width, view.box, { imageSize, maxTaps });
       writeOperations(table, view);
       coords.set(draw.coords[side], 4 * row);
       flips[row] = Number(view.flip);
@@ -125,6 +111,31 @@ export const packBatch = (
   });
   return { pixels: pixels.subarray(0, used / 4), views, coords, flips };
 };
+
+/** The same views from a smaller picture, to the bit: both are cropped and resized, and stand one above the other. */
+export const finishViews = ({ picture, draw: { views, coords } }: Sample, size: number): Sample => {
+  const rgb = new Uint8Array(2 * size * size * 3);
+  const [upper, lower] = views.map((view, side) => {
+    rgb.set(cropResize(picture, view.box, size).rgb, side * size * size * 3);
+    return { ...view, box: [side * size, 0, size, size] as const };
+  });
+  return { picture: { width: size, height: 2 * size, rgb }, draw: { views: [upper, lower], coords } };
+};
+
+/** The rows of the picture that the views take part of. */
+const rowsUsed = ({ views }: TwoCropDraw): { readonly top: number; readonly bottom: number } => ({
+  top: Math.min(...views.map(({ box }) => box[0])),
+  bottom: Math.max(...views.map(({ box }) => box[0] + box[2])),
+});
+
+const bytesUsed = ({ picture, draw }: Sample): number => {
+  const { top, bottom } = rowsUsed(draw);
+  return paddedBytes(picture.width * (bottom - top));
+};
+
+/** What the longest side of the boxes needs. */
+const mostTaps = ({ draw: { views } }: Sample, size: number): number =>
+  tapsNeeded(Math.max(...views.flatMap(({ box: [, , height, width] }) => [height, width])), size);
 
 /** Bytes of so many RGB pixels, up to the next 4-byte boundary. */
 const paddedBytes = (pixels: number): number => Math.ceil(3 * pixels / 4) * 4;
@@ -140,7 +151,7 @@ const writeBox = (
   table[VIEW.start] = picture + 3 * (top * pictureWidth + left);
   table[VIEW.stride] = 3 * pictureWidth;
   table.set(bicubicTaps(width, imageSize, maxTaps), VIEW.taps);
-  table.set(bicubicTaps(height, imageSize, maxTaps), VIEW.taps + imageSize * (1 + maxTaps));
+  table.set(bicubicTaps(height, imageSize, maxTaps), VIEW.taps + imageSize * (2 + maxTaps));
 };
 
 const writeOperations = (table: Uint32Array, { flip, jitter, gray, blur, solarize }: ViewDraw) => {

@@ -53,7 +53,7 @@ Deno.test("packBatch() finishes a picture's views itself where it is too large o
   const fits = { picture: picture(4, 8), draw: draw(view([0, 0, 4, 4]), view([0, 0, 8, 4])) };
   const { pixels, views } = packBatch([reduced, large, fits], { ...table, capacity: 3 * 96 });
   const starts = [0, 1, 2, 3, 4, 5].map((i) => views[i * words + VIEW.start]);
-  assert.deepEqual(starts, [0, 96, 192, 48, 144, 192]);
+  assert.deepEqual(starts, [0, 96, 192, 48, 144, 192]); // one view under the other
   const bytes = new Uint8Array(pixels.buffer);
   const sent = [reduced, large].flatMap(({ picture, draw }) =>
     draw.views.map(({ box }) => [...cropResize(picture, box, 4).rgb])

@@ -27,7 +27,7 @@ const cropResizeOp = defineOp<TableSize>("cropResize", {
       label: "cropResize",
       reads: { pixels, views },
       writes: { pictures: output },
-      sizes: { size: imageSize, strips, words, taps: 1 + maxTaps },
+      sizes: { size: imageSize, strips, words, taps: 2 + maxTaps },
       threads: count * strips * imageSize,
       functions: /* wgsl */ `
 ${pixelFunctions}
@@ -50,28 +50,28 @@ fn source(byte: u32) -> u32 {
   let table = view * p.words;
   let across = table + ${VIEW.taps}u + column * p.taps;
   let down = table + ${VIEW.taps}u + p.size * p.taps;
-  let start = views[table + ${VIEW.start}u] + 3u * (views[across] & 0xffffu);
-  let count = views[across] >> 16u;
+  let start = views[table + ${VIEW.start}u] + 3u * views[across];
+  let count = views[across + 1u];
   let stride = views[table + ${VIEW.stride}u];
   let x = select(column, p.size - 1u - column, views[table + ${VIEW.flip}u] == 1u);
 
   let first = strip * ${STRIP}u;
   var resized: array<u32, ${rows}>; // row r at r % ${rows}
-  var next = views[down + first * p.taps] & 0xffffu;
+  var next = views[down + first * p.taps];
   for (var y = first; y < min(first + ${STRIP}u, p.size); y++) {
     let taps = down + y * p.taps;
-    let top = views[taps] & 0xffffu;
-    let bottom = top + (views[taps] >> 16u);
+    let top = views[taps];
+    let bottom = top + views[taps + 1u];
     for (; next < bottom; next++) {
       var sum = vec3(HALF);
       for (var tap = 0u; tap < count; tap++) {
-        sum += weighted(source(start + next * stride + 3u * tap), views[across + 1u + tap]);
+        sum += weighted(source(start + next * stride + 3u * tap), views[across + 2u + tap]);
       }
       resized[next % ${rows}u] = rounded(sum);
     }
     var sum = vec3(HALF);
     for (var r = top; r < bottom; r++) {
-      sum += weighted(resized[r % ${rows}u], views[taps + 1u + r - top]);
+      sum += weighted(resized[r % ${rows}u], views[taps + 2u + r - top]);
     }
     pictures[(view * p.size + y) * p.size + x] = rounded(sum);
   }`,
