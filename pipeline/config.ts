@@ -9,17 +9,18 @@ import { flagName } from "./option_name.ts";
 
 /** One option of a run. The command line's flags and the check of configuration files are made from this. */
 export interface Option<A> {
-  readonly kind: "choice" | "text" | "integer" | "number" | "switch"; // how it is written on a command line
+  readonly kind: "choice" | "path" | "integer" | "number" | "switch"; // how it is written on a command line
   readonly schema: Schema.Codec<NonNullable<A>>;
   readonly initial: A; // null where it may be left open
   readonly help: string;
+  readonly choices?: readonly string[];
 }
 
 const choice = <A extends string>(choices: readonly A[], initial: A, help: string): Option<A> => (
-  { kind: "choice", schema: Schema.Literals(choices), initial, help }
+  { kind: "choice", schema: Schema.Literals(choices), initial, help, choices }
 );
-const text = (initial: string, help: string): Option<string> => (
-  { kind: "text", schema: Schema.NonEmptyString, initial, help }
+const path = (initial: string, help: string): Option<string> => (
+  { kind: "path", schema: Schema.NonEmptyString, initial, help }
 );
 const onOff = (initial: boolean, help: string): Option<boolean> => (
   { kind: "switch", schema: Schema.Boolean, initial, help }
@@ -44,7 +45,7 @@ const outputStride = Schema.Literals([8, 16, 32]);
 // deno-fmt-ignore: a table
 export const OPTIONS = {
   dataset: choice(datasets, "COCO", "layout of the data folder; Folder: any pictures, or a text file of paths"),
-  dataDir: text("data", "folder of the data set"),
+  dataDir: path("data", "folder of the data set"),
   imageSize: integer(224, atLeast(16), "side of the square views, in pixels"),
   minScale: number(0.08, between(0, 1, { exclusiveMinimum: true }), "least share of a picture that a view shows"),
 
@@ -71,9 +72,9 @@ export const OPTIONS = {
   startEpoch: integer(1, atLeast(1), "epoch to start with, from 1; a checkpoint of ours knows its own"),
   steps: open(integer(1, atLeast(1), "stop after this many steps in all; the schedules still span the epochs")),
 
-  outputDir: text("output", "folder for the log, the metrics and the checkpoints"),
+  outputDir: path("output", "folder for the log, the metrics and the checkpoints"),
   autoResume: onOff(false, "go on from the newest checkpoint in the output folder, if there is one"),
-  resume: open(text("", "checkpoint to go on from")),
+  resume: open(path("", "checkpoint to go on from")),
   printFreq: integer(10, atLeast(1), "steps between two lines of the log"),
   saveFreq: integer(50, atLeast(1), "epochs between two checkpoints"),
   seed: integer(0, Schema.Int.check(between(0, 2 ** 32 - 1)), "seed of the initial weights and of all random draws"),

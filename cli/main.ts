@@ -1,0 +1,48 @@
+/** The command line. A new command is a file beside this one and its name in `commands`. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
+import * as NodeServices from "@effect/platform-node/NodeServices";
+import { Console, Effect, Layer, Runtime } from "effect";
+import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
+import project from "../deno.json" with { type: "json" };
+import { explain } from "./explain.ts";
+import { pretrain } from "./pretrain.ts";
+import { test } from "./test.ts";
+
+const commands = [pretrain, test] as const;
+
+const slotcon = Command.make("slotcon").pipe(
+  Command.withDescription(
+    "Self-supervised visual representation learning with semantic grouping, on any WebGPU adapter",
+  ),
+  Command.withSubcommands(commands),
+);
+
+/** Wrong options get their sentence and the way to the help, not the help itself. */
+const presenter: CliOutput.Presenter = {
+  present: (event) => {
+    if (event._tag !== "InvalidInvocation") return CliOutput.defaultPresenter.present(event);
+    const sentences = event.errors.map(({ message }) => message.replace(/\s*\n\s*/g, " "));
+    return Console.error(`slotcon: ${sentences.join("\n")}\nSee ${event.commandPath.join(" ")} --help`);
+  },
+};
+
+const program = Command.run(slotcon, { version: project.version }).pipe(
+  Effect.tapCause((cause) => {
+    const words = explain(cause);
+    return words === null ? Effect.void : Console.error(`slotcon: ${words}`);
+  }),
+  Effect.provide(Layer.mergeAll(
+    NodeServices.layer,
+    CliOutput.layerPresenter(presenter),
+    CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] }),
+  )),
+);
+
+// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint.
+let terminated = false;
+Deno.addSignalListener("SIGTERM", () => terminated = true);
+NodeRuntime.runMain(program, {
+  disableErrorReporting: true,
+  teardown: (exit, onExit) =>
+    Runtime.defaultTeardown(exit, (code) => onExit(code === 130 && terminated ? 143 : code)),
+});

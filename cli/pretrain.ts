@@ -1,0 +1,45 @@
+import { Console, Effect } from "effect";
+import { Command, Flag } from "effect/cli";
+import { listImages } from "../data/image_list.ts";
+import { layers } from "../ops/gpu.ts";
+import { pretrain as run } from "../pipeline/pretrain.ts";
+import { configFlags, configOf } from "./options.ts";
+import { layerReport } from "./report.ts";
+
+export const pretrain = Command.make(
+  "pretrain",
+  {
+    ...configFlags,
+    printConfig: Flag.Boolean("print-config").pipe(
+      Flag.withDescription("print the configuration that would be used, as JSON, and stop"),
+      Flag.withDefault(false),
+    ),
+  },
+  Effect.fn(function* ({ printConfig, ...flags }) {
+    const config = yield* configOf(flags);
+    if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
+    const images = yield* listImages(config);
+    yield* run(config, images).pipe(Effect.provide([layerReport(), layers[config.device]]));
+  }),
+).pipe(
+  Command.withDescription(
+    "Pretrain an encoder on a folder of pictures. The output folder gets log.txt, metrics.jsonl, config.json and " +
+      "checkpoints; Ctrl-C saves one more before it ends.",
+  ),
+  Command.withShortDescription("Pretrain an encoder on a folder of pictures"),
+  Command.withExamples([
+    {
+      command: "slotcon pretrain --preset coco-800 --data-dir datasets/coco --output-dir runs/coco",
+      description: "The published run on COCO",
+    },
+    {
+      command:
+        "slotcon pretrain --dataset Folder --data-dir ~/photos --arch resnet18 --batch-size 32 --epochs 50",
+      description: "A small run on photographs of your own",
+    },
+    {
+      command: "slotcon pretrain --config runs/coco/config.json --auto-resume",
+      description: "Go on with a run that was stopped",
+    },
+  ]),
+);
