@@ -26,6 +26,12 @@ export interface AdapterReport {
   readonly limits: Readonly<Record<string, number>>;
 }
 
+/** The first bytes of a buffer. */
+export interface Region {
+  readonly buffer: GPUBuffer;
+  readonly bytes: number;
+}
+
 export interface GpuShape {
   readonly device: GPUDevice;
   readonly report: AdapterReport;
@@ -39,12 +45,12 @@ export interface GpuShape {
   /** The compute pipeline of a shader; the same code is compiled once. Entry point `main`. */
   readonly pipeline: (label: string, code: string) => Effect.Effect<GPUComputePipeline, GpuError>;
   /**
-   * Reads the first `bytes` (a multiple of 4) of buffers, one after the other into one array: waiting is what costs, so
-   * read much at once. Blocks the thread until the device has finished all work submitted before.
+   * Copies the first `bytes` (a multiple of 4) of buffers, as they are after all work submitted so far. The inner effect
+   * brings the copies to the host; it blocks the thread until the device is there.
    */
   readonly read: (
-    regions: readonly { readonly buffer: GPUBuffer; readonly bytes: number }[],
-  ) => Effect.Effect<ArrayBuffer, GpuError>;
+    regions: readonly Region[],
+  ) => Effect.Effect<Effect.Effect<ArrayBuffer[], GpuError>, GpuError>;
   /** Fails if the device reported an error since the last call: WebGPU's errors are silent otherwise. */
   readonly check: Effect.Effect<void, GpuError>;
 }
@@ -161,7 +167,7 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
         Effect.acquireRelease(
           guarded(
             `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
-            "Lower --batch-size or free this GPU",
+            LOWER,
             () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
           ),
           (buffer) => Effect.sync(() => buffer.destroy()),
@@ -182,29 +188,61 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
           ).pipe(Effect.tap((pipeline) => Effect.sync(() => pipelines.set(code, pipeline))));
         }),
       read: (regions) =>
-        Effect.scoped(Effect.gen(function* () {
-          const total = regions.reduce((sum, { bytes }) => sum + bytes, 0);
-          const staging = yield* shape.buffer(
-            "reading back",
-            total,
-            GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-          );
+        Effect.gen(function* () {
+          const parts = inParts(regions);
           const encoder = device.createCommandEncoder();
-          let offset = 0;
-          for (const { buffer, bytes } of regions) {
-            encoder.copyBufferToBuffer(buffer, 0, staging, offset, bytes);
-            offset += bytes;
+          const stagings: GPUBuffer[] = [];
+          for (const part of parts) {
+            const bytes = part.reduce((sum, region) => sum + region.bytes, 0);
+            const staging = yield* guarded(
+              "reserve memory for reading back",
+              LOWER,
+              () =>
+                device.createBuffer({
+                  size: bytes,
+                  usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+                }),
+            );
+            stagings.push(staging);
+            let offset = 0;
+            for (const region of part) {
+              encoder.copyBufferToBuffer(region.buffer, 0, staging, offset, region.bytes);
+              offset += region.bytes;
+            }
           }
           device.queue.submit([encoder.finish()]);
-          yield* mapped(staging);
-          yield* check;
-          return staging.getMappedRange().slice(0, total);
-        })),
+          return Effect.gen(function* () {
+            // Several maps at once take no longer than one.
+            yield* Effect.all(stagings.map(mapped), { concurrency: "unbounded" });
+            yield* check;
+            return stagings.flatMap((staging, i) => {
+              const data = staging.getMappedRange();
+              let offset = 0;
+              return parts[i].map(({ bytes }) => data.slice(offset, offset += bytes));
+            });
+          }).pipe(Effect.ensuring(Effect.sync(() => stagings.forEach((staging) => staging.destroy()))));
+        }),
     };
     return shape;
   });
 
+const LOWER = "Lower --batch-size or free this GPU";
 const LOST = "Lower --batch-size, or update the driver; --auto-resume continues from the last checkpoint";
+
+/** Regions in their order, in parts that one buffer can take. */
+const inParts = (regions: readonly Region[]): Region[][] => {
+  const parts: Region[][] = [];
+  let total = Infinity;
+  for (const region of regions) {
+    if (total + region.bytes > 2 ** 28) {
+      parts.push([]);
+      total = 0;
+    }
+    parts[parts.length - 1].push(region);
+    total += region.bytes;
+  }
+  return parts;
+};
 
 /** Waits until a buffer's content can be read by the host. */
 export const mapped = (buffer: GPUBuffer): Effect.Effect<void, GpuError> =>

@@ -23,3 +23,20 @@ export const augmentedPictures = (pixels: Tensor, views: Tensor, size: TableSize
   const blurred = gaussianBlur(coloured, views);
   return solarize(blurred, views);
 };
+
+/**
+ * How views of this side are packed: how many taps a resampling may have, and how many bytes of pictures go to the
+ * device with a batch. Pictures that need more are finished on the host, with the same result.
+ */
+export const packingFor = (
+  imageSize: number,
+  batchSize: number,
+  maxBinding: number,
+): TableSize & { capacity: number } => {
+  // Boxes of up to 896 pixels are reduced on the device.
+  const maxTaps = Math.min(64, Math.max(8, Math.ceil(4 * 896 / imageSize)));
+  const finished = 2 * (3 * imageSize * imageSize + 4);
+  // COCO's pictures are 0.9 MB and more rows than a view uses are not sent.
+  const capacity = Math.max(finished, Math.min(2 ** 20, Math.floor(maxBinding / batchSize))) * batchSize;
+  return { imageSize, maxTaps, capacity: Math.ceil(capacity / 4) * 4 };
+};

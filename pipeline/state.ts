@@ -133,32 +133,27 @@ export const upload = Effect.fn("upload")(function* (state: StateBuilder, values
   return buffers as DeviceState;
 });
 
-/** Most bytes that are read back at once. */
-const READ_LIMIT = 256 * 2 ** 20;
-
-/** The state as it is on the device now, after all runs submitted so far. */
-export const download = Effect.fn("download")(function* (state: StateBuilder, buffers: DeviceState) {
+/**
+ * Copies the state as it is after all runs submitted so far, on the device; the inner effect waits for the copy and
+ * brings it to the host. Runs submitted in between do not disturb it.
+ */
+export const snapshot = Effect.fn("snapshot")(function* (state: StateBuilder, buffers: DeviceState) {
   const gpu = yield* Gpu;
-  const values = new Map<string, StateTensor>();
-  const regions = [...state.declared.values()].map((declared) => ({
-    declared,
-    buffer: buffers.get(declared.name)!,
-    bytes: sizeOf(declared.tensor.shape) * 4,
+  const declared = [...state.declared.values()];
+  const regions = declared.map(({ name, tensor }) => ({
+    buffer: buffers.get(name)!,
+    bytes: sizeOf(tensor.shape) * 4,
   }));
-  while (regions.length > 0) {
-    let total = regions[0].bytes;
-    let count = 1;
-    while (count < regions.length && total + regions[count].bytes <= READ_LIMIT) {
-      total += regions[count++].bytes;
-    }
-    const part = regions.splice(0, count);
-    const data = yield* gpu.read(part);
-    let offset = 0;
-    for (const { declared, bytes } of part) {
-      const own = new Float32Array(data, offset, bytes / 4);
-      for (const [name, tensor] of toFile(declared, own)) values.set(name, tensor);
-      offset += bytes;
-    }
-  }
-  return values as StateValues;
+  const read = yield* gpu.read(regions);
+  return read.pipe(Effect.map((data): StateValues => {
+    const values = new Map<string, StateTensor>();
+    declared.forEach((each, i) => {
+      for (const [name, tensor] of toFile(each, new Float32Array(data[i]))) values.set(name, tensor);
+    });
+    return values;
+  }));
 });
+
+/** The state as it is now, on the host. */
+export const download = (state: StateBuilder, buffers: DeviceState) =>
+  Effect.flatten(snapshot(state, buffers));

@@ -9,7 +9,7 @@ import { input, reshape, stopGradient, type Tensor } from "../ops/tensor.ts";
 import { forward, type ModelOptions, student, teacher } from "./forward.ts";
 import { aligned, groupingLoss, slotContrast, view } from "./loss.ts";
 import { predictor } from "./model/heads.ts";
-import { StateBuilder, type Training, within } from "./model/network.ts";
+import { type Declared, type Network, StateBuilder, type Training, within } from "./model/network.ts";
 import { lars } from "./optim/lars.ts";
 import { type Optimizer, sgd } from "./optim/sgd.ts";
 import { type Grouped, meanScores, slotGrouping } from "./slot_grouping.ts";
@@ -57,26 +57,34 @@ export interface Side extends Grouped {
   readonly aligned: Tensor;
 }
 
-export interface Step {
+/** A loss with all that it was computed from. */
+export interface Objective {
   readonly state: StateBuilder;
+  readonly loss: Tensor;
+  /** Small tensors that every step reports. */
   readonly metrics: Readonly<Record<string, Tensor>>;
   readonly student: Side;
   readonly teacher: Side;
-  readonly loss: Tensor;
   /** Contributions to the terms of the loss: of each picture, and of each query with the row of its slot. */
-  readonly perPicture: Readonly<Record<string, Tensor>>;
+  readonly contributions: Readonly<Record<string, Tensor>>;
+}
+
+export interface Step extends Objective {
   /** Gradients of the loss with respect to the student's parameters, by name. */
   readonly gradients: ReadonlyMap<string, Tensor>;
 }
 
 /** One SlotCon step on these views (method.md, sections 3 to 7). */
-export const slotConStep = (views: Views, rates: Rates, options: StepOptions): Step => {
+export const slotConStep = (views: Views, rates: Rates, options: StepOptions): Step =>
+  optimize(slotConLoss(views, rates, options), rates, options);
+
+/** Both networks on both views and the loss between them; the teacher and the centre move on (sections 3 to 6). */
+export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): Objective => {
   const state = new StateBuilder();
   const collective = options.collective ?? alone;
   const training: Training = { groups: 2, collective };
-  const ranks = options.ranks ?? 1;
 
-  const side = (network: ReturnType<typeof student>, name: "q" | "k"): Side => {
+  const side = (network: Network, name: "q" | "k"): Side => {
     const { features, projections, prototypes } = forward(network, name, views.images, options);
     const grouped = slotGrouping(projections, prototypes, options.teacherTemp);
     return { features, projections, ...grouped, aligned: aligned(grouped.scores, views.coords, views.flips) };
@@ -98,34 +106,20 @@ export const slotConStep = (views: Views, rates: Rates, options: StepOptions): S
 
   const predicting = within({ ...own, training: { ...training, groups: 1 } }, "predictor_slot");
   const predict = (queries: Tensor, count: Tensor) => predictor(predicting, queries, options, count);
-  const contrast = (a: 0 | 1, b: 0 | 1) => slotContrast(viewOf(q, a), viewOf(k, b), predict, ranks);
+  const contrast = (a: 0 | 1, b: 0 | 1) =>
+    slotContrast(viewOf(q, a), viewOf(k, b), predict, options.ranks ?? 1);
   const contrast12 = contrast(0, 1), contrast21 = contrast(1, 0);
 
   const weight = options.groupLossWeight;
   const lossGroup = mul(weight, add(group12, group21));
   const lossSlot = mul(1 - weight, add(contrast12.loss, contrast21.loss));
   const loss = add(lossGroup, lossSlot);
-
-  const learned = [...state.declared.values()].filter(isLearned);
-  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map(collective.mean);
-  learned.forEach(({ name, tensor, shape, storage }, i) => {
-    const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
-    // A 1×1 weight of a convolution has four dimensions, so its shape tells matrices from vectors.
-    const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {
-      rate: rates.learningRate,
-      weightDecay: options.weightDecay,
-      momentum: options.momentum,
-    });
-    state.updates.set(tensor, next.parameter);
-    state.updates.set(velocity, next.velocity);
-  });
-
   return {
     state,
+    loss,
     student: q,
     teacher: k,
-    loss,
-    perPicture: {
+    contributions: {
       group12: each12,
       group21: each21,
       contrast12: contrast12.each,
@@ -133,7 +127,6 @@ export const slotConStep = (views: Views, rates: Rates, options: StepOptions): S
       rows12: contrast12.rows,
       rows21: contrast21.rows,
     },
-    gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])),
     metrics: {
       loss,
       loss_group: lossGroup,
@@ -148,8 +141,26 @@ export const slotConStep = (views: Views, rates: Rates, options: StepOptions): S
   };
 };
 
+/** Derives the gradients of an objective and moves the student's parameters along them (section 7). */
+export const optimize = (objective: Objective, rates: Rates, options: StepOptions): Step => {
+  const { state, loss } = objective;
+  const learned = [...state.declared.values()].filter(isLearned);
+  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map((options.collective ?? alone).mean);
+  learned.forEach(({ name, tensor, shape, storage }, i) => {
+    const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
+    const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {
+      rate: rates.learningRate,
+      weightDecay: options.weightDecay,
+      momentum: options.momentum,
+    });
+    state.updates.set(tensor, next.parameter);
+    state.updates.set(velocity, next.velocity);
+  });
+  return { ...objective, gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])) };
+};
+
 /** Is this state of the student, changed by gradients? */
-const isLearned = ({ name, storage }: { name: string; storage: string }) =>
+const isLearned = ({ name, storage }: Declared) =>
   storage !== "running" && /^(encoder_q|projector_q|grouping_q|predictor_slot)\./.test(name);
 
 const viewOf = ({ scores, slots }: Grouped, index: 0 | 1): Grouped => ({

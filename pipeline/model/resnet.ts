@@ -54,7 +54,7 @@ export interface EncoderOptions {
   /** Channels behind the stem. */
   readonly width: number;
   /** Input pixels per pixel of the feature map; the architecture's own if not given. */
-  readonly outputStride?: OutputStride;
+  readonly outputStride?: OutputStride | null;
 }
 
 /** Pictures [N, H, W, 3] to features [N, H / stride, W / stride, C]. */

@@ -116,7 +116,7 @@ export const verifyStep = Effect.fn("verifyStep")(function* (recording: TensorFi
     outputs[`grad_${part}_q`] = slopes[i];
   });
   for (const [name, gradient] of step.gradients) outputs[`grad/${name}`] = gradient;
-  for (const [name, x] of Object.entries(step.perPicture)) outputs[`each/${name}`] = x;
+  for (const [name, x] of Object.entries(step.contributions)) outputs[`each/${name}`] = x;
   const program = yield* compile({
     label: `the recorded step of ${file}`,
     updates: step.state.updates,

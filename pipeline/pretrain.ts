@@ -1,0 +1,239 @@
+/** Pretraining: the whole dataflow, from a list of pictures to checkpoints. */
+import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
+import { release } from "../data/release.ts";
+import { compile } from "../ops/compile.ts";
+import { Gpu } from "../ops/gpu.ts";
+import { input } from "../ops/tensor.ts";
+import { augment, packingFor } from "./augment.ts";
+import { viewWords } from "../data/view_table.ts";
+import {
+  type Checkpoint,
+  compareState,
+  latestCheckpoint,
+  loadCheckpoint,
+  saveCheckpoint,
+} from "./checkpoint.ts";
+import type { Config } from "./config.ts";
+import { type Batch, batches } from "./decode.ts";
+import type { StateBuilder } from "./model/network.ts";
+import {
+  learningRate,
+  planSchedule,
+  type Schedule,
+  teacherCounter,
+  teacherMomentum,
+} from "./optim/schedule.ts";
+import { openRunFolder, Progress, type RunPlan } from "./report.ts";
+import { checkpointShapes, download, initialState, snapshot, type StateValues, upload } from "./state.ts";
+import { rateInputs, type Rates, slotConStep, type Step, type Views } from "./step.ts";
+
+/** Makes the graph of a step from the augmented views: the place to put another loss, augmentation or network. */
+export type StepBuilder = (views: Views, rates: Rates, config: Config) => Pick<Step, "state" | "metrics">;
+
+/** The loss is no number any more: the run cannot go on from here. */
+export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFiniteLoss", {
+  step: Schema.Int,
+  loss: Schema.Number,
+  images: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    return `The loss of step ${this.step} is ${this.loss}: lower --base-lr or raise --warmup-epoch, and go on from the ` +
+      `last checkpoint with --auto-resume. The pictures of that step: ${this.images.join(", ")}`;
+  }
+}
+
+/**
+ * Pretrains on `images` (paths) as `config` says, into its output folder. Goes on from a checkpoint where the
+ * configuration asks for it. Interrupted, it finishes the step, saves a checkpoint, and only then stops.
+ *
+ * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, RunFolderError, PlanError or GpuError.
+ */
+export const pretrain = Effect.fn("pretrain")(function* (
+  config: Config,
+  images: readonly string[],
+  build: StepBuilder = slotConStep,
+) {
+  const gpu = yield* Gpu;
+  const progress = yield* Progress;
+  const schedule = planSchedule({ ...config, world: 1, instances: images.length });
+  const packing = packingFor(config.imageSize, config.batchSize, gpu.traits.maxBinding);
+
+  const step = build(viewInputs(config, packing), rateInputs(), config);
+  const start = yield* startingPoint(config, step.state, schedule, images.length);
+  const state = yield* upload(step.state, start.values);
+  const program = yield* compile(
+    { label: "the step", updates: step.state.updates, outputs: step.metrics },
+    state,
+  );
+
+  const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
+  const plan: RunPlan = {
+    firstStep: start.step,
+    lastStep,
+    stepsPerEpoch: schedule.stepsPerEpoch,
+    batchSize: config.batchSize,
+    printFreq: config.printFreq,
+    deviceBytes: program.plan.total,
+  };
+  const folder = yield* openRunFolder(config, plan);
+  const clock = stopwatch(config.batchSize);
+
+  /** Hands a batch to the device; it works on it while the next stages look at the step before. */
+  const submit = Effect.fnUntraced(function* (batch: Batch) {
+    const lr = learningRate(batch.step, schedule);
+    const momentum = teacherMomentum(batch.step + start.teacherLead, schedule);
+    const outputs = yield* program.run({
+      pixels: batch.pixels,
+      views: batch.views,
+      coords: batch.coords,
+      flips: batch.flips,
+      learningRate: Float32Array.of(lr),
+      teacherMomentum: Float32Array.of(momentum),
+    });
+    release(batch.pixels, batch.views, batch.coords, batch.flips);
+    const done = batch.step + 1;
+    const due = done === lastStep || done % (config.saveFreq * schedule.stepsPerEpoch) === 0;
+    return { batch, lr, momentum, outputs, copy: due ? yield* snapshot(step.state, state) : null };
+  });
+
+  /** Waits for a step and looks at what it gave. */
+  const read = Effect.fnUntraced(function* (submitted: Effect.Success<ReturnType<typeof submit>>) {
+    const { batch, lr, momentum } = submitted;
+    const metrics = Object.fromEntries(
+      Object.entries(yield* submitted.outputs).map(([name, values]) => [name, values[0]]),
+    ) as { loss: number; loss_group: number; loss_slot: number };
+    if (!Number.isFinite(metrics.loss)) {
+      return yield* new NonFiniteLoss({ step: batch.step, loss: metrics.loss, images: [...batch.images] });
+    }
+    const report = {
+      step: batch.step,
+      epoch: batch.epoch + 1,
+      metrics: { ...metrics, lr, teacher_momentum: momentum, bad_images: batch.badImages },
+      imagesPerSecond: clock(),
+    };
+    return { report, copy: submitted.copy };
+  });
+
+  let done = start.step;
+  let saved = start.step;
+  const save = Effect.fnUntraced(function* (tensors: StateValues) {
+    yield* folder.flush;
+    const meta = { step: done, teacherCounter: done + start.teacherLead, config };
+    const file = yield* saveCheckpoint(config.outputDir, { meta, tensors });
+    saved = done;
+    yield* Effect.logInfo(`saved ${file}`);
+  });
+
+  const training = (stop: Deferred.Deferred<void>) =>
+    batches(images, { ...config, pixelCapacity: packing.capacity, maxTaps: packing.maxTaps }, start.step)
+      .pipe(
+        Stream.take(lastStep - start.step),
+        Stream.interruptWhen(Deferred.await(stop)),
+        Stream.mapEffect(submit),
+        oneBehind,
+        Stream.mapEffect(read),
+        Stream.tap(({ report }) => folder.record(report)),
+        Stream.tap(({ report }) => progress.step(report)),
+        Stream.tap(({ report, copy }) => {
+          done = report.step + 1;
+          return copy === null ? Effect.void : Effect.flatMap(copy, save);
+        }),
+        Stream.runDrain,
+        // After an interruption: the device has done exactly the steps that were read.
+        Effect.andThen(
+          Effect.suspend(() =>
+            done === saved ? Effect.void : Effect.flatMap(download(step.state, state), save)
+          ),
+        ),
+      );
+
+  yield* Effect.gen(function* () {
+    yield* Effect.logInfo(
+      `${images.length} pictures, ${schedule.stepsPerEpoch} steps an epoch, on ${gpu.report.description}`,
+    );
+    if (gpu.report.software) {
+      yield* Effect.logWarning(
+        "this adapter is a CPU: fine for trying things out, far too slow for real runs",
+      );
+    }
+    yield* progress.begin(plan);
+    yield* gracefully(training);
+  }).pipe(Effect.withLogger(folder.logger));
+  return { step: done, state: step.state, buffers: state };
+}, Effect.scoped);
+
+/** The inputs of a step as they come from packed batches: augmentation is the first thing the device does. */
+const viewInputs = ({ batchSize }: Config, packing: ReturnType<typeof packingFor>): Views => ({
+  images: augment(
+    input("pixels", [packing.capacity / 4], "u32"),
+    input("views", [2 * batchSize, viewWords(packing)], "u32"),
+    packing,
+  ),
+  coords: input("coords", [2 * batchSize, 4]),
+  flips: input("flips", [2 * batchSize]),
+});
+
+interface StartingPoint {
+  readonly step: number;
+  /** By how much the teacher's counter is ahead of the step: not 0 where a run began in a later epoch. */
+  readonly teacherLead: number;
+  readonly values: StateValues;
+}
+
+/** Where the run begins: a checkpoint's state where one is asked for and found, else initial values. */
+const startingPoint = Effect.fnUntraced(function* (
+  config: Config,
+  state: StateBuilder,
+  schedule: Schedule,
+  instances: number,
+) {
+  const asked: Checkpoint | null = config.resume !== null
+    ? yield* loadCheckpoint(config.resume)
+    : config.autoResume
+    ? yield* latestCheckpoint(config.outputDir)
+    : null;
+  if (asked !== null) {
+    yield* compareState(checkpointShapes(state), asked);
+    const { step, teacherCounter: counter } = asked.meta;
+    return {
+      step,
+      teacherLead: counter - step,
+      values: asked.tensors,
+    } satisfies StartingPoint as StartingPoint;
+  }
+  const step = (config.startEpoch - 1) * schedule.stepsPerEpoch;
+  const counter = teacherCounter({ ...config, world: 1, instances }, config.startEpoch - 1);
+  return { step, teacherLead: counter - step, values: initialState(state, config.seed) };
+});
+
+/** Hands every element on when the next one is there, and the last one at the end. */
+const oneBehind = <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
+  stream.pipe(
+    Stream.map(Option.some),
+    Stream.concat(Stream.succeed(Option.none<A>())),
+    Stream.mapAccum(() => Option.none<A>(), (previous, next) => [next, Option.toArray(previous)]),
+  );
+
+/** Runs an effect that stops when told to; an interruption tells it and waits until it has. */
+const gracefully = Effect.fnUntraced(
+  function* <A, E, R>(run: (stop: Deferred.Deferred<void>) => Effect.Effect<A, E, R>) {
+    const stop = yield* Deferred.make<void>();
+    const running = yield* Effect.forkChild(run(stop));
+    return yield* Fiber.join(running).pipe(
+      Effect.onInterrupt(() => Deferred.succeed(stop, undefined).pipe(Effect.andThen(Fiber.await(running)))),
+    );
+  },
+);
+
+/** Pictures a second since the last call, evened out over some ten steps. */
+const stopwatch = (pictures: number) => {
+  let last = performance.now();
+  let smooth: number | null = null;
+  return () => {
+    const now = performance.now();
+    const seconds = (now - last) / 1000;
+    last = now;
+    smooth = smooth === null ? seconds : 0.9 * smooth + 0.1 * seconds;
+    return pictures / smooth;
+  };
+};
