@@ -4,7 +4,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices";
 import { Console, Effect, Layer, Runtime } from "effect";
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
-import { explain } from "./explain.ts";
+import { explain, explainUsage } from "./explain.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 
@@ -21,8 +21,8 @@ const slotcon = Command.make("slotcon").pipe(
 const presenter: CliOutput.Presenter = {
   present: (event) => {
     if (event._tag !== "InvalidInvocation") return CliOutput.defaultPresenter.present(event);
-    const sentences = event.errors.map(({ message }) => message.replace(/\s*\n\s*/g, " "));
-    return Console.error(`slotcon: ${sentences.join("\n")}\nSee ${event.commandPath.join(" ")} --help`);
+    const sentences = event.errors.map((error) => `slotcon: ${explainUsage(error)}\n`);
+    return Console.error(`${sentences.join("")}See ${event.commandPath.join(" ")} --help`);
   },
 };
 
