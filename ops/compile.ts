@@ -41,6 +41,10 @@ export interface Program {
   readonly run: (
     uploads: Readonly<Record<string, Upload>>,
   ) => Effect.Effect<Effect.Effect<Readonly<Record<string, Float32Array>>, GpuError>, GpuError>;
+  /** Milliseconds that each kernel takes on the device, in the order of their dispatch; needs timestamp-query. */
+  readonly profile: (
+    uploads: Readonly<Record<string, Upload>>,
+  ) => Effect.Effect<readonly { readonly label: string; readonly milliseconds: number }[], GpuError>;
 }
 
 /** Runs that may be submitted before the outputs of the first are read. */
@@ -408,18 +412,25 @@ export const compile = Effect.fn("compile")(function* (
   }
   let runs = 0;
 
-  const submit = (values: Readonly<Record<string, Upload>>, staging: GPUBuffer) => {
+  const fill = (values: Readonly<Record<string, Upload>>) => {
     for (const [name, buffer] of uploads) {
       device.queue.writeBuffer(buffer, 0, values[name] as Float32Array<ArrayBuffer>);
     }
+  };
+  const dispatch = (pass: GPUComputePassEncoder, { workgroups }: Command) => {
+    if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
+    else pass.dispatchWorkgroupsIndirect(workgroups, 0);
+  };
+
+  const submit = (values: Readonly<Record<string, Upload>>, staging: GPUBuffer) => {
+    fill(values);
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     let current: GPUComputePipeline | null = null;
-    for (const { pipeline, group, workgroups } of commands) {
-      if (pipeline !== current) pass.setPipeline(current = pipeline);
-      pass.setBindGroup(0, group);
-      if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
-      else pass.dispatchWorkgroupsIndirect(workgroups, 0);
+    for (const command of commands) {
+      if (command.pipeline !== current) pass.setPipeline(current = command.pipeline);
+      pass.setBindGroup(0, command.group);
+      dispatch(pass, command);
     }
     pass.end();
     for (const { from, to } of copies) {
@@ -456,9 +467,50 @@ export const compile = Effect.fn("compile")(function* (
       }));
     });
 
+  /** One pass a kernel, for only passes have timestamps; the state moves on as in a run. */
+  const profile = Effect.fnUntraced(function* (values: Readonly<Record<string, Upload>>) {
+    fill(values);
+    const count = 2 * commands.length;
+    const bytes = 8 * count;
+    const times = yield* gpu.buffer(
+      "timestamps",
+      bytes,
+      GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    );
+    const encoder = device.createCommandEncoder();
+    const sets: GPUQuerySet[] = [];
+    commands.forEach((command, i) => {
+      // A query set holds at most 4096 queries.
+      if (i % 2048 === 0) {
+        sets.push(device.createQuerySet({ type: "timestamp", count: Math.min(4096, count - 2 * i) }));
+      }
+      const first = 2 * (i % 2048);
+      const querySet = sets[sets.length - 1];
+      const pass = encoder.beginComputePass({
+        timestampWrites: { querySet, beginningOfPassWriteIndex: first, endOfPassWriteIndex: first + 1 },
+      });
+      pass.setPipeline(command.pipeline);
+      pass.setBindGroup(0, command.group);
+      dispatch(pass, command);
+      pass.end();
+    });
+    sets.forEach((set, i) =>
+      encoder.resolveQuerySet(set, 0, Math.min(4096, count - 4096 * i), times, 8 * 4096 * i)
+    );
+    device.queue.submit([encoder.finish()]);
+    const [data] = yield* Effect.flatten(gpu.read([{ buffer: times, bytes }]));
+    sets.forEach((set) => set.destroy());
+    const stamps = new BigUint64Array(data);
+    return kernels.map(({ label }, i) => ({
+      label,
+      milliseconds: Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e6,
+    }));
+  }, Effect.scoped);
+
   return {
     plan,
     dispatches: commands.length,
+    profile,
     run: (values) =>
       Effect.suspend(() => {
         const missing = [...uploads.keys()].filter((name) => values[name] === undefined);

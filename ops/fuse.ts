@@ -157,9 +157,10 @@ const domainOf = (root: Tensor, leaves: readonly Leaf[]): Domain | null => {
   const sizes = commonSizes(layouts, total);
   if (sizes === null || sizes.length > 3) return null;
   if (sizes.length > 1) return { columns: sizes[0], rows: sizes[1], groups: sizes[2] ?? 1 };
-  // Nothing is broadcast along part of the index: cut it into rows so that each invocation has several elements.
-  const rows = [64, 32, 16, 8, 4, 2].find((n) => total % (4 * n) === 0) ?? 1;
-  return { columns: total / rows, rows, groups: 1 };
+  // Nothing is broadcast along part of the index: cut it into short rows, so that neighbours read neighbouring words
+  // and an invocation goes on close to where it was.
+  const columns = [32, 16, 8, 4].find((n) => total % n === 0) ?? 1;
+  return { columns, rows: total / columns, groups: 1 };
 };
 
 /** Strides of a layout along columns, rows and groups. */

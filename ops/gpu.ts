@@ -68,6 +68,9 @@ const LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+/** Features that are used where the adapter has them. */
+const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query"];
+
 const open = (backend: Backend, gpu: GPU | undefined) =>
   Effect.gen(function* () {
     const failed = (reason: string) =>
@@ -84,9 +87,10 @@ const open = (backend: Backend, gpu: GPU | undefined) =>
     });
     if (adapter === null) return yield* failed("no adapter was found");
     const limits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+    const requiredFeatures = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
     const device = yield* Effect.acquireRelease(
       Effect.tryPromise({
-        try: () => adapter.requestDevice({ requiredLimits: limits }),
+        try: () => adapter.requestDevice({ requiredLimits: limits, requiredFeatures }),
         catch: (error) => failed(String(error)),
       }),
       (device) => Effect.sync(() => device.destroy()),
