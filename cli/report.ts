@@ -93,7 +93,7 @@ const write = (stream: typeof Deno.stdout | typeof Deno.stderr) => (text: string
 };
 
 const thisProcess: Screen = {
-  columns: () => Deno.stdout.isTerminal() ? Deno.consoleSize().columns : null,
+  columns: () => Deno.stdout.isTerminal() ? Deno.consoleSize().columns || 80 : null,
   out: write(Deno.stdout),
   err: write(Deno.stderr),
   now: () => performance.now(),
