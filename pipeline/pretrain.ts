@@ -14,7 +14,7 @@ import {
   saveCheckpoint,
 } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
-import { type Batch, batches } from "./decode.ts";
+import { type Batch, batches, BatchTooLarge } from "./decode.ts";
 import type { StateBuilder } from "./model/network.ts";
 import {
   learningRate,
@@ -44,7 +44,8 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
 
 /**
  * Pretrains on `images` (paths) as `config` says, into its output folder. Goes on from a checkpoint where the
- * configuration asks for it. Interrupted, it finishes the step, saves a checkpoint, and only then stops.
+ * configuration asks for it. Interrupted, it finishes the step, saves a checkpoint, and only then stops. Returns how
+ * many steps are done.
  *
  * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, RunFolderError, PlanError or GpuError.
  */
@@ -56,6 +57,9 @@ export const pretrain = Effect.fn("pretrain")(function* (
   const gpu = yield* Gpu;
   const progress = yield* Progress;
   const schedule = planSchedule({ ...config, world: 1, instances: images.length });
+  if (schedule.stepsPerEpoch === 0) {
+    return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
+  }
   const packing = packingFor(config.imageSize, config.batchSize, gpu.traits.maxBinding);
 
   const step = build(viewInputs(config, packing), rateInputs(), config);
@@ -159,7 +163,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     yield* progress.begin(plan);
     yield* gracefully(training);
   }).pipe(Effect.withLogger(folder.logger));
-  return { step: done, state: step.state, buffers: state };
+  return done;
 }, Effect.scoped);
 
 /** The inputs of a step as they come from packed batches: augmentation is the first thing the device does. */
