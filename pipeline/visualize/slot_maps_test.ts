@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import type { Picture } from "../../data/decode_image.ts";
+import { readSafetensors } from "../../data/formats/safetensors.ts";
+import { assertClose, gpuTest } from "../../ops/_test_kit.ts";
+import type { ArchitectureName } from "../model/resnet.ts";
+import type { StateTensor } from "../state.ts";
+import { slotMapper } from "./slot_maps.ts";
+
+const recording = new URL("../../testdata/knn/knn.safetensors", import.meta.url);
+
+gpuTest(
+  "slotMapper() gives the scores and slot maps of a recorded teacher, also in a batch that is not full",
+  function* () {
+    const { tensors, metadata } = yield* readSafetensors(Deno.readFileSync(recording), "knn.safetensors");
+    const config = JSON.parse(metadata.config);
+    const values = new Map<string, StateTensor>();
+    for (const [name, { shape, data }] of tensors) {
+      if (name.startsWith("model/")) {
+        values.set(name.slice("model/".length), { shape, data: Float32Array.from(data, Number) });
+      }
+    }
+    const { shape: [N, S], data: pixels } = tensors.get("pixels")!;
+    const pictures = Array.from({ length: N }, (_, n): Picture => ({
+      width: S,
+      height: S,
+      rgb: (pixels as Uint8Array).slice(n * S * S * 3, (n + 1) * S * S * 3),
+    }));
+    const model = {
+      arch: config.arch as ArchitectureName,
+      width: config.width,
+      dimHidden: config.dim_hidden,
+      dimOut: config.dim_out,
+      numPrototypes: config.num_prototypes,
+    };
+
+    const mapPictures = yield* slotMapper(model, values, { resize: S, crop: S, batch: 4 });
+    const maps = yield* mapPictures(pictures);
+
+    const dots = tensors.get("expect/dots")!;
+    const [, K, h, w] = dots.shape;
+    const segments = tensors.get("expect/segments")!.data as Uint8Array;
+    const scores: number[] = [];
+    let equal = 0;
+    maps.forEach((map, n) => {
+      for (let k = 0; k < K; k++) {
+        for (let location = 0; location < h * w; location++) scores.push(map.scores[location * K + k]);
+      }
+      map.slots.forEach((slot, i) => equal += Number(slot === segments[n * S * S + i]));
+    });
+    assertClose(scores, dots.data as Float32Array, { rtol: 2e-4 });
+    assert.ok(equal >= 0.999 * segments.length, `${equal} of ${segments.length} pixels agree`);
+  },
+);
