@@ -1,0 +1,78 @@
+/** What can be grouped without learning: pixels of like colour in like places. A baseline for slots. */
+import type { Picture } from "../../data/decode_image.ts";
+import { randomStream } from "../../data/random.ts";
+
+/** What tells the draws of clusters from the other draws of a seed. */
+const CLUSTERS = 6;
+const ROUNDS = 20;
+const AXES = 5; // red, green, blue, x, y, each 0 … 1
+
+/**
+ * Maps of `clusters` clusters, [H, W] for each picture: k-means (Lloyd's) over the pixels of all pictures together, by
+ * colour and place. Centres start at random pixels and follow every 16th one; then every pixel gets its nearest centre.
+ */
+export const colorClusters = (
+  pictures: readonly Picture[],
+  { clusters, seed }: { readonly clusters: number; readonly seed: number },
+): Uint32Array[] => {
+  const points = pictures.map(pointsOf);
+  const sample = new Float32Array(points.flatMap((each, i) => everySixteenth(each, pictures[i].width)));
+  const count = sample.length / AXES;
+  const random = randomStream(seed, CLUSTERS);
+  const centres = new Float64Array(clusters * AXES);
+  for (let k = 0; k < clusters; k++) {
+    const at = AXES * random.integer(count);
+    centres.set(sample.subarray(at, at + AXES), AXES * k);
+  }
+
+  for (let round = 0; round < ROUNDS; round++) {
+    const sums = new Float64Array(clusters * AXES);
+    const members = new Float64Array(clusters);
+    nearestCentres(sample, centres).forEach((k, i) => {
+      members[k]++;
+      for (let axis = 0; axis < AXES; axis++) sums[AXES * k + axis] += sample[AXES * i + axis];
+    });
+    sums.forEach((sum, i) => {
+      const share = members[Math.floor(i / AXES)];
+      if (share > 0) centres[i] = sum / share;
+    });
+  }
+  return points.map((each) => nearestCentres(each, centres));
+};
+
+const pointsOf = ({ width, height, rgb }: Picture): Float32Array => {
+  const points = new Float32Array(width * height * AXES);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) points[AXES * i + c] = rgb[3 * i + c] / 255;
+    points[AXES * i + 3] = (i % width + 0.5) / width;
+    points[AXES * i + 4] = (Math.floor(i / width) + 0.5) / height;
+  }
+  return points;
+};
+
+/** Every fourth pixel of every fourth row. */
+const everySixteenth = (points: Float32Array, width: number): number[] => {
+  const kept: number[] = [];
+  for (let i = 0; i < points.length / AXES; i++) {
+    if (i % width % 4 === 0 && Math.floor(i / width) % 4 === 0) {
+      kept.push(...points.subarray(AXES * i, AXES * (i + 1)));
+    }
+  }
+  return kept;
+};
+
+const nearestCentres = (points: Float32Array, centres: Float64Array): Uint32Array => {
+  const nearest = new Uint32Array(points.length / AXES);
+  for (let i = 0; i < nearest.length; i++) {
+    let least = Infinity;
+    for (let k = 0; k < centres.length; k += AXES) {
+      let distance = 0;
+      for (let axis = 0; axis < AXES; axis++) distance += (points[AXES * i + axis] - centres[k + axis]) ** 2;
+      if (distance < least) {
+        least = distance;
+        nearest[i] = k / AXES;
+      }
+    }
+  }
+  return nearest;
+};
