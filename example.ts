@@ -9,24 +9,17 @@ const absolute = slotcon.defineElementwise("absolute", ([x]) => `abs(${x})`, ({ 
 
 // A step of our own: views of less contrast, and a loss that also keeps the slots small.
 const step: slotcon.StepBuilder = (views, rates, config) => {
-  const objective = slotcon.slotConLoss({ ...views, images: mul(0.8, views.images) }, rates, config);
+  const dimmed = { ...views, images: mul(0.8, views.images) };
+  const objective = slotcon.slotConLoss(dimmed, rates, config);
   const size = mean(absolute([objective.student.slots]));
   const loss = add(objective.loss, mul(0.01, size));
-  return optimize(
-    { ...slotcon, loss, metrics: { ...slotcon.metrics, loss, slot_size: size } },
-    rates,
-    config,
-  );
+  const metrics = { ...objective.metrics, loss, slot_size: size };
+  return slotcon.optimize({ ...objective, loss, metrics }, rates, config);
 };
 
 const [dataDir, outputDir, steps] = Deno.args;
 await Effect.gen(function* () {
-  const config = {
-    ...(yield* slotcon.configure("demo")),
-    dataset: "Folder" as const,
-    dataDir,
-    outputDir,
-    steps: Number(steps),
-  };
+  const demo = yield* slotcon.configure("demo");
+  const config = { ...demo, dataset: "Folder" as const, dataDir, outputDir, steps: Number(steps) };
   yield* slotcon.pretrain(config, yield* slotcon.listImages(config), step);
 }).pipe(Effect.provide(slotcon.native), Effect.runPromise);
