@@ -11,6 +11,8 @@ import { constant, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 // One device for a test file; the tests of a file share its compiled pipelines.
 const backend = Deno.env.get("SLOTCON_DEVICE") === "dawn" ? dawn : native;
 const runtime = ManagedRuntime.make(backend as Layer.Layer<Gpu, GpuError>);
+// A device that is still there when the process ends may take it down: drivers tidy up in threads of their own.
+globalThis.addEventListener("unload", () => void runtime.dispose());
 
 /** A test whose effects may use the GPU. */
 export const gpuTest = <E>(
