@@ -3,6 +3,7 @@ import type { FileTensor } from "../../data/formats/safetensors.ts";
 /** One line of `slotcon verify`: how far a group of computed values is from the recorded ones. */
 export interface VerifyRow {
   readonly group: string;
+  readonly tensors?: number; // how many were compared
   readonly worst: number; // the largest error of the group, in the sense of its tolerance
   readonly tolerance: string | number;
   readonly holds: boolean;

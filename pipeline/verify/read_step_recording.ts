@@ -1,0 +1,80 @@
+/** Recordings of training steps as files: their configuration, and their tensors by name and shape. */
+import { Effect, Schema } from "effect";
+import { FormatError } from "../../data/formats/format_error.ts";
+import type { TensorFile } from "../../data/formats/safetensors.ts";
+import { sameShape, type Shape } from "../../ops/tensor.ts";
+import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
+
+const Count = Schema.Int.check(Schema.isGreaterThan(0));
+
+const Metadata = Schema.Struct({
+  format: Schema.Literal("slotcon-step-recording/1"),
+  config: Schema.fromJsonString(Schema.Struct({
+    arch: Schema.Literals(Object.keys(ARCHITECTURES) as ArchitectureName[]),
+    width: Count,
+    image_size: Count,
+    batch: Count, // of each rank
+    world: Count, // ranks
+    dim_hidden: Count,
+    dim_out: Count,
+    num_prototypes: Count,
+    teacher_momentum: Schema.Finite,
+    teacher_temp: Schema.Finite,
+    student_temp: Schema.Finite,
+    center_momentum: Schema.Finite,
+    group_loss_weight: Schema.Finite,
+    optimizer: Schema.Literals(["lars", "sgd"]),
+    base_lr: Schema.Finite,
+    weight_decay: Schema.Finite,
+    momentum: Schema.Finite,
+    warmup_epoch: Schema.Finite,
+    warmup_multiplier: Schema.Finite,
+    epochs: Count,
+    start_epoch: Count,
+    num_instances: Count,
+    steps: Count,
+  })),
+});
+const decodeMetadata = Schema.decodeUnknownEffect(Metadata);
+
+export type StepRecordingConfig = typeof Metadata.Type["config"];
+
+export interface StepRecording {
+  readonly config: StepRecordingConfig;
+  /** The names of all that was recorded of the steps, to compare with. */
+  readonly expected: readonly string[];
+  /** The values of a tensor. Fails with a `FormatError` where it is missing or has another shape. */
+  readonly values: (name: string, shape: Shape) => Effect.Effect<Float32Array, FormatError>;
+}
+
+/** What a safetensors file recorded of training steps. Fails with a `FormatError` that names `file` if it is no such recording. */
+export const readStepRecording = Effect.fn("readStepRecording")(
+  function* (recording: TensorFile, file: string): Effect.fn.Return<StepRecording, FormatError> {
+    const refuse = (reason: string) => new FormatError({ file, reason });
+    const { config } = yield* decodeMetadata(recording.metadata).pipe(
+      Effect.mapError(({ message }) =>
+        refuse(`its metadata is not that of recorded steps: ${message.replace(/\s*\n\s*/g, " ")}`)
+      ),
+    );
+    const { num_instances, batch, world } = config;
+    if (num_instances < batch * world) {
+      return yield* refuse(
+        `its config has no whole step: ${num_instances} instances for ${world} × ${batch} a step`,
+      );
+    }
+    return {
+      config,
+      expected: [...recording.tensors.keys()].filter((name) => name.includes("/expect/")),
+      values: (name, shape) => {
+        const tensor = recording.tensors.get(name);
+        if (tensor === undefined) return Effect.fail(refuse(`it has no tensor "${name}"`));
+        if (!sameShape(tensor.shape, shape)) {
+          const [needed, found] = [shape, tensor.shape].map((sizes) => `[${sizes.join(", ")}]`);
+          return Effect.fail(refuse(`"${name}" must be ${needed} by its config, it is ${found}`));
+        }
+        const { data } = tensor;
+        return Effect.succeed(data instanceof Float32Array ? data : Float32Array.from(data, Number));
+      },
+    };
+  },
+);

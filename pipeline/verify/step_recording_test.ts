@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
+import { gpuTest } from "../../ops/_test_kit.ts";
+import { verifyStep } from "./step_recording.ts";
+
+const read = (name: string) =>
+  readSafetensors(Deno.readFileSync(new URL(`../../testdata/steps/${name}`, import.meta.url)), name);
+
+for (const name of ["resnet18_lars_first", "resnet18_world2", "resnet50_sgd_first"]) {
+  gpuTest(
+    `verifyStep() holds for everything in ${name} and computes it in the recorded shapes`,
+    function* () {
+      const recording = yield* read(`${name}.safetensors`);
+      const { rows, outputs } = yield* verifyStep(recording, name);
+      for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
+      assert.equal(rows.length, 9);
+      for (const [tensor, { dtype, shape }] of recording.tensors) {
+        if (!tensor.includes("/expect/")) continue;
+        const computed = outputs.get(tensor)!;
+        assert.deepEqual({ dtype: computed.dtype, shape: computed.shape }, { dtype, shape }, tensor);
+      }
+    },
+  );
+}
+
+/** The recording with one tensor replaced, or left out. */
+const changed = (
+  { tensors, metadata }: TensorFile,
+  name: string,
+  change: ((data: Float32Array) => Float32Array) | null,
+) => {
+  const rest = new Map(tensors);
+  const tensor = rest.get(name)!;
+  if (change === null) rest.delete(name);
+  else rest.set(name, { ...tensor, data: change((tensor.data as Float32Array).slice()) });
+  return { tensors: rest, metadata };
+};
+
+gpuTest("verifyStep() sees a missing update that is far smaller than the tensor", function* () {
+  const recording = yield* read("resnet18_lars_first.safetensors");
+  const name = "encoder_q.layer1.0.conv1.weight"; // its gradient is 0: LARS shrinks it by 0.1 % of the rate
+  const before = recording.tensors.get(`init/${name}`)!.data as Float32Array;
+  const { rows } = yield* verifyStep(
+    changed(recording, `step0/expect/after/${name}`, () => before),
+    "changed",
+  );
+  const failed = rows.filter(({ holds }) => !holds);
+  assert.deepEqual(failed.map(({ group, note }) => [group, note]), [
+    ["state after the step", `step0/expect/after/${name}`],
+  ]);
+});
+
+gpuTest("verifyStep() names a tensor that is missing, misshapen, or not of its steps", function* () {
+  const recording = yield* read("resnet18_lars_first.safetensors");
+  const flags = "step0/rank0/flags1", gradient = "step0/expect/grad/encoder_q.bn1.weight";
+  const missing = yield* Effect.flip(verifyStep(changed(recording, flags, null), "a.safetensors"));
+  assert.match(missing.message, /"a.safetensors".*no tensor "step0\/rank0\/flags1"/);
+
+  const tensors = new Map(recording.tensors);
+  tensors.set(gradient, { ...tensors.get(gradient)!, shape: [2, 4] });
+  const misshapen = yield* Effect.flip(verifyStep({ ...recording, tensors }, "a.safetensors"));
+  assert.match(misshapen.message, /"step0\/expect\/grad\/encoder_q.bn1.weight" must be \[8\].* \[2, 4\]/);
+
+  const config = JSON.stringify({ ...JSON.parse(recording.metadata.config), arch: "resnet18_d" });
+  const other = { ...recording, metadata: { ...recording.metadata, config } };
+  const misconfigured = yield* Effect.flip(verifyStep(other, "a.safetensors"));
+  assert.match(misconfigured.message, /no tensor "init\/encoder_q.conv1.0.weight"/);
+});
