@@ -4,11 +4,12 @@ import * as NodeServices from "@effect/platform-node/NodeServices";
 import { Console, Effect, Layer, Runtime } from "effect";
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
+import { demo } from "./demo.ts";
 import { explain, explainUsage } from "./explain.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 
-const commands = [pretrain, test] as const;
+const commands = [demo, pretrain, test] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(

@@ -1,0 +1,184 @@
+import { Console, Effect, Schema } from "effect";
+import { Command, Flag } from "effect/cli";
+import { join } from "node:path";
+import { sceneClasses } from "../data/draw_scene.ts";
+import { listImages } from "../data/image_list.ts";
+import { makeScenes } from "../data/scenes.ts";
+import { writeWholeFile } from "../data/write_whole_file.ts";
+import { layers } from "../ops/gpu.ts";
+import { latestCheckpoint } from "../pipeline/checkpoint.ts";
+import { type Config, configure, type OptionName, PRESETS } from "../pipeline/config.ts";
+import { colorClusters } from "../pipeline/eval/color_clusters.ts";
+import { scoreGrouping } from "../pipeline/eval/grouping.ts";
+import { type LabelledPicture, labelledPictures } from "../pipeline/eval/labelled_pictures.ts";
+import { untrained } from "../pipeline/eval/untrained.ts";
+import { planSchedule } from "../pipeline/optim/schedule.ts";
+import { pretrain } from "../pipeline/pretrain.ts";
+import type { StateValues } from "../pipeline/state.ts";
+import { distinctColors } from "../pipeline/visualize/colors.ts";
+import { sheet } from "../pipeline/visualize/sheet.ts";
+import { slotMapper } from "../pipeline/visualize/slot_maps.ts";
+import { tinted } from "../pipeline/visualize/tinted.ts";
+import { layerReport } from "./report.ts";
+
+const SCENES = { train: 800, val: 150, size: 128 };
+const CLASSES = sceneClasses.length;
+const SHOWN = 8; // pictures in slots.png
+
+export const demo = Command.make(
+  "demo",
+  {
+    outputDir: Flag.String("output-dir").pipe(
+      Flag.withMetavar("PATH"),
+      Flag.withDescription("folder for the pictures, the run and its result"),
+      Flag.withDefault<string>(PRESETS.demo.outputDir),
+    ),
+    seed: Flag.Int("seed").pipe(
+      Flag.withDescription("seed of the pictures, the initial weights and all random draws"),
+      Flag.withDefault(0),
+    ),
+    steps: Flag.Int("steps").pipe(
+      Flag.withDescription("stop after this many steps"),
+      Flag.withDefault<number | null>(null),
+    ),
+    device: Flag.Literals("device", ["native", "dawn"]).pipe(
+      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
+      Flag.withDefault("native" as const),
+    ),
+  },
+  Effect.fn(function* (flags) {
+    const config = yield* demoConfig(flags);
+    yield* expectSameSeed(config);
+    yield* Console.log(`Scenes: ${SCENES.train} to train on and ${SCENES.val} others, in ${config.dataDir}`);
+    yield* makeScenes({ dir: config.dataDir, seed: config.seed, ...SCENES });
+
+    yield* Effect.gen(function* () {
+      const trained = yield* train(config);
+      yield* Console.log("\nNow the scenes that were not trained on");
+      const scenes = yield* labelledPictures(config.dataDir);
+      const before = yield* group(config, untrained(config), scenes);
+      const after = yield* group(config, trained.tensors, scenes);
+      const picture = join(config.outputDir, "slots.png");
+      yield* writeWholeFile(picture, [yield* draw(scenes.slice(0, SHOWN), [before, after])]);
+
+      const rows = [
+        ["colour and place alone (k-means)", groupByColor(scenes, config.seed)],
+        ["slots before training", before.score],
+        [`slots after ${trained.meta.step} steps`, after.score],
+      ] as const;
+      yield* Console.log(
+        `\nHow well do they match the ${CLASSES} kinds of things drawn? Mean overlap (IoU), 1 is perfect:\n\n` +
+          `${"".padEnd(36)}one slot a kind   several slots a kind\n` +
+          rows.map(([what, { matched, majority }]) =>
+            `  ${what.padEnd(34)}${matched.toFixed(3).padStart(15)}${majority.toFixed(3).padStart(23)}\n`
+          ).join("") +
+          `\nThe loss fell from ${(yield* losses(config)).join(" to ")}.\n\n` +
+          [
+            [picture, "from the top: scenes, slots before, slots after, the truth"],
+            [join(config.outputDir, "metrics.jsonl"), "every step in numbers; log.txt: the same in words"],
+            [trained.file, "what was learned"],
+          ].map(([file, what]) => `  ${file}\n      ${what}\n`).join("") +
+          `\nNext, your own pictures:\n` +
+          `  slotcon pretrain --dataset Folder --data-dir ~/photos --output-dir runs/photos --arch resnet18 ` +
+          `--batch-size 32 --epochs 50`,
+      );
+    }).pipe(Effect.provide(layers[config.device]));
+  }),
+).pipe(
+  Command.withDescription(
+    "See the method learn, in minutes and on any machine: draw scenes, pretrain a small network on them without labels, " +
+      "and show what its slots take together before and after. Run again, it goes on where it was stopped.",
+  ),
+  Command.withShortDescription("Draw scenes, pretrain a small network on them, show its slots"),
+);
+
+type Flags = Pick<Config, "outputDir" | "seed" | "steps" | "device">;
+
+const demoConfig = (flags: Flags) => {
+  const given = { ...flags, dataDir: join(flags.outputDir, "data") };
+  const entries = Object.entries(given) as [OptionName, unknown][];
+  return configure("demo", new Map(entries.map(([name, value]) => [name, { value, where: `--${name}` }])));
+};
+
+export class DemoError extends Schema.TaggedError<DemoError>()("DemoError", {
+  outputDir: Schema.String,
+  seed: Schema.Int,
+  found: Schema.Int,
+}) {
+  override get message() {
+    return `"${this.outputDir}" holds a demo with --seed ${this.found}, not ${this.seed}: name another --output-dir`;
+  }
+}
+
+/** The run in a folder is gone on with, so it has to be the one asked for. */
+const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config) {
+  const found = (yield* latestCheckpoint(outputDir))?.meta.config.seed ?? seed;
+  if (found !== seed) return yield* new DemoError({ outputDir, seed, found });
+});
+
+/** Pretrains, or goes on with a run that was stopped; the checkpoint at its end. */
+const train = Effect.fnUntraced(function* (config: Config) {
+  const images = yield* listImages(config);
+  const { totalSteps } = planSchedule({ ...config, world: 1, instances: images.length });
+  const present = yield* latestCheckpoint(config.outputDir);
+  if (present !== null && present.meta.step >= Math.min(totalSteps, config.steps ?? Infinity)) {
+    yield* Console.log(
+      `Pretrained already, as ${present.file} shows; to start again, delete ${config.outputDir}`,
+    );
+    return present;
+  }
+  yield* pretrain(config, images).pipe(Effect.provide(layerReport()));
+  return (yield* latestCheckpoint(config.outputDir))!;
+});
+
+/** The slots that a teacher gives to scenes, and how well they match the classes. */
+const group = Effect.fnUntraced(function* (
+  config: Config,
+  teacher: StateValues,
+  scenes: readonly LabelledPicture[],
+) {
+  const map = yield* slotMapper(config, teacher, { resize: SCENES.size, crop: SCENES.size, batch: 10 });
+  const maps = (yield* map(scenes.map(({ picture }) => picture))).map(({ slots }) => slots);
+  return { maps, score: score(maps, scenes, config.numPrototypes) };
+}, Effect.scoped);
+
+const groupByColor = (scenes: readonly LabelledPicture[], seed: number) =>
+  score(
+    colorClusters(scenes.map(({ picture }) => picture), { clusters: CLASSES, seed }),
+    scenes,
+    CLASSES,
+  );
+
+const score = (maps: readonly ArrayLike<number>[], scenes: readonly LabelledPicture[], slots: number) =>
+  scoreGrouping(scenes.map(({ labels }, i) => ({ labels, slots: maps[i] })), { slots, classes: CLASSES });
+
+/**
+ * Scenes, a row of slot maps for each grouping, and the truth. A class has the same colour in all rows, and so has the
+ * slot that was matched to it.
+ */
+const draw = (
+  scenes: readonly LabelledPicture[],
+  groupings: readonly Effect.Success<ReturnType<typeof group>>[],
+) => {
+  const slots = PRESETS.demo.numPrototypes;
+  const colors = distinctColors(CLASSES + slots);
+  const tint = (segments: (scene: number) => ArrayLike<number>, palette: typeof colors) =>
+    scenes.map(({ picture }, i) => tinted(picture, segments(i), palette));
+  return sheet([
+    scenes.map(({ picture }) => picture),
+    ...groupings.map(({ maps, score: { slotOf } }) => {
+      const own = Array.from({ length: slots }, (_, k) => colors[slotOf.indexOf(k)] ?? colors[CLASSES + k]);
+      return tint((i) => maps[i], own);
+    }),
+    tint((i) => scenes[i].labels.map((label) => label - 1), colors),
+  ]);
+};
+
+/** The loss at the start and at the end of a run, means of ten steps. */
+const losses = ({ outputDir }: Config) =>
+  Effect.sync(() => {
+    const lines = Deno.readTextFileSync(join(outputDir, "metrics.jsonl")).trim().split("\n");
+    const mean = (some: readonly string[]) =>
+      some.reduce((sum, line) => sum + JSON.parse(line).loss, 0) / some.length;
+    return [mean(lines.slice(0, 10)), mean(lines.slice(-10))].map((loss) => loss.toFixed(2));
+  });
