@@ -17,11 +17,18 @@ export interface Tile {
 /**
  * On the software adapter 8 invocations are one vector of the CPU: they share a column tile, so that the second
  * operand is the same for all. A real GPU wants more of them, in a square, so that caches serve both operands.
+ * `columns` are those of the result; a wide tile pays where the second operand comes from a uniform buffer.
  */
-export const tileFor = (columns: number, { software }: AdapterTraits): Tile => {
+export const tileFor = (columns: number, { software }: AdapterTraits, wide = false): Tile => {
   const width = columns % 4 === 0 ? 4 : 1;
   const lanes = software ? [8, 1] as const : [8, 8] as const;
-  return { rows: 4, columns: width === 4 ? 2 : 4, width, lanes, workgroupSize: lanes[0] * lanes[1] };
+  return {
+    rows: 4,
+    columns: width === 1 || wide ? 4 : 2,
+    width,
+    lanes,
+    workgroupSize: lanes[0] * lanes[1],
+  };
 };
 
 export const range = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i);
@@ -30,12 +37,16 @@ export const range = (count: number): readonly number[] => Array.from({ length: 
 export const lines = (count: number, line: (i: number) => string): string =>
   range(count).map(line).join("\n");
 
+/** Lines of WGSL, one for each row and column of a tile. */
+export const tileCells = (tile: Tile, line: (row: number, column: number) => string): string =>
+  lines(tile.rows, (i) => lines(tile.columns, (j) => line(i, j)));
+
 /** The element type of `width` columns, and of the first operand's `width` steps. */
 export const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";
 
 /** Declares the tile's accumulators c{row}_{column}. */
 export const accumulators = (tile: Tile): string =>
-  lines(tile.rows, (i) => lines(tile.columns, (j) => `var c${i}_${j} = ${vectorType(tile.width)}(0.0);`));
+  tileCells(tile, (i, j) => `var c${i}_${j} = ${vectorType(tile.width)}(0.0);`);
 
 /**
  * Adds to the tile the product of a{row} (`steps` elements each: the steps of the reduction) and the rows of the second

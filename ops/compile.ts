@@ -339,7 +339,8 @@ export const compile = Effect.fn("compile")(function* (
   }
 
   // Memory: state is given; batch inputs and constants have their own buffers; the rest shares the plan's slots.
-  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC |
+    GPUBufferUsage.UNIFORM;
   const buffers = new Map<number, GPUBuffer>();
   const uploads = new Map<string, GPUBuffer>();
   for (const x of lowered.inputs) {

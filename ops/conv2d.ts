@@ -6,7 +6,17 @@
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
-import { accumulators, lines, multiply, tileFor, tileGrid, tileOrigin, vectorType } from "./_tile.ts";
+import { type Panel, panelsOf, usesPanels, wholePanel } from "./_panels.ts";
+import {
+  accumulators,
+  lines,
+  multiply,
+  tileCells,
+  tileFor,
+  tileGrid,
+  tileOrigin,
+  vectorType,
+} from "./_tile.ts";
 import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { kernel, vectors } from "./kernel.ts";
@@ -47,56 +57,88 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
       : shapeError("conv2d", `x [N, H, W, C] and w [KH, KW, C / ${convolution.groups}, O]`, x.shape, w.shape);
   },
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x, w], output, attributes: { stride, pad, dilation, groups }, adapter }) => {
+  kernels: ({ inputs: [x, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
     const [, H, W] = x.shape;
     const [KH, KW, I, O] = w.shape;
     const [N, OH, OW] = output.shape;
-    const tile = tileFor(O / groups, adapter);
+    const rows = N * OH * OW;
     const steps = I % 4 === 0 ? 4 : 1;
+    const wide = groups === 1 && usesPanels(rows, I, O, adapter);
+    const tile = tileFor(O / groups, adapter, wide);
+    const { width } = tile;
+    const packed = wide ? panelsOf(w, KH * KW * I, O, scratch) : null;
+    const whole = wholePanel(w, KH * KW * I / steps, O / groups / width, O / width);
     const type = vectorType(steps);
-    return [kernel({
-      label: `conv2d${steps}${tile.width}`,
-      reads: { x: steps === 4 ? vectors(x) : x, w: tile.width === 4 ? vectors(w) : w },
-      writes: { y: tile.width === 4 ? vectors(output) : output },
-      sizes: {
-        ...{ M: N * OH * OW, H, W, OH, OW, KH, KW, stride, pad, dilation },
-        ...{ I: I / steps, C: (I * groups) / steps, O: O / tile.width, perGroup: O / groups / tile.width },
-      },
-      workgroupSize: tile.workgroupSize,
-      workgroups: tileGrid(tile, N * OH * OW, O / groups / tile.width, groups),
-      main: `${tileOrigin(tile)}
-  ${lines(tile.columns, (j) => `let n${j} = group.z * p.perGroup + min(column0 + ${j}u, p.perGroup - 1u);`)}
+    const product = ({ operand, uniform, firstRow, lastRow, firstColumn, columns, pitch }: Panel) =>
+      kernel({
+        label: `conv2d${steps}${width}`,
+        reads: {
+          x: steps === 4 ? vectors(x) : x,
+          ...(uniform ? {} : { w: width === 4 ? vectors(operand) : operand }),
+        },
+        writes: { y: width === 4 ? vectors(output) : output },
+        uniforms: uniform ? { w: operand } : {},
+        sizes: {
+          ...{
+            M: rows,
+            H,
+            W,
+            OH,
+            OW,
+            KW,
+            stride,
+            pad,
+            dilation,
+            I: I / steps,
+            C: (I * groups) / steps,
+            O: O / width,
+          },
+          ...{ k0: firstRow, k1: lastRow, n0: firstColumn, columns, pitch },
+        },
+        workgroupSize: tile.workgroupSize,
+        workgroups: tileGrid(tile, rows, columns, groups),
+        main: `${tileOrigin(tile)}
+  let base = p.n0 + group.z * p.columns; // one group of channels, or one panel of columns
+  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.columns - 1u);`)}
   ${
-        lines(tile.rows, (i) => `
+          lines(tile.rows, (i) => `
   let pixel${i} = min(row0 + ${i}u, p.M - 1u);
   let y${i} = i32(pixel${i} / p.OW % p.OH * p.stride) - i32(p.pad);
   let x${i} = i32(pixel${i} % p.OW * p.stride) - i32(p.pad);
   let image${i} = pixel${i} / p.OW / p.OH * p.H;`)
-      }
+        }
   ${accumulators(tile)}
-  for (var ky = 0u; ky < p.KH; ky++) { for (var kx = 0u; kx < p.KW; kx++) {
+  ${
+          uniform
+            ? `if (p.k0 > 0u) { ${
+              tileCells(tile, (i, j) => `c${i}_${j} = y[pixel${i} * p.O + base + n${j}];`)
+            } }`
+            : ""
+        }
+  for (var tap = p.k0 / p.I; tap * p.I < p.k1; tap++) {
     ${
-        lines(tile.rows, (i) => `
-    let iy${i} = u32(y${i} + i32(ky * p.dilation)); // left of the picture wraps round to a large number
-    let ix${i} = u32(x${i} + i32(kx * p.dilation));
+          lines(tile.rows, (i) => `
+    let iy${i} = u32(y${i} + i32(tap / p.KW * p.dilation)); // left of the picture wraps round to a large number
+    let ix${i} = u32(x${i} + i32(tap % p.KW * p.dilation));
     let inside${i} = iy${i} < p.H && ix${i} < p.W;
     let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.I, inside${i});`)
-      }
-    let tap = (ky * p.KW + kx) * p.I * ${steps}u * p.O;
-    for (var k = 0u; k < p.I; k++) {
-      ${lines(tile.rows, (i) => `let a${i} = select(${type}(0.0), x[at${i} + k], inside${i});`)}
-      let wk = tap + k * ${steps}u * p.O;
-      ${multiply(tile, steps, (u, j) => `w[wk + ${u}u * p.O + n${j}]`)}
+        }
+    let first = max(p.k0, tap * p.I);
+    for (var k = first; k < min(p.k1, (tap + 1u) * p.I); k++) {
+      ${lines(tile.rows, (i) => `let a${i} = select(${type}(0.0), x[at${i} + k - tap * p.I], inside${i});`)}
+      let wk = (k - p.k0) * ${steps}u * p.pitch${uniform ? "" : " + base"};
+      ${multiply(tile, steps, (u, j) => `w[wk + ${u}u * p.pitch + n${j}]`)}
     }
-  } }
+  }
   ${
-        lines(tile.rows, (i) =>
-          `if (row0 + ${i}u < p.M) { ${
-            lines(tile.columns, (j) =>
-              `if (column0 + ${j}u < p.perGroup) { y[pixel${i} * p.O + n${j}] = c${i}_${j}; }`)
-          } }`)
-      }`,
-    })];
+          tileCells(
+            tile,
+            (i, j) =>
+              `if (row0 + ${i}u < p.M && column0 + ${j}u < p.columns) { y[pixel${i} * p.O + base + n${j}] = c${i}_${j}; }`,
+          )
+        }`,
+      });
+    return packed === null ? [product(whole)] : [packed.pack, ...packed.panels.map(product)];
   },
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),

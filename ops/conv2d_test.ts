@@ -44,6 +44,9 @@ const cases: { name: string; x: number[]; w: number[]; c: Partial<Convolution> }
   { name: "grouped 3×3", x: [2, 6, 5, 16], w: [3, 3, 4, 16], c: { pad: 1, groups: 4 } },
   { name: "odd channel counts, 1×1 of stride 2", x: [2, 7, 7, 5], w: [1, 1, 5, 7], c: { stride: 2 } },
   { name: "1×1", x: [2, 5, 5, 8], w: [1, 1, 8, 4], c: {} },
+  // Enough rows for the software adapter's panels, and of K more than one.
+  { name: "many pixels", x: [2, 13, 14, 132], w: [3, 3, 132, 20], c: { pad: 1 } },
+  { name: "many pixels of stride 2", x: [2, 34, 33, 8], w: [3, 3, 8, 36], c: { stride: 2, pad: 1 } },
 ];
 
 for (const { name, x, w, c } of cases) {

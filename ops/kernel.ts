@@ -13,7 +13,7 @@ export interface Operand {
 
 export interface Binding {
   readonly operand: Operand;
-  readonly access: "read" | "write";
+  readonly access: "read" | "write" | "uniform";
 }
 
 export interface Kernel {
@@ -45,6 +45,8 @@ export const kernel = (spec: {
   readonly label: string;
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
+  /** Operands of exactly 64 KiB read as uniform arrays of vec4<f32>. */
+  readonly uniforms?: Readonly<Record<string, Operand>>;
   readonly sizes?: Readonly<Record<string, number>>;
   /** Number of invocations, folded into a grid; or the grid itself. */
   readonly threads?: number;
@@ -67,6 +69,13 @@ export const kernel = (spec: {
   };
   for (const [name, operand] of Object.entries(spec.reads)) declare(name, operand, "read");
   for (const [name, operand] of Object.entries(spec.writes)) declare(name, operand, "write");
+  for (const [name, operand] of Object.entries(spec.uniforms ?? {})) {
+    const length = sizeOf(operand.shape) / 4;
+    declarations.push(
+      `@group(0) @binding(${bindings.length}) var<uniform> ${name}: array<vec4<f32>, ${length}>;`,
+    );
+    bindings.push({ operand, access: "uniform" });
+  }
 
   const sizes: Record<string, number> = { ...spec.sizes };
   if (spec.threads !== undefined) sizes.threads = spec.threads;

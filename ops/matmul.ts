@@ -1,6 +1,16 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
-import { kernel, type Operand, vectors } from "./kernel.ts";
-import { accumulators, lines, multiply, type Tile, tileFor, tileGrid, tileOrigin } from "./_tile.ts";
+import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { type Panel, panelsOf, usesPanels, wholePanel } from "./_panels.ts";
+import {
+  accumulators,
+  lines,
+  multiply,
+  type Tile,
+  tileCells,
+  tileFor,
+  tileGrid,
+  tileOrigin,
+} from "./_tile.ts";
 import { addUp } from "./fuse.ts";
 import {
   defineOp,
@@ -74,22 +84,19 @@ const matmulOp: Op = defineOp("matmul", {
   kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
     const [batch, M, K] = a.shape;
     const N = b.shape[2];
+    if (batch === 1 && count === undefined && usesPanels(M, K, N, adapter)) {
+      const { pack, panels } = panelsOf(b, K, N, scratch);
+      return [pack, ...panels.map((panel) => productKernel(a, panel, output, tileFor(N, adapter, true)))];
+    }
     const tile = tileFor(N, adapter);
-    const steps = K % 4 === 0 ? 4 : 1;
-    const grid = tileGrid(tile, M, N / tile.width, batch);
-    const workgroups = count === undefined ? null : scratch([3], "u32");
-    const product = kernel({
-      label: `matmul${steps}${tile.width}`,
-      reads: { a: steps === 4 ? vectors(a) : a, b: tile.width === 4 ? vectors(b) : b },
-      writes: { y: tile.width === 4 ? vectors(output) : output },
-      sizes: { M, K: K / steps, N: N / tile.width },
-      workgroupSize: tile.workgroupSize,
-      workgroups: workgroups === null ? grid : { indirect: workgroups },
-      main: matmulCode(tile, steps),
-    });
-    return workgroups === null
-      ? [product]
-      : [dispatchOfRows(count, workgroups, tile.rows * tile.lanes[0], grid[1], grid[2]), product];
+    const panel = wholePanel(b, K % 4 === 0 ? K / 4 : K, N / tile.width, N / tile.width);
+    if (count === undefined) return [productKernel(a, panel, output, tile)];
+    const workgroups = scratch([3], "u32");
+    const [, y] = tileGrid(tile, M, N / tile.width, 1);
+    return [
+      dispatchOfRows(count, workgroups, tile.rows * tile.lanes[0], y, 1),
+      productKernel(a, panel, output, tile, workgroups),
+    ];
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
     matmulOp([gradient, transpose(b, [0, 2, 1]), ...(count === undefined ? [] : [count])]),
@@ -98,27 +105,48 @@ const matmulOp: Op = defineOp("matmul", {
   ],
 });
 
-const matmulCode = (tile: Tile, steps: 1 | 4) =>
-  `${tileOrigin(tile)}
-  ${lines(tile.rows, (i) => `let a${i}_at = (group.z * p.M + min(row0 + ${i}u, p.M - 1u)) * p.K;`)}
-  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.N - 1u);`)}
+/** Adds a times a panel of b to the panel's columns of y; sets them where the panel is the first. */
+const productKernel = (a: Operand, panel: Panel, y: Operand, tile: Tile, indirect?: Operand): Kernel => {
+  const [batch, M, K] = a.shape;
+  const N = y.shape[2];
+  const steps = K % 4 === 0 ? 4 : 1;
+  const { operand: b, uniform, pitch, columns } = panel;
+  return kernel({
+    label: `matmul${steps}${tile.width}`,
+    reads: {
+      a: steps === 4 ? vectors(a) : a,
+      ...(uniform ? {} : { b: tile.width === 4 ? vectors(b) : b }),
+    },
+    writes: { y: tile.width === 4 ? vectors(y) : y },
+    uniforms: uniform ? { b } : {},
+    sizes: {
+      ...{ M, K: K / steps, N: N / tile.width, k0: panel.firstRow, k1: panel.lastRow },
+      ...{ n0: panel.firstColumn, columns, pitch },
+    },
+    workgroupSize: tile.workgroupSize,
+    workgroups: indirect === undefined ? tileGrid(tile, M, columns, batch) : { indirect },
+    main: `${tileOrigin(tile)}
+  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.columns - 1u);`)}
+  ${
+      lines(tile.rows, (i) => `
+  let r${i} = group.z * p.M + min(row0 + ${i}u, p.M - 1u);
+  let a${i}_at = r${i} * p.K;
+  let y${i}_at = r${i} * p.N + p.n0;`)
+    }
   ${accumulators(tile)}
-  let b_at = group.z * p.K * ${steps}u * p.N;
-  for (var k = 0u; k < p.K; k++) {
+  ${uniform ? `if (p.k0 > 0u) { ${tileCells(tile, (i, j) => `c${i}_${j} = y[y${i}_at + n${j}];`)} }` : ""}
+  let b_at = group.z * p.K * ${steps}u * p.pitch;
+  for (var k = p.k0; k < p.k1; k++) {
     ${lines(tile.rows, (i) => `let a${i} = a[a${i}_at + k];`)}
-    let bk = b_at + k * ${steps}u * p.N;
-    ${multiply(tile, steps, (u, j) => `b[bk + ${u}u * p.N + n${j}]`)}
+    let bk = b_at + (k - p.k0) * ${steps}u * p.pitch;
+    ${multiply(tile, steps, (u, j) => `b[bk + ${u}u * p.pitch + n${j}]`)}
   }
   ${
-    lines(tile.rows, (i) =>
-      `if (row0 + ${i}u < p.M) { ${
-        lines(
-          tile.columns,
-          (j) =>
-            `if (column0 + ${j}u < p.N) { y[(group.z * p.M + row0 + ${i}u) * p.N + column0 + ${j}u] = c${i}_${j}; }`,
-        )
-      } }`)
-  }`;
+      tileCells(tile, (i, j) =>
+        `if (row0 + ${i}u < p.M && column0 + ${j}u < p.columns) { y[y${i}_at + n${j}] = c${i}_${j}; }`)
+    }`,
+  });
+};
 
 const transposedOp: Op = defineOp("matmulTransposed", {
   slices: ([a, , count]) =>
