@@ -5,7 +5,7 @@ export interface VerifyRow {
   readonly group: string;
   readonly tensors?: number; // how many were compared
   readonly worst: number; // the largest error of the group, in the sense of its tolerance
-  readonly tolerance: string | number;
+  readonly tolerance: string;
   readonly holds: boolean;
   readonly note?: string; // where the largest error was found
 }

@@ -1,0 +1,9 @@
+/** Words in colour on a terminal, as they are elsewhere or where NO_COLOR is set. */
+const isColored = Deno.stdout.isTerminal() && !Deno.noColor;
+const style = (code: number) => (text: string) => isColored ? `\x1b[${code}m${text}\x1b[0m` : text;
+
+export const bold = style(1);
+export const dim = style(2);
+export const red = style(31);
+export const green = style(32);
+export const yellow = style(33);

@@ -1,0 +1,179 @@
+import { basename, dirname, join, resolve } from "node:path";
+import { Console, Effect, Layer, Option, Schema } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import { match } from "ts-pattern";
+import { type FileTensor, writeSafetensors } from "../data/formats/safetensors.ts";
+import { type Backend, type Gpu, layers } from "../ops/gpu.ts";
+import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
+import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
+import type { VerifyRow } from "../pipeline/verify/report.ts";
+import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
+import { verifyStep } from "../pipeline/verify/step_recording.ts";
+import { bold, green, red } from "./color.ts";
+
+export const verify = Command.make(
+  "verify",
+  {
+    recordings: Argument.String("recording").pipe(
+      Argument.withDescription("recorded steps or augmentation (safetensors), or schedules (JSON)"),
+      Argument.variadic({ min: 1 }),
+    ),
+    json: Flag.Boolean("json").pipe(
+      Flag.withDescription("print one JSON object instead of tables"),
+      Flag.withDefault(false),
+    ),
+    out: Flag.String("out").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription("safetensors file for all that was computed, under the recording's own names"),
+      Flag.optional,
+    ),
+    device: Flag.Literals("device", ["native", "dawn"]).pipe(
+      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
+      Flag.withDefault("native" as const),
+    ),
+  },
+  Effect.fn(function* ({ recordings, json, out, device }) {
+    const target = Option.getOrNull(out);
+    if (target !== null) yield* checkTarget(target, recordings);
+
+    const replay = yield* replayOn(device);
+    const reports: Report[] = [];
+    for (const recording of recordings) {
+      const { report, outputs } = yield* Effect.catch(replay(recording), refused(recording));
+      reports.push(report);
+      if (!json && "groups" in report) yield* Console.log(table(report));
+      if (target !== null && outputs !== null) yield* write(target, outputs, recording);
+    }
+    const holds = reports.every((report) => report.holds);
+    if (json) yield* Console.log(JSON.stringify({ holds, recordings: reports }, null, 2));
+    Deno.exitCode = holds ? 0 : 1;
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Replay recordings of the reference implementation and compare everything that they hold: training steps, " +
+      "augmentation (its pictures lie in pictures/ beside the recording) and schedules. Prints the largest error of " +
+      "each group of tensors beside its tolerance; the exit status is 0 only if all hold.",
+  ),
+  Command.withShortDescription("Compare with recordings of the reference implementation"),
+  Command.withExamples([
+    {
+      command: "slotcon verify testdata/steps/resnet18_world2.safetensors",
+      description: "Replay two training steps of two ranks",
+    },
+    {
+      command: "slotcon verify testdata/*/*.safetensors testdata/schedule/schedules.json --json",
+      description: "Everything that comes with the project, for a program to read",
+    },
+    {
+      command: "slotcon verify steps.safetensors --out computed.safetensors",
+      description: "Keep what was computed, to compare it elsewhere",
+    },
+  ]),
+);
+
+/** What came of one recording. */
+type Report = Replayed | Refused;
+
+interface Replayed {
+  readonly file: string;
+  readonly kind: Recording["kind"];
+  readonly holds: boolean;
+  readonly seconds: number;
+  readonly groups: readonly VerifyRow[];
+}
+
+interface Refused {
+  readonly file: string;
+  readonly holds: false;
+  readonly error: string;
+}
+
+/** The function that replays a recording; the device is opened when one first needs it. */
+const replayOn = Effect.fnUntraced(function* (device: Backend) {
+  const opened = yield* Effect.cached(Layer.build(layers[device]));
+  const onDevice = <A, E>(effect: Effect.Effect<A, E, Gpu>) =>
+    Effect.flatMap(opened, (context) => Effect.provide(effect, context));
+
+  return Effect.fnUntraced(function* (file: string) {
+    const start = performance.now();
+    const recording = yield* openRecording(file);
+    const { rows, outputs } = yield* match(recording)
+      .with({ kind: "step" }, ({ tensors }) => onDevice(verifyStep(tensors, file)))
+      .with({ kind: "augment" }, ({ tensors }) => {
+        const pictures = join(dirname(file), "pictures");
+        return onDevice(verifyAugment(tensors, { name: file, pictures }));
+      })
+      .with({ kind: "schedule" }, ({ json }) => verifySchedule(json, file))
+      .exhaustive();
+    const report: Replayed = {
+      file,
+      kind: recording.kind,
+      holds: rows.every(({ holds }) => holds),
+      seconds: Math.round(performance.now() - start) / 1000,
+      groups: rows,
+    };
+    return { report, outputs };
+  });
+});
+
+/** A recording that cannot be replayed counts as one that does not hold; the others are replayed all the same. */
+const refused = (file: string) => ({ message }: { readonly message: string }) =>
+  Console.error(`slotcon: ${message}`).pipe(
+    Effect.as({ report: { file, holds: false, error: message } satisfies Refused as Report, outputs: null }),
+  );
+
+const TITLES = { step: "training steps", augment: "augmentation", schedule: "schedules" };
+
+const table = ({ file, kind, seconds, groups }: Replayed): string => {
+  const cells = groups.map((row) => [row.group, largest(row), row.tolerance]);
+  const width = (column: number) => Math.max(...cells.map((cell) => cell[column].length));
+  const lines = groups.map(({ holds, note }, i) => {
+    const [group, error, tolerance] = cells[i];
+    const columns = [group.padEnd(width(0)), error.padStart(width(1)), tolerance];
+    return holds
+      ? `  ${green("ok    ")}  ${columns.join("  ")}`
+      : `  ${red("FAILED")}  ${columns.join("  ").padEnd(width(0) + width(1) + width(2) + 4)}  ${note}`;
+  });
+  const failed = groups.filter(({ holds }) => !holds).length;
+  const verdict = failed === 0 ? green("all hold") : red(`${failed} of ${groups.length} fail`);
+  const title = `${bold(basename(file))}, ${TITLES[kind]}: ${verdict} (${seconds.toFixed(1)} s)`;
+  return [title, ...lines, ""].join("\n");
+};
+
+const largest = ({ worst }: VerifyRow): string => {
+  if (!Number.isFinite(worst)) return "no number";
+  return Number.isInteger(worst)
+    ? String(worst)
+    : worst < 0.01
+    ? worst.toExponential(1)
+    : worst.toPrecision(2);
+};
+
+/** What was computed cannot be kept where it should be. */
+class OutError extends Schema.TaggedError<OutError>()("OutError", { reason: Schema.String }) {
+  override get message() {
+    return `--out: ${this.reason}`;
+  }
+}
+
+const checkTarget = (target: string, recordings: readonly string[]): Effect.Effect<void, OutError> => {
+  if (recordings.length > 1) {
+    const reason =
+      `it keeps what one recording gives, under that one's names; found ${recordings.length} recordings`;
+    return Effect.fail(new OutError({ reason }));
+  }
+  if (resolve(target) === resolve(recordings[0])) {
+    return Effect.fail(new OutError({ reason: `"${target}" is the recording itself: name another file` }));
+  }
+  return Effect.void;
+};
+
+const write = (target: string, outputs: ReadonlyMap<string, FileTensor>, recording: string) =>
+  Effect.tryPromise({
+    try: () =>
+      Deno.writeFile(
+        target,
+        ReadableStream.from(writeSafetensors(outputs, { computed_for: basename(recording) })),
+      ),
+    catch: (error) => new OutError({ reason: `cannot write "${target}": ${(error as Error).message}` }),
+  });

@@ -1,0 +1,57 @@
+/** Which kind of recording a file is: its content decides, whatever its name. */
+import { Effect } from "effect";
+import { FormatError } from "../../data/formats/format_error.ts";
+import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
+
+export type Recording =
+  | { readonly kind: "step" | "augment"; readonly tensors: TensorFile }
+  | { readonly kind: "schedule"; readonly json: unknown };
+
+const STEP = "slotcon-step-recording/1";
+const AUGMENT = "slotcon-augment-recording/1";
+const SCHEDULE = "slotcon-schedules/1";
+const LOOKED_FOR = `looked for safetensors of format ${STEP} or ${AUGMENT}, or JSON of format ${SCHEDULE}`;
+
+/**
+ * Reads a recording of training steps, of augmentation (both safetensors), or of schedules (JSON). Fails with a
+ * `FormatError` that says what was looked for.
+ */
+export const openRecording = Effect.fn("openRecording")(
+  function* (path: string): Effect.fn.Return<Recording, FormatError> {
+    const refuse = (reason: string) => new FormatError({ file: path, reason });
+    const bytes = yield* Effect.tryPromise({
+      try: () => Deno.readFile(path),
+      catch: (error) => {
+        if (error instanceof Deno.errors.NotFound) return refuse("there is no such file");
+        return refuse(error instanceof Deno.errors.IsADirectory ? "it is a folder" : String(error));
+      },
+    });
+
+    const json = parsedJson(bytes);
+    if (json !== undefined) {
+      const format = (json as { format?: unknown } | null)?.format;
+      if (format === SCHEDULE) return { kind: "schedule", json };
+      return yield* refuse(`it is JSON of ${named(format)}; ${LOOKED_FOR}`);
+    }
+    const tensors = yield* readSafetensors(bytes, path).pipe(
+      Effect.mapError(({ reason }) => refuse(`${reason}; ${LOOKED_FOR}`)),
+    );
+    const { format } = tensors.metadata;
+    if (format === STEP) return { kind: "step", tensors };
+    if (format === AUGMENT) return { kind: "augment", tensors };
+    return yield* refuse(`it is safetensors of ${named(format)}; ${LOOKED_FOR}`);
+  },
+);
+
+const named = (format: unknown) => typeof format === "string" ? `format ${format}` : "no format";
+
+/** The file as JSON, or undefined where it is something else. */
+const parsedJson = (bytes: Uint8Array): unknown => {
+  const start = new TextDecoder().decode(bytes.subarray(0, 64)).trimStart();
+  if (!/^[{[]/.test(start)) return undefined;
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    return undefined;
+  }
+};

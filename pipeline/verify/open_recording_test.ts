@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { inTestFolder } from "../../data/_test_folder.ts";
+import { openRecording } from "./open_recording.ts";
+
+const testdata = new URL("../../testdata/", import.meta.url).pathname;
+
+Deno.test(
+  "openRecording() knows the kind by the content, whatever the name",
+  inTestFolder(async (folder) => {
+    for (
+      const [file, kind] of [
+        ["steps/resnet18_lars_first.safetensors", "step"],
+        ["augment/augment.safetensors", "augment"],
+        ["schedule/schedules.json", "schedule"],
+      ]
+    ) {
+      await Deno.copyFile(testdata + file, `${folder}/recording.jpg`);
+      assert.equal((await Effect.runPromise(openRecording(`${folder}/recording.jpg`))).kind, kind);
+    }
+  }),
+);
+
+Deno.test("openRecording() says in one line what it looked for and what it found", async () => {
+  for (
+    const [file, found] of [
+      ["augment/pictures/coffee_420.jpg", /no safetensors file; looked for .*slotcon-step-recording\/1/],
+      ["../deno.json", /it is JSON of no format; looked for .*slotcon-schedules\/1/],
+      ["steps", /it is a folder/],
+      ["nowhere", /there is no such file/],
+    ] as const
+  ) {
+    const { message } = await Effect.runPromise(Effect.flip(openRecording(testdata + file)));
+    assert.match(message, found);
+    assert.ok(!message.includes("\n"));
+  }
+});
