@@ -12,7 +12,7 @@ import {
   leavesOf,
   rowSumKernels,
 } from "./fuse.ts";
-import { Gpu, type GpuError, mapped } from "./gpu.ts";
+import { type AdapterReport, Gpu, type GpuError, mapped } from "./gpu.ts";
 import { bytesOf, type Kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import { type AdapterTraits, type DType, type Shape, sizeOf, storageOf, type Tensor } from "./tensor.ts";
@@ -304,6 +304,30 @@ const chooseInlined = (
   return inlined;
 };
 
+/** What a lowered graph needs beyond these limits of an adapter, or null where it fits. */
+export const overLimit = (
+  label: string,
+  { kernels, plan, inputs, operandOf }: Lowered,
+  limits: AdapterReport["limits"],
+): PlanError | null => {
+  const refuse = (tensor: string, needs: number, what: string, limit: number) =>
+    new PlanError({ label, tensor, needs, what, limit });
+  const buffers = [
+    ...inputs.map((x) => ({ name: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
+    ...plan.slots.map(({ names: [name], bytes }) => ({ name, bytes })),
+  ];
+  const large = buffers.find(({ bytes }) => bytes > limits.maxBufferSize);
+  if (large !== undefined) return refuse(large.name, large.bytes, "largest buffer", limits.maxBufferSize);
+  for (const { label, bindings } of kernels) {
+    for (const { operand } of bindings) {
+      if (bytesOf(operand) <= limits.maxStorageBufferBindingSize) continue;
+      const name = `${label} [${operand.shape.join(", ")}]`;
+      return refuse(name, bytesOf(operand), "largest binding", limits.maxStorageBufferBindingSize);
+    }
+  }
+  return null;
+};
+
 /**
  * Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there.
  * `traits` stand in for the adapter's own: tests try out what other adapters would get.
@@ -317,26 +341,8 @@ export const compile = Effect.fn("compile")(function* (
   const { device, report } = gpu;
   const lowered = lower(graph, traits ?? gpu.traits, (name) => state.has(name));
   const { kernels, plan, operandOf, copies } = lowered;
-
-  const refuse = (tensor: string, needs: number, what: string, limit: number) =>
-    new PlanError({ label: graph.label, tensor, needs, what, limit });
-  for (const slot of plan.slots) {
-    if (slot.bytes > report.limits.maxBufferSize) {
-      return yield* refuse(slot.names[0], slot.bytes, "largest buffer", report.limits.maxBufferSize);
-    }
-  }
-  for (const kernel of kernels) {
-    for (const { operand } of kernel.bindings) {
-      if (bytesOf(operand) > report.limits.maxStorageBufferBindingSize) {
-        return yield* refuse(
-          `${kernel.label} [${operand.shape.join(", ")}]`,
-          bytesOf(operand),
-          "largest binding",
-          report.limits.maxStorageBufferBindingSize,
-        );
-      }
-    }
-  }
+  const refusal = overLimit(graph.label, lowered, report.limits);
+  if (refusal !== null) return yield* refusal;
 
   // Memory: state is given; batch inputs and constants have their own buffers; the rest shares the plan's slots.
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC |
