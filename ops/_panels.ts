@@ -81,3 +81,49 @@ export const wholePanel = (b: Operand, rows: number, columns: number, pitch: num
   columns,
   pitch,
 });
+
+/** Some rows of a matrix through a uniform window on its memory. */
+export interface RowPanel {
+  readonly operand: Operand;
+  readonly uniform: boolean;
+  readonly first: number;
+  readonly last: number;
+  /** Vectors of the matrix before the window. */
+  readonly before: number;
+}
+
+/**
+ * The rows of b, `width` elements each, in windows of 64 KiB: no packing, as rows lie one after the other. Null where
+ * the adapter does not profit, or a window would not fit the memory.
+ */
+export const rowPanels = (
+  b: Operand,
+  rows: number,
+  width: number,
+  { software }: AdapterTraits,
+): RowPanel[] | null => {
+  const room = 4 * PANEL_VECTORS;
+  // Windows begin at multiples of 64 elements, so a row may lie up to 63 behind the beginning.
+  const each = Math.floor((room - 63) / width);
+  if (!software || width % 4 !== 0 || rows * width < room || rows * width % 64 !== 0 || each === 0) {
+    return null;
+  }
+  const panels: RowPanel[] = [];
+  for (let first = 0; first < rows; first += each) {
+    const start = Math.min(first * width, rows * width - room);
+    const before = start - start % 64;
+    panels.push({
+      operand: { ...b, offset: b.offset + before, shape: [room] },
+      uniform: true,
+      first,
+      last: Math.min(rows, first + each),
+      before: before / 4,
+    });
+  }
+  return panels;
+};
+
+/** All rows at once, from storage. */
+export const allRows = (b: Operand, rows: number): RowPanel => (
+  { operand: b, uniform: false, first: 0, last: rows, before: 0 }
+);

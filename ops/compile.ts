@@ -125,7 +125,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     if (operand === undefined) {
       const { source } = home;
       const name = source.kind === "op"
-        ? source.op.name
+        ? `${source.op.name} [${home.shape.join(", ")}]`
         : source.kind === "input"
         ? source.name
         : source.kind;

@@ -1,6 +1,14 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
 import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
-import { type Panel, panelsOf, usesPanels, wholePanel } from "./_panels.ts";
+import {
+  allRows,
+  type Panel,
+  panelsOf,
+  type RowPanel,
+  rowPanels,
+  usesPanels,
+  wholePanel,
+} from "./_panels.ts";
 import {
   accumulators,
   lines,
@@ -163,52 +171,73 @@ const transposedOp: Op = defineOp("matmulTransposed", {
 const transposedKernels = ({ inputs: [a, b, count], output, adapter, scratch }: LoweringContext<void>) => {
   const [batch, R, M] = a.shape;
   const N = b.shape[2];
-  const tile = tileFor(N, adapter);
+  const panels = batch === 1 && count === undefined ? rowPanels(b, R, N, adapter) : null;
+  const tile = tileFor(N, adapter, panels !== null);
+  const { width } = tile;
   const steps = M % 4 === 0 ? 4 : 1; // a row tile is then one vector
-  const tiles = tileGrid(tile, M, N / tile.width, batch);
-  const parts = partsFor(R, tiles[0] * tiles[1] * batch * tile.workgroupSize, adapter.software);
+  const tiles = tileGrid(tile, M, N / width, batch);
+  const invocations = tiles[0] * tiles[1] * batch * tile.workgroupSize;
+  const parts = panels !== null ? 1 : partsFor(R, invocations, adapter.software);
   const partial = parts === 1 ? output : scratch([batch, parts, M * N]);
-  const product = kernel({
-    label: `matmulTransposed${steps}${tile.width}`,
-    reads: {
-      a: steps === 4 ? vectors(a) : a,
-      b: tile.width === 4 ? vectors(b) : b,
-      ...(count === undefined ? {} : { count }),
-    },
-    writes: { y: tile.width === 4 ? vectors(partial) : partial },
-    sizes: { R, M, M_vectors: M / steps, N: N / tile.width, parts, each: Math.ceil(R / parts) },
-    workgroupSize: tile.workgroupSize,
-    workgroups: [tiles[0], tiles[1], batch * parts],
-    main: `${tileOrigin(tile)}
+  const product = ({ operand, uniform, first, last, before }: RowPanel) =>
+    kernel({
+      label: `matmulTransposed${steps}${width}`,
+      reads: {
+        a: steps === 4 ? vectors(a) : a,
+        ...(uniform ? {} : { b: width === 4 ? vectors(operand) : operand }),
+        ...(count === undefined ? {} : { count }),
+      },
+      writes: { y: width === 4 ? vectors(partial) : partial },
+      uniforms: uniform ? { b: operand } : {},
+      sizes: {
+        ...{ R, M, M_vectors: M / steps, N: N / width, parts, each: Math.ceil(R / parts) },
+        ...{ first, last, before },
+      },
+      workgroupSize: tile.workgroupSize,
+      workgroups: [tiles[0], tiles[1], batch * parts],
+      main: `${tileOrigin(tile)}
   ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.N - 1u);`)}
+  let y_at = (group.z * p.M + row0) * p.N;
   ${accumulators(tile)}
-  let batch = group.z / p.parts;
-  let first = group.z % p.parts * p.each;
-  let last = min(first + p.each, ${count === undefined ? "p.R" : "min(p.R, count[0])"});
   ${
-      steps === 4
-        ? `let m = min(row0 / 4u, p.M_vectors - 1u);`
-        : lines(tile.rows, (i) => `let m${i} = min(row0 + ${i}u, p.M - 1u);`)
-    }
+        uniform
+          ? `if (p.first > 0u) { ${
+            tileCells(
+              tile,
+              (i, j) => `if (row0 + ${i}u < p.M) { c${i}_${j} = y[y_at + ${i}u * p.N + n${j}]; }`,
+            )
+          } }`
+          : ""
+      }
+  let batch = group.z / p.parts;
+  let first = p.first + group.z % p.parts * p.each;
+  let last = min(first + p.each, ${count === undefined ? "p.last" : "min(p.last, count[0])"});
+  ${
+        steps === 4
+          ? `let m = min(row0 / 4u, p.M_vectors - 1u);`
+          : lines(tile.rows, (i) => `let m${i} = min(row0 + ${i}u, p.M - 1u);`)
+      }
   for (var r = first; r < last; r++) {
     let ar = (batch * p.R + r) * p.M_vectors;
-    let br = (batch * p.R + r) * p.N;
+    let br = (batch * p.R + r) * p.N - p.before;
     ${
-      steps === 4
-        ? `let av = a[ar + m];\n${lines(tile.rows, (i) => `let a${i} = av[${i}];`)}`
-        : lines(tile.rows, (i) => `let a${i} = a[ar + m${i}];`)
-    }
+        steps === 4
+          ? `let av = a[ar + m];\n${lines(tile.rows, (i) => `let a${i} = av[${i}];`)}`
+          : lines(tile.rows, (i) => `let a${i} = a[ar + m${i}];`)
+      }
     ${multiply(tile, 1, (_, j) => `b[br + n${j}]`)}
   }
   ${
-      lines(tile.rows, (i) =>
-        `if (row0 + ${i}u < p.M) { ${
-          lines(tile.columns, (j) =>
-            `if (column0 + ${j}u < p.N) { y[(group.z * p.M + row0 + ${i}u) * p.N + column0 + ${j}u] = c${i}_${j}; }`)
-        } }`)
-    }`,
-  });
-  return parts === 1 ? [product] : [product, ...addUp(partial, output, batch, parts, M * N, scratch)];
+        tileCells(
+          tile,
+          (i, j) =>
+            `if (row0 + ${i}u < p.M && column0 + ${j}u < p.N) { y[y_at + ${i}u * p.N + n${j}] = c${i}_${j}; }`,
+        )
+      }`,
+    });
+  if (panels !== null) return panels.map(product);
+  const whole = product(allRows(b, R));
+  return parts === 1 ? [whole] : [whole, ...addUp(partial, output, batch, parts, M * N, scratch)];
 };
 
 /** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */

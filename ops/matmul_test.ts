@@ -20,7 +20,14 @@ const product = (a: Float32Array, b: Float32Array, batch: number, M: number, K: 
 };
 
 gpuTest("matmul() and matmulTransposed() multiply, batched or not, whatever the sizes", function* () {
-  for (const [batch, M, K, N] of [[1, 33, 20, 24], [3, 7, 5, 6], [2, 64, 49, 32], [1, 4, 600, 4], [1, 301, 1100, 20]]) {
+  for (
+    const [batch, M, K, N] of [[1, 33, 20, 24], [3, 7, 5, 6], [2, 64, 49, 32], [1, 4, 600, 4], [
+      1,
+      301,
+      1100,
+      20,
+    ]]
+  ) {
     const a = numbers(batch * M * K), b = numbers(batch * K * N, 2);
     const want = product(a, b, batch, M, K, N);
     const B = constant(b, [batch, K, N]);
