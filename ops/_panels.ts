@@ -8,7 +8,7 @@ import type { AdapterTraits, Shape } from "./tensor.ts";
 /** What every WebGPU adapter lets a uniform binding hold, in vec4s. */
 export const PANEL_VECTORS = 65536 / 16;
 
-/** Part of a matrix [K, N]; rows in vec4s of the reduction, columns in vec4s. */
+/** Part of a matrix [K, N]; rows in steps of the reduction, columns in vec4s. */
 export interface Panel {
   /** The matrix itself, or a uniform [rows, pitch] with these rows and columns of it. */
   readonly operand: Operand;
@@ -24,18 +24,19 @@ export interface Panel {
 /** Products of fewer rows than this are not worth several dispatches. */
 const FEWEST_ROWS = 256;
 
-/** Should a product of a [rows, K] and b [K, N] go by panels? */
-export const usesPanels = (rows: number, K: number, N: number, { software }: AdapterTraits): boolean =>
-  software && rows >= FEWEST_ROWS && K % 4 === 0 && N % 4 === 0;
+/** Should a product of `rows` rows and N columns go by panels of its second operand? */
+export const usesPanels = (rows: number, N: number, { software }: AdapterTraits): boolean =>
+  software && rows >= FEWEST_ROWS && N % 4 === 0;
 
-/** b [K, N] in panels of at most 1024 rows, with the kernel that packs them. */
+/** b [K, N] in panels of at most 1024 rows, with the kernel that packs them; the reduction goes `steps` at a time. */
 export const panelsOf = (
   b: Operand,
   K: number,
   N: number,
+  steps: 1 | 4,
   scratch: (shape: Shape) => Operand,
 ): { readonly pack: Kernel; readonly panels: readonly Panel[] } => {
-  const rows = Math.min(K, 1024);
+  const rows = Math.min(Math.ceil(K / 4) * 4, 1024); // panels begin at multiples of 256 bytes
   // Whole tiles of 4 vectors, as many as fit.
   const pitch = Math.min(Math.ceil(N / 16) * 4, Math.floor(PANEL_VECTORS / rows / 4) * 4);
   const down = Math.ceil(K / rows), across = Math.ceil(N / 4 / pitch);
@@ -60,8 +61,8 @@ export const panelsOf = (
       panels.push({
         operand: { ...packed, offset: 4 * (i * across + j) * size, shape: [4 * PANEL_VECTORS] },
         uniform: true,
-        firstRow: i * rows / 4,
-        lastRow: Math.min(K, (i + 1) * rows) / 4,
+        firstRow: i * rows / steps,
+        lastRow: Math.min(K, (i + 1) * rows) / steps,
         firstColumn: j * pitch,
         columns: Math.min(pitch, N / 4 - j * pitch),
         pitch,

@@ -38,7 +38,7 @@ const reference = (
 
 const cases: { name: string; x: number[]; w: number[]; c: Partial<Convolution> }[] = [
   { name: "3×3", x: [2, 7, 6, 8], w: [3, 3, 8, 12], c: { pad: 1 } },
-  { name: "7×7 of stride 2 on three channels", x: [2, 15, 14, 3], w: [7, 7, 3, 8], c: { stride: 2, pad: 3 } },
+  { name: "7×7 of stride 2 on three channels", x: [2, 35, 34, 3], w: [7, 7, 3, 8], c: { stride: 2, pad: 3 } },
   { name: "3×3 of stride 2", x: [2, 9, 8, 4], w: [3, 3, 4, 16], c: { stride: 2, pad: 1 } },
   { name: "dilated 3×3", x: [1, 8, 9, 4], w: [3, 3, 4, 4], c: { pad: 2, dilation: 2 } },
   { name: "grouped 3×3", x: [2, 6, 5, 16], w: [3, 3, 4, 16], c: { pad: 1, groups: 4 } },
