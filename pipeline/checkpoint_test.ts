@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Effect } from "effect";
+import { Effect, Logger } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
 import { compareState, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { configure } from "./config.ts";
@@ -16,7 +16,8 @@ const save = (folder: string, step: number) =>
     saveCheckpoint(folder, { meta: { step, teacherCounter: step + 1, config }, tensors: state(step) }),
   );
 const reason = async <A, E extends Error>(effect: Effect.Effect<A, E>) =>
-  (await Effect.runPromise(Effect.flip(effect))).message;
+  (await Effect.runPromise(Effect.flip(effect).pipe(quietly))).message;
+const quietly = Effect.provide(Logger.layer([]));
 
 Deno.test(
   "loadCheckpoint() gives back what saveCheckpoint() saved, bit for bit",
@@ -54,9 +55,9 @@ Deno.test(
     await save(folder, 7);
     await save(folder, 9);
     const newest = await save(folder, 8); // of a run that went back to an older checkpoint
-    assert.equal((await Effect.runPromise(latestCheckpoint(folder)))?.meta.step, 8);
+    assert.equal((await Effect.runPromise(latestCheckpoint(folder).pipe(quietly)))?.meta.step, 8);
     await Deno.truncate(newest, 100);
-    assert.equal((await Effect.runPromise(latestCheckpoint(folder)))?.meta.step, 9);
+    assert.equal((await Effect.runPromise(latestCheckpoint(folder).pipe(quietly)))?.meta.step, 9);
     for (const step of [7, 9]) await Deno.truncate(`${folder}/checkpoints/step_00000${step}.safetensors`, 0);
     assert.match(await reason(latestCheckpoint(folder)), /step_000008/);
   }),
@@ -72,7 +73,7 @@ Deno.test(
       await reason(saveCheckpoint(folder, { meta, tensors: state(2) })),
       /^Cannot save checkpoint ".*000002/,
     );
-    assert.equal((await Effect.runPromise(latestCheckpoint(folder)))?.meta.step, 1);
+    assert.equal((await Effect.runPromise(latestCheckpoint(folder).pipe(quietly)))?.meta.step, 1);
   }),
 );
 
