@@ -8,8 +8,9 @@ import { demo } from "./demo.ts";
 import { explain, explainUsage } from "./explain.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
+import { verify } from "./verify.ts";
 
-const commands = [demo, pretrain, test] as const;
+const commands = [demo, pretrain, test, verify] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(
