@@ -1,6 +1,6 @@
 /** How to time work on the device: many runs, then one wait, for a wait takes about 11 ms however short the run. */
 import { Effect } from "effect";
-import type { Program } from "../ops/compile.ts";
+import type { Program, Upload } from "../ops/compile.ts";
 
 /** Makes so many runs, one after the other, and waits until the last of them is done. */
 export type Runs<E = unknown, R = never> = (count: number) => Effect.Effect<void, E, R>;
@@ -17,13 +17,13 @@ export interface Timing {
 const LONG_ENOUGH = 300;
 
 /**
- * Runs of a program that takes nothing from the host. Only the outputs of the last run are read; those of the others
- * are overwritten, so that more runs may be under way than a caller who reads them all could have.
+ * Runs of a program on the same inputs. Only the outputs of the last run are read; those of the others are overwritten,
+ * so that more runs may be under way than a caller who reads them all could have.
  */
-export const runsOf = (program: Program) =>
+export const runsOf = (program: Program, uploads: Readonly<Record<string, Upload>> = {}) =>
   Effect.fnUntraced(function* (count: number) {
-    for (let run = 1; run < count; run++) yield* program.run({});
-    yield* Effect.flatten(program.run({}));
+    for (let run = 1; run < count; run++) yield* program.run(uploads);
+    yield* Effect.flatten(program.run(uploads));
   });
 
 /** How many runs make a timing long enough. The first one of all is not counted: drivers compile then. */
