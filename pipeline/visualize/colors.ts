@@ -7,8 +7,8 @@ export type Color = readonly [number, number, number];
  */
 export const distinctColors = (count: number): Color[] =>
   Array.from({ length: count }, (_, i) => {
-    const hue = 2 * Math.PI * (0.08 + i * 0.6180339887);
-    return fromOklab([0.72, 0.6, 0.82][i % 3], 0.16 * Math.cos(hue), 0.16 * Math.sin(hue));
+    const hue = 2 * Math.PI * (0.88 + i * 0.6180339887);
+    return fromOklab(i % 2 === 0 ? 0.82 : 0.55, 0.2 * Math.cos(hue), 0.2 * Math.sin(hue));
   });
 
 /** Oklab (Ottosson, 2020: a colour space in which equal steps look equal) to the nearest colour that a screen has. */

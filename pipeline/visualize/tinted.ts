@@ -1,7 +1,7 @@
 import type { Picture } from "../../data/decode_image.ts";
 import type { Color } from "./colors.ts";
 
-const TINT = 0.65; // share of the segment's colour; the picture's brightness has the rest
+const TINT = 0.7; // share of the segment's colour; the picture's brightness has the rest
 const EDGE = 0.35; // brightness of a segment's outermost pixels
 
 /** A picture with every segment in its colour and an outline around it. `segments` [H, W] are places in `colors`. */
