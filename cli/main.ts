@@ -5,12 +5,13 @@ import { Console, Effect, Layer, Runtime } from "effect";
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
 import { demo } from "./demo.ts";
+import { doctor } from "./doctor.ts";
 import { explain, explainUsage } from "./explain.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 import { verify } from "./verify.ts";
 
-const commands = [demo, pretrain, test, verify] as const;
+const commands = [demo, doctor, pretrain, test, verify] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(

@@ -23,7 +23,10 @@ interface Request {
 const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   pretrain: ({ option }) => ({ read: inputs(option), write: [option("output-dir") || "output"] }),
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
-  doctor: ({ option }) => ({ read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"] }),
+  doctor: ({ option }) => ({
+    read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"],
+    write: option("output-dir") === "" ? ["output", "runs/demo"] : [option("output-dir")],
+  }),
   verify: ({ option, operands }) => ({
     read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
     write: [option("out")],

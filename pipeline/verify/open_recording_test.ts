@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
 import { inTestFolder } from "../../data/_test_folder.ts";
 import { openRecording } from "./open_recording.ts";
 
-const testdata = new URL("../../testdata/", import.meta.url).pathname;
+const testdata = fileURLToPath(new URL("../../testdata/", import.meta.url));
 
 Deno.test(
   "openRecording() knows the kind by the content, whatever the name",

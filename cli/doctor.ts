@@ -1,0 +1,229 @@
+import { join } from "node:path";
+import { Console, Context, Effect, Layer, Option, Result, type Scope } from "effect";
+import { Command, Flag } from "effect/cli";
+import sharp from "sharp";
+import project from "../deno.json" with { type: "json" };
+import { listImages } from "../data/image_list.ts";
+import { type AdapterReport, Gpu, layers } from "../ops/gpu.ts";
+import type { AdapterTraits } from "../ops/tensor.ts";
+import { type Config, optionNames } from "../pipeline/config.ts";
+import { planStep, type StepPlan } from "../pipeline/step_plan.ts";
+import { bold, dim, green, red, yellow } from "./color.ts";
+import { decodeSpeed } from "./decode_speed.ts";
+import { diagnose, type Facts, type Finding, type StepFacts, stepFindings } from "./diagnosis.ts";
+import { configFlags, configOf } from "./options.ts";
+import { vulkanDrivers } from "./vulkan_drivers.ts";
+import { writtenBytes } from "./written_bytes.ts";
+
+export const doctor = Command.make(
+  "doctor",
+  {
+    ...configFlags,
+    json: Flag.Boolean("json").pipe(
+      Flag.withDescription("print one JSON object instead of a page"),
+      Flag.withDefault(false),
+    ),
+  },
+  Effect.fn(function* ({ json, ...flags }) {
+    const runOptions = optionNames.filter((name) => name !== "device");
+    const namesRun = [flags.preset, flags.config, ...runOptions.map((name) => flags[name])].some(
+      Option.isSome,
+    );
+    const config = yield* configOf({ ...flags, preset: namesRun ? flags.preset : Option.some("demo") });
+    const namesData = Option.isSome(flags.dataDir) || Option.isSome(flags.config);
+
+    const facts = yield* gather(config, namesData);
+    const findings = diagnose(facts);
+    const ready = findings.every(({ level }) => level !== "problem");
+    yield* Console.log(json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : page(facts, findings));
+    if (!json && !namesRun) {
+      yield* Console.log(dim("\nThis is the demo's run: name another by the options of pretrain."));
+    }
+    Deno.exitCode = ready ? 0 : 1;
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Look at this machine as a run would find it: the adapter and its limits, the memory that the run's step takes, " +
+      "how fast pictures are decoded, and what is wrong and how to mend it, a line each. Takes the options of pretrain; " +
+      "without any it looks at the demo's run. The exit status is 1 if the run could not start.",
+  ),
+  Command.withShortDescription("Tell what a run needs and whether this machine has it"),
+  Command.withExamples([
+    { command: "slotcon doctor", description: "Is everything there for the demo?" },
+    {
+      command: "slotcon doctor --preset coco-800 --batch-size 64",
+      description: "What the published run takes with a smaller batch",
+    },
+    { command: "slotcon doctor --config run.yaml --json", description: "For a program to read" },
+  ]),
+);
+
+/** The limits that WebGPU guarantees: the plan is made for them where there is no adapter. */
+const GUARANTEED = {
+  maxStorageBuffersPerShaderStage: 8,
+  maxStorageBufferBindingSize: 2 ** 27,
+  maxBufferSize: 2 ** 28,
+};
+
+/** Batches larger than this are planned with a real GPU's kernels also for a CPU: its own are a hundred times more. */
+const LARGE_BATCH = 16;
+
+const gather = Effect.fn("gather")(
+  function* (config: Config, namesData: boolean): Effect.fn.Return<Facts, never, Scope.Scope> {
+    const opened = yield* Effect.result(Layer.build(layers[config.device]));
+    const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
+    const adapter = Result.match(opened, {
+      onSuccess: (context): StepFacts["adapter"] => Context.get(context, Gpu).report,
+      onFailure: ({ during, reason, remedy }) => ({ failure: `cannot ${during}: ${reason}`, remedy }),
+    });
+    const limits = gpu?.report.limits ?? GUARANTEED;
+    const traits = (batchSize: number): AdapterTraits => ({
+      maxBinding: limits.maxStorageBufferBindingSize,
+      maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
+      ...gpu?.traits,
+      software: batchSize <= LARGE_BATCH && gpu?.traits.software === true,
+    });
+
+    const freeMemory = Deno.systemMemoryInfo().available;
+    const stepFacts = (batchSize: number): StepFacts => {
+      const sized = { ...config, batchSize };
+      const plan = planStep(sized, traits(batchSize), limits);
+      return { config: sized, adapter, plan, freeMemory, smallerBatch: null };
+    };
+    const wanted = stepFacts(config.batchSize);
+    const canRun = (facts: StepFacts) => stepFindings(facts).every(({ level }) => level !== "problem");
+    let smallerBatch: number | null = null;
+    if (!canRun(wanted)) {
+      for (let size = 2 ** Math.ceil(Math.log2(config.batchSize)) / 2; size >= 1; size /= 2) {
+        if (!canRun(stepFacts(size))) continue;
+        smallerBatch = size;
+        break;
+      }
+    }
+
+    const speed = yield* Effect.result(decodeSpeed(config, limits.maxStorageBufferBindingSize, CACHE));
+    return {
+      ...wanted,
+      smallerBatch,
+      drivers: vulkanDrivers(),
+      decodedPerSecond: Result.match(speed, {
+        onSuccess: (rate): Facts["decodedPerSecond"] => rate,
+        onFailure: ({ message }) => ({
+          failure: `pictures cannot be decoded: ${message}`,
+          remedy: "remove node_modules and start again: the launcher gets the image decoder anew",
+        }),
+      }),
+      versions: versions(),
+      output: outputState(config.outputDir),
+      images: namesData ? yield* countImages(config) : null,
+    };
+  },
+);
+
+/** Where every command may write. */
+const CACHE = join(import.meta.dirname!, "../.cache");
+
+const countImages = (config: Config): Effect.Effect<Facts["images"]> =>
+  listImages(config).pipe(
+    Effect.map((paths): Facts["images"] => paths.length),
+    Effect.catch(({ message }) =>
+      Effect.succeed({ failure: message, remedy: "see --data-dir and --dataset" })
+    ),
+  );
+
+/** What runs, and the versions that the project pins. */
+const versions = (): Record<string, string> => {
+  const pinned = Object.values(project.imports).flatMap((specifier) => {
+    const [, name, version] = specifier.match(/^npm:([^/].*)@([^/]+)$/) ?? [];
+    return name === undefined ? [] : [[name, version]];
+  });
+  return { Deno: Deno.version.deno, ...Object.fromEntries(pinned), libvips: sharp.versions.vips };
+};
+
+/** Tries the folder out and leaves it as it was. */
+const outputState = (folder: string): Facts["output"] => {
+  try {
+    if (madeFolder(folder)) {
+      Deno.removeSync(folder);
+      return "absent";
+    }
+    Deno.removeSync(Deno.makeTempFileSync({ dir: folder, prefix: "doctor" }));
+    return "writable";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "absent"; // and so is the folder above
+    return {
+      failure: `the output folder "${folder}" cannot be written: ${
+        (error as Error).message.replace(/, run again.*/, "")
+      }`,
+      remedy: "name another --output-dir",
+    };
+  }
+};
+
+/** Makes a folder; false if it is there already. */
+const madeFolder = (folder: string): boolean => {
+  try {
+    Deno.mkdirSync(folder);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) return false;
+    throw error;
+  }
+};
+
+const page = (facts: Facts, findings: readonly Finding[]): string => {
+  const { config, adapter, plan } = facts;
+  const rows: (readonly [string, string])[] = [
+    ...("failure" in adapter ? [] : adapterRows(adapter)),
+    [
+      "step",
+      `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}, ${config.numPrototypes} prototypes`,
+    ],
+    ...memoryRows(plan),
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return [
+    ...rows.map(([name, text]) => `${bold(name.padEnd(width))}  ${text}`),
+    "",
+    ...findings.map(({ level, says, mend }) =>
+      `${MARKS[level]}  ${says}${mend === undefined ? "" : dim(` → ${mend}`)}`
+    ),
+  ].join("\n");
+};
+
+const MARKS = { ok: green("ok     "), warning: yellow("warning"), problem: red("problem") };
+
+const adapterRows = ({ description, backend, software, limits, features }: AdapterReport) => {
+  const used = ["shader-f16", "subgroups", "timestamp-query"].filter((feature) => features.includes(feature));
+  return [
+    ["adapter", `${description}${software ? " (a CPU)" : ""}, ${backend}`],
+    [
+      "limits",
+      `${writtenBytes(limits.maxBufferSize)} a buffer, ${
+        writtenBytes(limits.maxStorageBufferBindingSize)
+      } a binding, ` +
+      `${limits.maxStorageBuffersPerShaderStage} buffers a shader, ` +
+      `${limits.maxComputeWorkgroupStorageSize / 1024} KiB shared by a workgroup`,
+    ],
+    ["features", used.join(", ") || "none of shader-f16, subgroups, timestamp-query"],
+  ] as const;
+};
+
+const memoryRows = ({ groups, peakBytes, reservedBytes, largest }: StepPlan) => {
+  const amount = (name: string, bytes: number) => `${name.padEnd(11)} ${writtenBytes(bytes).padStart(9)}`;
+  const bar = (bytes: number) => "█".repeat(Math.round(24 * bytes / peakBytes));
+  const spare = Math.round(100 * (reservedBytes / peakBytes - 1));
+  return [
+    ...Object.entries(groups).map(([group, bytes], i) =>
+      [i === 0 ? "memory" : "", `${amount(group, bytes)}  ${bar(bytes)}`] as const
+    ),
+    ["", amount("at the peak", peakBytes)],
+    ["", `${amount("reserved", reservedBytes)}  ${spare} % more, as buffers are shared whole`],
+    ...largest.slice(0, 3).map(({ tensor, bytes, count }, i) =>
+      [
+        i === 0 ? "largest" : "",
+        `${amount("", bytes)}  ${tensor}${count > 1 ? `, ${count} times` : ""}`,
+      ] as const
+    ),
+  ] as const;
+};

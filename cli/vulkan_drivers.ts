@@ -1,0 +1,26 @@
+/** The Vulkan drivers that Linux offers to WebGPU. */
+import { join } from "node:path";
+import type { Driver } from "./diagnosis.ts";
+
+/** Drivers are announced by files such as `radeon_icd.x86_64.json`; what cannot be read is left out. */
+export const vulkanDrivers = (
+  folders: readonly string[] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"],
+): readonly Driver[] =>
+  folders.flatMap((folder) =>
+    orNone(() => [...Deno.readDirSync(folder)]).flatMap(({ name }) => {
+      const [, driver] = name.match(/^(.+?)(?:_vk)?_icd\b.*\.json$/) ?? [];
+      if (driver === undefined) return [];
+      return orNone(() => {
+        const { ICD } = JSON.parse(Deno.readTextFileSync(join(folder, name)));
+        return [{ name: driver, vulkan: ICD.api_version as string }];
+      });
+    })
+  ).sort((a, b) => a.name < b.name ? -1 : 1);
+
+const orNone = <A>(read: () => A[]): A[] => {
+  try {
+    return read();
+  } catch {
+    return [];
+  }
+};

@@ -1,0 +1,21 @@
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { configure } from "./config.ts";
+import { planStep } from "./step_plan.ts";
+
+const demo = Effect.runSync(configure("demo"));
+const traits = { software: true, maxStorageBuffers: 16, maxBinding: 2 ** 27 };
+const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
+
+Deno.test("planStep() accounts for all memory of a step without an adapter", () => {
+  const { groups, peakBytes, reservedBytes, refusal } = planStep(demo, traits, limits);
+  assert.equal(Object.values(groups).reduce((sum, bytes) => sum + bytes), peakBytes);
+  assert.ok(reservedBytes >= peakBytes && reservedBytes < 1.2 * peakBytes);
+  assert.equal(refusal, null);
+});
+
+Deno.test("planStep() names the tensor that an adapter cannot hold", () => {
+  const { largest, refusal } = planStep(demo, traits, { ...limits, maxBufferSize: 2 ** 24 - 4 });
+  assert.deepEqual(largest[0], { tensor: "pixels", bytes: 2 ** 24, count: 1 });
+  assert.match(refusal!, /pixels needs 16\.0 MiB: its largest buffer is/);
+});
