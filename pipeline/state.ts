@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import { randomStream } from "../data/random.ts";
 import type { DeviceState } from "../ops/compile.ts";
-import { Gpu } from "../ops/gpu.ts";
+import { Gpu, STORAGE } from "../ops/gpu.ts";
 import { sizeOf } from "../ops/tensor.ts";
 import type { Declared, StateBuilder } from "./model/network.ts";
 
@@ -123,10 +123,9 @@ export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): 
 export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
   const gpu = yield* Gpu;
   const buffers = new Map<string, GPUBuffer>();
-  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   for (const declared of state.declared.values()) {
     const data = toDevice(declared, values);
-    const buffer = yield* gpu.buffer(declared.name, data.byteLength, usage);
+    const buffer = yield* gpu.buffer(declared.name, data.byteLength, STORAGE);
     gpu.device.queue.writeBuffer(buffer, 0, data as Float32Array<ArrayBuffer>);
     buffers.set(declared.name, buffer);
   }

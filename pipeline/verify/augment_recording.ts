@@ -6,7 +6,8 @@ import { readAugmentRecording, type Stage } from "../../data/formats/augment_rec
 import { FormatError } from "../../data/formats/format_error.ts";
 import type { FileArray, FileTensor, TensorFile } from "../../data/formats/safetensors.ts";
 import { packBatch, viewWords } from "../../data/view_table.ts";
-import { compile, type PlanError } from "../../ops/compile.ts";
+import { compile } from "../../ops/compile.ts";
+import type { PlanError } from "../../ops/lower.ts";
 import type { Gpu, GpuError } from "../../ops/gpu.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
 import { input, sizeOf } from "../../ops/tensor.ts";
