@@ -1,8 +1,8 @@
 /** What tests of ops share: a device, property checks and finite differences. */
 import assert from "node:assert/strict";
-import { Effect, Layer, ManagedRuntime } from "effect";
+import { Effect, type Layer, ManagedRuntime } from "effect";
 import { evaluate } from "./compile.ts";
-import { dawn, Gpu, type GpuError, native } from "./gpu.ts";
+import { dawn, type Gpu, type GpuError, native } from "./gpu.ts";
 import { gradients } from "./autodiff.ts";
 import { mul } from "./arithmetic.ts";
 import { sum } from "./reduce.ts";

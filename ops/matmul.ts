@@ -87,7 +87,7 @@ export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number
 
 const matmulOp: Op = defineOp("matmul", {
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
-  slices: ([a, b, count]) =>
+  slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
   kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
     const [batch, M, K] = a.shape;

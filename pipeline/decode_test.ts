@@ -147,9 +147,9 @@ Deno.test("batches() gives the same views of pictures that are far too large for
 const resized = ({ pixels, views }: Batch, view: number, imageSize: number) => {
   const row = views.subarray(view * views.length / 8, (view + 1) * views.length / 8);
   const boxSide = (axis: number) => { // where its last tap ends
-    const taps = row.subarray(VIEW.taps + axis * imageSize * (1 + config.maxTaps));
-    const ends = Array.from({ length: imageSize }, (_, i) => taps[i * (1 + config.maxTaps)])
-      .map((word) => (word & 0xffff) + (word >>> 16));
+    const words = 2 + config.maxTaps; // of an output pixel: its first tap, how many, and their weights
+    const taps = row.subarray(VIEW.taps + axis * imageSize * words);
+    const ends = Array.from({ length: imageSize }, (_, i) => taps[i * words] + taps[i * words + 1]);
     return Math.max(...ends);
   };
   const rgb = new Uint8Array(pixels.buffer).subarray(row[VIEW.start]);
