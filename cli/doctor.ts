@@ -65,8 +65,11 @@ const GUARANTEED = {
   maxBufferSize: 2 ** 28,
 };
 
-/** Batches larger than this are planned with a real GPU's kernels also for a CPU: its own are a hundred times more. */
-const LARGE_BATCH = 16;
+/**
+ * Steps on more pixels than this are planned with a real GPU's kernels also for a CPU: its own are a hundred times more
+ * and take some percent less memory.
+ */
+const MANY_PIXELS = 2 ** 18;
 
 const gather = Effect.fn("gather")(
   function* (config: Config, namesData: boolean): Effect.fn.Return<Facts, never, Scope.Scope> {
@@ -77,34 +80,24 @@ const gather = Effect.fn("gather")(
       onFailure: ({ during, reason, remedy }) => ({ failure: `cannot ${during}: ${reason}`, remedy }),
     });
     const limits = gpu?.report.limits ?? GUARANTEED;
-    const traits = (batchSize: number): AdapterTraits => ({
+    const traits: AdapterTraits = gpu?.traits ?? {
+      software: false,
       maxBinding: limits.maxStorageBufferBindingSize,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
-      ...gpu?.traits,
-      software: batchSize <= LARGE_BATCH && gpu?.traits.software === true,
-    });
+    };
 
     const freeMemory = Deno.systemMemoryInfo().available;
     const stepFacts = (batchSize: number): StepFacts => {
+      const software = traits.software && batchSize * config.imageSize ** 2 <= MANY_PIXELS;
       const sized = { ...config, batchSize };
-      const plan = planStep(sized, traits(batchSize), limits);
+      const plan = planStep(sized, { ...traits, software }, limits);
       return { config: sized, adapter, plan, freeMemory, smallerBatch: null };
     };
     const wanted = stepFacts(config.batchSize);
-    const canRun = (facts: StepFacts) => stepFindings(facts).every(({ level }) => level !== "problem");
-    let smallerBatch: number | null = null;
-    if (!canRun(wanted)) {
-      for (let size = 2 ** Math.ceil(Math.log2(config.batchSize)) / 2; size >= 1; size /= 2) {
-        if (!canRun(stepFacts(size))) continue;
-        smallerBatch = size;
-        break;
-      }
-    }
-
     const speed = yield* Effect.result(decodeSpeed(config, limits.maxStorageBufferBindingSize, CACHE));
     return {
       ...wanted,
-      smallerBatch,
+      smallerBatch: canRun(wanted) ? null : findSmallerBatch(wanted, stepFacts),
       drivers: vulkanDrivers(),
       decodedPerSecond: Result.match(speed, {
         onSuccess: (rate): Facts["decodedPerSecond"] => rate,
@@ -119,6 +112,26 @@ const gather = Effect.fn("gather")(
     };
   },
 );
+
+const canRun = (facts: StepFacts) => stepFindings(facts).every(({ level }) => level !== "problem");
+
+/** A smaller power of two with which the step can run: the largest, or one not far below. */
+const findSmallerBatch = (
+  { adapter, config, plan, freeMemory }: StepFacts,
+  stepFacts: (batchSize: number) => StepFacts,
+): number | null => {
+  if ("failure" in adapter) return null;
+  // Memory grows with the batch at least in proportion.
+  const excess = Math.max(
+    plan.largest[0].bytes / adapter.limits.maxBufferSize,
+    adapter.software ? plan.reservedBytes / freeMemory : 0,
+    1.01,
+  );
+  for (let size = 2 ** Math.floor(Math.log2(config.batchSize / excess)); size >= 1; size /= 2) {
+    if (canRun(stepFacts(size))) return size;
+  }
+  return null;
+};
 
 /** Where every command may write. */
 const CACHE = join(import.meta.dirname!, "../.cache");

@@ -1,5 +1,5 @@
 /** What a run's step needs of an adapter, found without touching one. */
-import { lower, overLimit } from "../ops/compile.ts";
+import { lower, overLimit } from "../ops/lower.ts";
 import { bytesOf } from "../ops/kernel.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
