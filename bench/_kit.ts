@@ -8,7 +8,6 @@ import { Effect, Exit, ManagedRuntime, Scope } from "effect";
 import { basename } from "node:path";
 import { compile } from "../ops/compile.ts";
 import { Gpu, layers } from "../ops/gpu.ts";
-import { reshape, storageOf, type Tensor } from "../ops/tensor.ts";
 import { measurePeaks, type Peaks } from "./_peak.ts";
 import { type Answer, assertSample, sampled } from "./_sample.ts";
 import { table } from "./_table.ts";
@@ -66,14 +65,6 @@ export const opBench = (name: string, work: Work, build: () => readonly Answer[]
       return runsOf(program);
     }),
   );
-
-/** The gradients of the inputs of the op that made y, from the gradient of y: its backward pass alone. */
-export const pulledBack = (y: Tensor, gradient: Tensor): readonly (Tensor | null)[] => {
-  const output = storageOf(y);
-  if (output.source.kind !== "op") throw new Error("only what comes from an op has a backward pass");
-  const { op, inputs, attributes } = output.source;
-  return op.backward!({ inputs, output, gradient: reshape(gradient, output.shape), attributes });
-};
 
 const begin = Effect.fnUntraced(function* <E>(
   name: string,

@@ -1,7 +1,8 @@
 import { numbers } from "../ops/_test_kit.ts";
 import { batchMoments, batchNorm } from "../ops/batch_norm.ts";
 import { constant, type Tensor } from "../ops/tensor.ts";
-import { opBench, pulledBack } from "./_kit.ts";
+import { opBench } from "./_kit.ts";
+import { pulledBack } from "./_pulled_back.ts";
 
 const C = 64, ROWS = 8 * 56 * 56, SIZE = ROWS * C;
 const name = "batch norm 8×56²×64";

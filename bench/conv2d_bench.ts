@@ -1,7 +1,8 @@
 import { numbers } from "../ops/_test_kit.ts";
 import { conv2d, outputSize } from "../ops/conv2d.ts";
 import { constant, sizeOf, type Tensor } from "../ops/tensor.ts";
-import { opBench, pulledBack } from "./_kit.ts";
+import { opBench } from "./_kit.ts";
+import { pulledBack } from "./_pulled_back.ts";
 
 /** A convolution of N maps of side² pixels, with kernels of taps² pixels. */
 interface Case {

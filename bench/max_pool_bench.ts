@@ -1,7 +1,8 @@
 import { numbers } from "../ops/_test_kit.ts";
 import { maxPool } from "../ops/max_pool.ts";
 import { constant, type Tensor } from "../ops/tensor.ts";
-import { opBench, pulledBack } from "./_kit.ts";
+import { opBench } from "./_kit.ts";
+import { pulledBack } from "./_pulled_back.ts";
 
 const N = 8, SIDE = 112, C = 64, OUT = SIDE / 2;
 const name = `max pool 3×3 / 2, ${N}×${SIDE}²×${C}`;
