@@ -65,12 +65,6 @@ const GUARANTEED = {
   maxBufferSize: 2 ** 28,
 };
 
-/**
- * Steps on more pixels than this are planned with a real GPU's kernels also for a CPU: its own are a hundred times more
- * and take some percent less memory.
- */
-const MANY_PIXELS = 2 ** 18;
-
 const gather = Effect.fn("gather")(
   function* (config: Config, namesData: boolean): Effect.fn.Return<Facts, never, Scope.Scope> {
     const opened = yield* Effect.result(Layer.build(layers[config.device]));
@@ -88,9 +82,8 @@ const gather = Effect.fn("gather")(
 
     const freeMemory = Deno.systemMemoryInfo().available;
     const stepFacts = (batchSize: number): StepFacts => {
-      const software = traits.software && batchSize * config.imageSize ** 2 <= MANY_PIXELS;
       const sized = { ...config, batchSize };
-      const plan = planStep(sized, { ...traits, software }, limits);
+      const plan = planStep(sized, traits, limits);
       return { config: sized, adapter, plan, freeMemory, smallerBatch: null };
     };
     const wanted = stepFacts(config.batchSize);

@@ -24,9 +24,12 @@ export interface Panel {
 /** Products of fewer rows than this are not worth several dispatches. */
 const FEWEST_ROWS = 256;
 
-/** Should a product of `rows` rows and N columns go by panels of its second operand? */
-export const usesPanels = (rows: number, N: number, { software }: AdapterTraits): boolean =>
-  software && rows >= FEWEST_ROWS && N % 4 === 0;
+/** Nor is any product worth more dispatches than this: large ones keep both cores busy in one. */
+const MOST_PANELS = 128;
+
+/** Should a product of `rows` rows and b [K, N] go by panels of b? */
+export const usesPanels = (rows: number, K: number, N: number, { software }: AdapterTraits): boolean =>
+  software && rows >= FEWEST_ROWS && N % 4 === 0 && K * N <= MOST_PANELS * 4 * PANEL_VECTORS;
 
 /** b [K, N] in panels of at most 1024 rows, with the kernel that packs them; the reduction goes `steps` at a time. */
 export const panelsOf = (
@@ -106,9 +109,8 @@ export const rowPanels = (
   const room = 4 * PANEL_VECTORS;
   // Windows begin at multiples of 64 elements, so a row may lie up to 63 behind the beginning.
   const each = Math.floor((room - 63) / width);
-  if (!software || width % 4 !== 0 || rows * width < room || rows * width % 64 !== 0 || each === 0) {
-    return null;
-  }
+  const fits = rows * width >= room && rows * width <= MOST_PANELS * room && rows * width % 64 === 0;
+  if (!software || !fits || width % 4 !== 0 || each === 0) return null;
   const panels: RowPanel[] = [];
   for (let first = 0; first < rows; first += each) {
     const start = Math.min(first * width, rows * width - room);

@@ -63,7 +63,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
     const [N, OH, OW] = output.shape;
     const rows = N * OH * OW;
     const steps = I % 4 === 0 ? 4 : 1;
-    const wide = groups === 1 && usesPanels(rows, O, adapter);
+    const wide = groups === 1 && usesPanels(rows, KH * KW * I, O, adapter);
     const tile = tileFor(O / groups, adapter, wide);
     const { width } = tile;
     const packed = wide ? panelsOf(w, KH * KW * I, O, steps, scratch) : null;

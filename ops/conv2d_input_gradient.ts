@@ -32,7 +32,7 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
     const JH = Math.ceil(H / stride), JW = Math.ceil(W / stride);
     const rows = N * JH * JW;
     const steps = O / groups % 4 === 0 ? 4 : 1;
-    const wide = groups === 1 && usesPanels(rows, I, adapter);
+    const wide = groups === 1 && usesPanels(rows, KH * KW * O, I, adapter);
     const tile = tileFor(I, adapter, wide);
     const { width } = tile;
     const packed = wide ? panelsOf(w, KH * KW * O, I, steps, scratch) : null;

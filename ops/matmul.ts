@@ -92,7 +92,7 @@ const matmulOp: Op = defineOp("matmul", {
   kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
     const [batch, M, K] = a.shape;
     const N = b.shape[2];
-    if (batch === 1 && count === undefined && usesPanels(M, N, adapter)) {
+    if (batch === 1 && count === undefined && usesPanels(M, K, N, adapter)) {
       const { pack, panels } = panelsOf(b, K, N, K % 4 === 0 ? 4 : 1, scratch);
       return [pack, ...panels.map((panel) => productKernel(a, panel, output, tileFor(N, adapter, true)))];
     }

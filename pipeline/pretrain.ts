@@ -3,9 +3,6 @@ import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
 import { release } from "../data/release.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
-import { input } from "../ops/tensor.ts";
-import { augment, packingFor } from "./augment.ts";
-import { viewWords } from "../data/view_table.ts";
 import {
   type Checkpoint,
   compareState,
@@ -25,10 +22,7 @@ import {
 } from "./optim/schedule.ts";
 import { openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { checkpointShapes, download, initialState, snapshot, type StateValues, upload } from "./state.ts";
-import { rateInputs, type Rates, slotConStep, type Step, type Views } from "./step.ts";
-
-/** Makes the graph of a step from the augmented views: the place to put another loss, augmentation or network. */
-export type StepBuilder = (views: Views, rates: Rates, config: Config) => Pick<Step, "state" | "metrics">;
+import { type StepBuilder, stepGraph } from "./step_graph.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
 export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFiniteLoss", {
@@ -52,7 +46,7 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
 export const pretrain = Effect.fn("pretrain")(function* (
   config: Config,
   images: readonly string[],
-  build: StepBuilder = slotConStep,
+  build?: StepBuilder,
 ) {
   const gpu = yield* Gpu;
   const progress = yield* Progress;
@@ -60,15 +54,10 @@ export const pretrain = Effect.fn("pretrain")(function* (
   if (schedule.stepsPerEpoch === 0) {
     return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
   }
-  const packing = packingFor(config.imageSize, config.batchSize, gpu.traits.maxBinding);
-
-  const step = build(viewInputs(config, packing), rateInputs(), config);
-  const start = yield* startingPoint(config, step.state, schedule, images.length);
-  const state = yield* upload(step.state, start.values);
-  const program = yield* compile(
-    { label: "the step", updates: step.state.updates, outputs: step.metrics },
-    state,
-  );
+  const { packing, state: declared, graph } = stepGraph(config, gpu.traits, build);
+  const start = yield* startingPoint(config, declared, schedule, images.length);
+  const state = yield* upload(declared, start.values);
+  const program = yield* compile(graph, state);
 
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
   const plan: RunPlan = {
@@ -97,7 +86,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     release(batch.pixels, batch.views, batch.coords, batch.flips);
     const done = batch.step + 1;
     const due = done === lastStep || done % (config.saveFreq * schedule.stepsPerEpoch) === 0;
-    return { batch, lr, momentum, outputs, copy: due ? yield* snapshot(step.state, state) : null };
+    return { batch, lr, momentum, outputs, copy: due ? yield* snapshot(declared, state) : null };
   });
 
   /** Waits for a step and looks at what it gave. */
@@ -146,7 +135,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
         // After an interruption: the device has done exactly the steps that were read.
         Effect.andThen(
           Effect.suspend(() =>
-            done === saved ? Effect.void : Effect.flatMap(download(step.state, state), save)
+            done === saved ? Effect.void : Effect.flatMap(download(declared, state), save)
           ),
         ),
       );
@@ -165,17 +154,6 @@ export const pretrain = Effect.fn("pretrain")(function* (
   }).pipe(Effect.withLogger(folder.logger));
   return done;
 }, Effect.scoped);
-
-/** The inputs of a step as they come from packed batches: augmentation is the first thing the device does. */
-const viewInputs = ({ batchSize }: Config, packing: ReturnType<typeof packingFor>): Views => ({
-  images: augment(
-    input("pixels", [packing.capacity / 4], "u32"),
-    input("views", [2 * batchSize, viewWords(packing)], "u32"),
-    packing,
-  ),
-  coords: input("coords", [2 * batchSize, 4]),
-  flips: input("flips", [2 * batchSize]),
-});
 
 interface StartingPoint {
   readonly step: number;

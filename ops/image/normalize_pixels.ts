@@ -25,6 +25,7 @@ export const normalizePixels = (pictures: Tensor, { mean, std }: PixelStatistics
 
 const normalizePixelsOp = defineOp("normalizePixels", {
   shape: ([pictures]) => [...pictures.shape, 3],
+  slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [pictures, table], output }) => {
     const [count, height, width] = pictures.shape;
     return [kernel({
