@@ -1,0 +1,137 @@
+/** This project as a contender. */
+import { Effect, Exit, ManagedRuntime, Scope } from "effect";
+import { add, div, mul, neg, relu } from "../../ops/arithmetic.ts";
+import { gradients } from "../../ops/autodiff.ts";
+import { averagePool } from "../../ops/average_pool.ts";
+import { batchMoments, batchNorm } from "../../ops/batch_norm.ts";
+import { compile, evaluate } from "../../ops/compile.ts";
+import { conv2d } from "../../ops/conv2d.ts";
+import { Gpu, native } from "../../ops/gpu.ts";
+import { matmul } from "../../ops/matmul.ts";
+import { maxPool } from "../../ops/max_pool.ts";
+import { sum } from "../../ops/reduce.ts";
+import { logSoftmax } from "../../ops/softmax.ts";
+import { constant, input, reshape, sizeOf, type Tensor } from "../../ops/tensor.ts";
+import { sgd } from "../../pipeline/optim/sgd.ts";
+import { pulledBack } from "../_pulled_back.ts";
+import { sampled } from "../_sample.ts";
+import { runsOf } from "../_timing.ts";
+import { type Case, CLASSES, MOMENTUM, numbers, RATE } from "./cases.ts";
+import { type Contender, serve } from "./contender.ts";
+import { initialWeights, type Layers, resnet18 } from "./resnet18.ts";
+
+const runtime = ManagedRuntime.make(native);
+
+const noise = (shape: readonly number[], seed: number) => constant(numbers(shape, seed), shape);
+
+/** What the case asks for; null for the training step. */
+const resultOf = (work: Case): Tensor | null => {
+  switch (work.kind) {
+    case "matmul": {
+      const shape = [work.size, work.size];
+      return matmul(noise(shape, 1), noise(shape, 2));
+    }
+    case "convolution":
+    case "input gradient":
+    case "weight gradient": {
+      const y = conv2d(noise(work.x, 1), noise(work.w, 2), { pad: (work.w[0] - 1) / 2 });
+      if (work.kind === "convolution") return y;
+      return pulledBack(y, noise(y.shape, 3))[work.kind === "input gradient" ? 0 : 1];
+    }
+    case "batch norm":
+      return normalized(noise(work.x, 1), noise([work.x[3]], 2), noise([work.x[3]], 3));
+    case "ResNet-18 step":
+      return null;
+  }
+};
+
+const normalized = (x: Tensor, weight: Tensor, bias: Tensor): Tensor => {
+  const C = x.shape[3];
+  const rows = reshape(x, [1, sizeOf(x.shape) / C, C]);
+  return reshape(batchNorm(rows, weight, bias, batchMoments(rows)), x.shape);
+};
+
+/** The training step, with the initial values of its state. */
+const trainingStep = (shape: readonly number[]) => {
+  const initial = new Map<Tensor, Float32Array>();
+  const parameter = (name: string, shape: readonly number[], values: Float32Array) => {
+    const x = input(name, shape);
+    initial.set(x, values);
+    return x;
+  };
+  const layers: Layers<Tensor> = {
+    convolution: (x, name, shape, stride) =>
+      conv2d(x, parameter(`${name}.w`, shape, initialWeights(name, shape)), {
+        stride,
+        pad: (shape[0] - 1) / 2,
+      }),
+    normalization: (x, name, channels) =>
+      normalized(
+        x,
+        parameter(`${name}.scale`, [channels], new Float32Array(channels).fill(1)),
+        parameter(`${name}.shift`, [channels], new Float32Array(channels)),
+      ),
+    maxPool: (x) => maxPool(x, { size: 3, stride: 2, pad: 1 }),
+    meanPool: (x) =>
+      reshape(averagePool(x, { size: x.shape[1], stride: x.shape[1] }), [x.shape[0], x.shape[3]]),
+    linear: (x, name, inputs, outputs) =>
+      matmul(x, parameter(name, [inputs, outputs], initialWeights(name, [inputs, outputs]))),
+    relu,
+    add,
+    again: (x) => x,
+  };
+  const scores = resnet18(layers, noise(shape, 1));
+  const classes = new Float32Array(shape[0] * CLASSES);
+  for (let n = 0; n < shape[0]; n++) classes[n * CLASSES + n] = 1;
+  const loss = div(neg(sum(mul(logSoftmax(scores, 1), constant(classes, scores.shape)))), shape[0]);
+
+  const learned = [...initial.keys()];
+  const slopes = gradients(loss, learned);
+  const updates = new Map<Tensor, Tensor>();
+  learned.forEach((x, i) => {
+    const { name } = x.source as { name: string };
+    const velocity = parameter(`velocity of ${name}`, x.shape, new Float32Array(sizeOf(x.shape)));
+    const options = { rate: constant(RATE), weightDecay: 0, momentum: MOMENTUM };
+    const next = sgd(x, slopes[i], velocity, options);
+    updates.set(x, next.parameter).set(velocity, next.velocity);
+  });
+  return { initial, graph: { label: "the step", updates, outputs: { loss } } };
+};
+
+const prepare = Effect.fnUntraced(function* (work: Case) {
+  const result = resultOf(work);
+  if (result !== null) {
+    const answer: ArrayLike<number> = yield* evaluate(result);
+    return {
+      answer,
+      runs: runsOf(yield* compile({ label: work.name, outputs: { sample: sampled(result) } })),
+    };
+  }
+  if (work.kind !== "ResNet-18 step") throw new Error(`nothing to do for ${work.kind}`);
+  const gpu = yield* Gpu;
+  const { initial, graph } = trainingStep(work.images);
+  const buffers = new Map<string, GPUBuffer>();
+  for (const [x, values] of initial) {
+    const { name } = x.source as { name: string };
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+    const buffer = yield* gpu.buffer(name, values.byteLength, usage);
+    gpu.device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
+    buffers.set(name, buffer);
+  }
+  const program = yield* compile(graph, buffers);
+  const answer: number[] = [];
+  for (let step = 0; step < 3; step++) answer.push((yield* Effect.flatten(program.run({}))).loss[0]);
+  return { answer, runs: runsOf(program) };
+});
+
+const contender: Contender = async (work) => {
+  const scope = Scope.makeUnsafe();
+  const { answer, runs } = await runtime.runPromise(Scope.provide(prepare(work), scope));
+  return {
+    answer,
+    run: (count) => Effect.runPromise(runs(count)),
+    end: () => Effect.runFork(Scope.close(scope, Exit.void)),
+  };
+};
+
+await serve(contender);
