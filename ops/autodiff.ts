@@ -1,8 +1,7 @@
 /** Reverse-mode gradients as a graph transform: derivatives are tensors like all others. */
-import { add } from "./arithmetic.ts";
+import { add, broadcastTo } from "./arithmetic.ts";
 import { sumTo } from "./reduce.ts";
 import { constant, reshape, sameShape, type Tensor } from "./tensor.ts";
-import { broadcastTo } from "./arithmetic.ts";
 
 /** The tensors that `x` is made from, as far as gradients flow. */
 const parents = (x: Tensor): readonly Tensor[] => {
@@ -12,7 +11,7 @@ const parents = (x: Tensor): readonly Tensor[] => {
 
 /**
  * Derivatives of the scalar `loss` with respect to each of `wrt`, each of the shape of its tensor; zeros where `loss`
- * does not depend on it. `seeds` may give the gradient of further tensors, for chaining programs.
+ * does not depend on it.
  */
 export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] => {
   // Which tensors lie between `wrt` and the loss? Ids grow from inputs to outputs, so sorted ids are an order of work.

@@ -132,6 +132,14 @@ export const compile = Effect.fn("compile")(function* (
     else pass.dispatchWorkgroupsIndirect(workgroups, 0);
   };
 
+  /** Copies the next state into its place where the kernels have not written it there. */
+  const moveOn = (encoder: GPUCommandEncoder) => {
+    for (const { from, to } of copies) {
+      const [source, target] = [from, to].map((x) => buffers.get(operandOf(x).storage)!);
+      encoder.copyBufferToBuffer(source, 0, target, 0, bytesOf(operandOf(to)));
+    }
+  };
+
   const submit = (values: Readonly<Record<string, Upload>>, staging: GPUBuffer) => {
     fill(values);
     const encoder = device.createCommandEncoder();
@@ -143,16 +151,7 @@ export const compile = Effect.fn("compile")(function* (
       dispatch(pass, command);
     }
     pass.end();
-    for (const { from, to } of copies) {
-      const bytes = bytesOf(operandOf(to));
-      encoder.copyBufferToBuffer(
-        buffers.get(operandOf(from).storage)!,
-        0,
-        buffers.get(operandOf(to).storage)!,
-        0,
-        bytes,
-      );
-    }
+    moveOn(encoder);
     let offset = 0;
     for (const { x, bytes } of outputs) {
       encoder.copyBufferToBuffer(buffers.get(operandOf(x).storage)!, 0, staging, offset, bytes);
@@ -204,6 +203,7 @@ export const compile = Effect.fn("compile")(function* (
       dispatch(pass, command);
       pass.end();
     });
+    moveOn(encoder);
     sets.forEach((set, i) =>
       encoder.resolveQuerySet(set, 0, Math.min(4096, count - 4096 * i), times, 8 * 4096 * i)
     );

@@ -117,6 +117,10 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   };
 
   const inputs = live.filter((x) => x.source.kind === "input");
+  const inputNames = new Set(inputs.map((x) => x.source.kind === "input" ? x.source.name : ""));
+  if (inputNames.size < inputs.length) {
+    throw new Error(`two inputs of ${graph.label} share a name: ${[...inputNames]}`);
+  }
   const stored = new Set([...scheduled.flatMap(readsOf), ...results.map(storageOf)]);
   const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
   for (const x of [...inputs, ...constants]) operandOf(x);
