@@ -3,6 +3,7 @@ import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
 import { release } from "../data/release.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
+import type { MemoryPlan } from "../ops/memory.ts";
 import {
   type Checkpoint,
   compareState,
@@ -144,6 +145,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     yield* Effect.logInfo(
       `${images.length} pictures, ${schedule.stepsPerEpoch} steps an epoch, on ${gpu.report.description}`,
     );
+    yield* Effect.logInfo(memorySentence(program.plan));
     if (gpu.report.software) {
       yield* Effect.logWarning(
         "this adapter is a CPU: fine for trying things out, far too slow for real runs",
@@ -154,6 +156,14 @@ export const pretrain = Effect.fn("pretrain")(function* (
   }).pipe(Effect.withLogger(folder.logger));
   return done;
 }, Effect.scoped);
+
+/** What a run reserves on the device, before its first step and until its end. */
+const memorySentence = ({ groups, total }: MemoryPlan): string => {
+  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  const { state, batch, constants, activations, scratch } = groups;
+  return `${mib(total)} of device memory: state ${mib(state)}, batch ${mib(batch + constants)}, ` +
+    `activations ${mib(activations + scratch)} at their peak`;
+};
 
 interface StartingPoint {
   readonly step: number;
