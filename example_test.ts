@@ -8,14 +8,19 @@ const root = import.meta.dirname!;
 
 Deno.test("the example is the one in the README, and trains", async () => {
   const example = Deno.readTextFileSync(join(root, "example.ts"));
-  assert.ok(Deno.readTextFileSync(join(root, "README.md")).includes(example), "README.md shows another example");
+  assert.ok(
+    Deno.readTextFileSync(join(root, "README.md")).includes(example),
+    "README.md shows another example",
+  );
 
   const folder = Deno.makeTempDirSync();
   try {
     const random = randomStream(1);
     for (let i = 0; i < 16; i++) {
       const data = Uint8Array.from({ length: 80 * 64 * 3 }, () => random.integer(256));
-      await sharp(data, { raw: { width: 80, height: 64, channels: 3 } }).jpeg().toFile(join(folder, `${i}.jpg`));
+      await sharp(data, { raw: { width: 80, height: 64, channels: 3 } }).jpeg().toFile(
+        join(folder, `${i}.jpg`),
+      );
     }
     const run = join(folder, "run");
     const flags = await permissionFlags(["pretrain", "--data-dir", folder, "--output-dir", run]);
