@@ -21,7 +21,7 @@ interface Request {
 }
 
 const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
-  pretrain: ({ option }) => ({ read: inputs(option), write: [option("output-dir") || "output"] }),
+  pretrain: ({ option }) => ({ read: inputs(option), write: [option("output-dir") || usual(option).output] }),
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
   doctor: ({ option }) => ({
     read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"],
@@ -79,7 +79,13 @@ const list = (paths: readonly string[]): string =>
 const allowable = (path: string) => /[,\n]/.test(path) ? dirname(resolve(path).split(/[,\n]/, 1)[0]) : path;
 
 const inputs = (option: Request["option"]): string[] =>
-  [option("data-dir") || "data", option("config"), option("resume")].flatMap(withListed);
+  [option("data-dir") || usual(option).data, option("config"), option("resume")].flatMap(withListed);
+
+/** Where a run reads and writes if it is not told; the demo's preset has folders of its own. */
+const usual = (option: Request["option"]) =>
+  option("preset") === "demo"
+    ? { data: "runs/demo/data", output: "runs/demo" }
+    : { data: "data", output: "output" };
 
 /** A data set may be a text file of paths: then also the folder that holds them all. */
 const withListed = (path: string): string[] => {
