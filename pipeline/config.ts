@@ -126,11 +126,11 @@ export const PRESETS = {
     dimOut: 64,
     numPrototypes: 32,
     batchSize: 16,
-    optimizer: "sgd",
-    baseLr: 2,
-    epochs: 10,
-    warmupEpoch: 1,
-    saveFreq: 5,
+    teacherMomentum: 0.97, // a short run: the teacher has to follow sooner
+    baseLr: 16,
+    epochs: 3,
+    warmupEpoch: 0.3,
+    saveFreq: 1,
   },
 } as const satisfies Record<string, Partial<Config>>;
 
