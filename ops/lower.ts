@@ -108,12 +108,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
         : source.kind;
       operands.set(home.id, operand = reserve(home.shape, home.dtype, name));
     }
-    if (x.shape === operand.shape) return operand;
-    // One operand object a tensor: fused kernels tell buffers apart by identity.
-    const key = -1 - x.id;
-    const seen = operands.get(key) ?? { ...operand, shape: x.shape };
-    operands.set(key, seen);
-    return seen;
+    return { ...operand, shape: x.shape };
   };
 
   const inputs = live.filter((x) => x.source.kind === "input");
@@ -136,7 +131,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     else kernels.push(...opKernels(x, operandOf, scratch, traits));
   }
 
-  const uses = new Map<number, Use>();
+  const uses = new Map<number, { readonly first: number; readonly last: number }>();
   const resident = new Map<number, Use["group"]>();
   for (const x of inputs) {
     const name = x.source.kind === "input" ? x.source.name : "";
@@ -151,7 +146,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     ];
     for (const { storage } of touched) {
       const use = uses.get(storage);
-      uses.set(storage, { ...(use ?? { first: at, bytes: 0 }), last: at } as Use);
+      uses.set(storage, { first: use?.first ?? at, last: at });
     }
   });
   const plan = planMemory(
