@@ -1,0 +1,30 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { inTestFolder } from "../data/_test_folder.ts";
+
+const launcher = join(import.meta.dirname!, "slotcon");
+
+/** Runs `slotcon demo` in a folder. */
+const demo = async (cwd: string, ...args: string[]) => {
+  const { code, stdout, stderr } = await new Deno.Command("sh", { args: [launcher, "demo", ...args], cwd })
+    .output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, out, err };
+};
+
+Deno.test(
+  "slotcon demo leaves a run and a picture, scores both, and does not mix runs of two seeds",
+  inTestFolder(async (folder) => {
+    const { code, out, err } = await demo(folder, "--output-dir", "run", "--steps", "2");
+    assert.equal(code, 0, err);
+    assert.deepEqual([...Deno.readDirSync(join(folder, "run"))].map(({ name }) => name).sort(), [
+      ...["checkpoints", "config.json", "data", "log.txt", "metrics.jsonl", "slots.png"],
+    ]);
+    for (const grouping of ["k-means", "before training", "after 2 steps"]) {
+      assert.match(out, new RegExp(`${grouping}\\)? +0\\.\\d+ +0\\.\\d+`));
+    }
+    const other = await demo(folder, "--output-dir", "run", "--steps", "2", "--seed", "1");
+    assert.equal(other.code, 1);
+    assert.match(other.err, /"run" holds a demo with --seed 0, not 1/);
+  }),
+);
