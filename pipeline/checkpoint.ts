@@ -7,7 +7,8 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { Effect, Result, Schema } from "effect";
-import { type FileTensor, readSafetensors, writeSafetensors } from "../data/formats/safetensors.ts";
+import type { FileTensor } from "../data/formats/file_tensor.ts";
+import { readSafetensors, writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import { Config } from "./config.ts";
 import type { StateValues } from "./state.ts";

@@ -8,42 +8,24 @@
  * Source: the format's own description in huggingface/safetensors. Every machine that Deno runs on is little-endian.
  */
 import { Effect, Schema } from "effect";
+import { bytesInMemory, type ByteSource } from "./byte_source.ts";
+import { arrayOver, ARRAYS, type FileTensor, isFileDtype, type StoredTensor } from "./file_tensor.ts";
 import { FormatError } from "./format_error.ts";
-
-/** How the values of each type lie in memory. bf16 has no array of its own: its bits come as they are. */
-const ARRAYS = {
-  F64: Float64Array,
-  I64: BigInt64Array,
-  F32: Float32Array,
-  I32: Int32Array,
-  U32: Uint32Array,
-  F16: Float16Array,
-  BF16: Uint16Array,
-  U8: Uint8Array,
-} as const;
-
-export type FileDtype = keyof typeof ARRAYS;
-
-/** The values of a tensor: one array type for each `FileDtype`. */
-export type FileArray =
-  | Float64Array
-  | BigInt64Array
-  | Float32Array
-  | Int32Array
-  | Uint32Array
-  | Float16Array
-  | Uint16Array
-  | Uint8Array;
-
-/** A tensor as it lies in a file: row-major values, `data.length` the product of `shape`, `[]` a scalar. */
-export interface FileTensor {
-  readonly dtype: FileDtype;
-  readonly shape: readonly number[];
-  readonly data: FileArray;
-}
 
 export interface TensorFile {
   readonly tensors: ReadonlyMap<string, FileTensor>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** A tensor in an open file, and where its values lie in it. */
+export interface PlacedTensor extends StoredTensor {
+  readonly begin: number;
+  readonly end: number; // bytes of the file
+}
+
+/** An open file: tensors in the order of their values. */
+export interface OpenTensorFile {
+  readonly tensors: ReadonlyMap<string, PlacedTensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
@@ -64,41 +46,55 @@ const Header = Schema.StructWithRest(
 );
 const decodeHeader = Schema.decodeUnknownEffect(Header);
 
-/**
- * Reads a whole safetensors file. The tensors are views over `bytes` where their alignment allows, copies otherwise.
- *
- * Fails with a `FormatError` that names `name` when the header is damaged, a type is unknown, or the tensors do not
- * fill the data exactly: nothing outside `bytes` is ever touched.
- */
+/** Reads a whole safetensors file from memory. Fails as `openSafetensors` does; errors name `name`. */
 export const readSafetensors = Effect.fn("readSafetensors")(
   function* (bytes: Uint8Array, name: string): Effect.fn.Return<TensorFile, FormatError> {
+    const { tensors, metadata } = yield* openSafetensors(bytesInMemory(name, bytes));
+    const read = new Map<string, FileTensor>();
+    for (const [name, { dtype, shape, begin, end }] of tensors) {
+      read.set(name, { dtype, shape, data: arrayOver(bytes.subarray(begin, end), dtype) });
+    }
+    return { tensors: read, metadata };
+  },
+);
+
+/**
+ * Reads the header of a safetensors file; values are read when they are asked for.
+ *
+ * Fails with a `FormatError` when the header is damaged, a type is unknown, or the tensors do not fill the data exactly:
+ * nothing beyond the file's end is ever reserved.
+ */
+export const openSafetensors = Effect.fn("openSafetensors")(
+  function* (source: ByteSource): Effect.fn.Return<OpenTensorFile, FormatError> {
+    const { name, size: fileSize } = source;
     const damaged = (reason: string) => new FormatError({ file: name, reason });
 
-    if (bytes.length < 8) {
-      return yield* damaged(`it has ${bytes.length} bytes, a safetensors file has at least 8`);
+    if (fileSize < 8) {
+      return yield* damaged(`it has ${fileSize} bytes, a safetensors file has at least 8`);
     }
-    const headerSize = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+    const headerSize = new DataView((yield* source.read(0, 8)).buffer).getBigUint64(0, true);
     if (headerSize > BigInt(LARGEST_HEADER)) {
       return yield* damaged(
         `its first 8 bytes announce a header of ${headerSize} bytes: this is no safetensors file`,
       );
     }
     const dataStart = 8 + Number(headerSize);
-    if (dataStart > bytes.length) {
+    if (dataStart > fileSize) {
       return yield* damaged(
-        `it ends inside its header: ${bytes.length} bytes where the header needs ${dataStart}`,
+        `it ends inside its header: ${fileSize} bytes where the header needs ${dataStart}`,
       );
     }
+    const header = yield* source.read(8, dataStart - 8);
     const { __metadata__: metadata = {}, ...entries } = yield* Effect.try({
-      try: () => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, dataStart))),
+      try: () => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(header)),
       catch: (error) => damaged(`its header is not JSON in UTF-8 (${(error as Error).message})`),
     }).pipe(
       Effect.flatMap(decodeHeader),
       Effect.catchTag("SchemaError", (error) => damaged(`its header is wrong: ${oneLine(error.message)}`)),
     );
 
-    const data = bytes.subarray(dataStart);
-    const tensors = new Map<string, FileTensor>();
+    const dataSize = fileSize - dataStart;
+    const tensors = new Map<string, PlacedTensor>();
     for (const [tensor, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(entries)) {
       if (!isFileDtype(dtype)) {
         const known = Object.keys(ARRAYS).join(", ");
@@ -112,44 +108,37 @@ export const readSafetensors = Effect.fn("readSafetensors")(
             `its offsets ${begin} to ${end} span ${end - begin}`,
         );
       }
-      if (end > data.length) {
+      if (end > dataSize) {
         return yield* damaged(
-          `tensor "${tensor}" ends at byte ${end} of the data, the file holds ${data.length}: ` +
+          `tensor "${tensor}" ends at byte ${end} of the data, the file holds ${dataSize}: ` +
             `it was cut short or is damaged`,
         );
       }
-      tensors.set(tensor, { dtype, shape, data: arrayOver(data.subarray(begin, end), dtype) });
+      tensors.set(tensor, {
+        dtype,
+        shape,
+        begin: dataStart + begin,
+        end: dataStart + end,
+        values: Effect.map(source.read(dataStart + begin, needed), (bytes) => arrayOver(bytes, dtype)),
+      });
     }
 
     // The tensors must tile the data: a hole or an overlap means that the header does not belong to it.
-    let filled = 0;
-    const extents = Object.entries(entries).map(([tensor, { data_offsets }]) => ({ tensor, data_offsets }));
-    extents.sort((a, b) => a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1]);
-    for (const { tensor, data_offsets: [begin, end] } of extents) {
+    const ordered = [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+    let filled = dataStart;
+    const orphans = (begin: number, end: number) =>
+      `bytes ${begin - dataStart} to ${end - dataStart} of its data belong to no tensor`;
+    for (const [tensor, { begin, end }] of ordered) {
       if (begin < filled) {
-        return yield* damaged(`tensor "${tensor}" overlaps the one before it at byte ${begin}`);
+        return yield* damaged(`tensor "${tensor}" overlaps the one before it at byte ${begin - dataStart}`);
       }
-      if (begin > filled) {
-        return yield* damaged(`bytes ${filled} to ${begin} of its data belong to no tensor`);
-      }
+      if (begin > filled) return yield* damaged(orphans(filled, begin));
       filled = end;
     }
-    if (filled < data.length) {
-      return yield* damaged(`bytes ${filled} to ${data.length} of its data belong to no tensor`);
-    }
-    return { tensors, metadata };
+    if (filled < fileSize) return yield* damaged(orphans(filled, fileSize));
+    return { tensors: new Map(ordered), metadata };
   },
 );
-
-const isFileDtype = (dtype: string): dtype is FileDtype => Object.hasOwn(ARRAYS, dtype);
-
-const arrayOver = (bytes: Uint8Array, dtype: FileDtype): FileArray => {
-  const array = ARRAYS[dtype];
-  const { buffer, byteOffset, byteLength } = bytes.byteOffset % array.BYTES_PER_ELEMENT === 0
-    ? bytes
-    : bytes.slice();
-  return new array(buffer as ArrayBuffer, byteOffset, byteLength / array.BYTES_PER_ELEMENT);
-};
 
 const oneLine = (text: string) => text.replace(/\s*\n\s*/g, " ");
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { type FileTensor, readSafetensors, writeSafetensors } from "./safetensors.ts";
+import type { FileTensor } from "./file_tensor.ts";
+import { readSafetensors, writeSafetensors } from "./safetensors.ts";
 
 const tensors = new Map<string, FileTensor>([
   ["mask", { dtype: "U8", shape: [3], data: new Uint8Array([1, 0, 255]) }],

@@ -4,7 +4,8 @@ import { type DecodeError, decodeImage, type Picture } from "../../data/decode_i
 import { sharedRegion, type ViewDraw } from "../../data/draws.ts";
 import { readAugmentRecording, type Stage } from "../../data/formats/augment_recording.ts";
 import { FormatError } from "../../data/formats/format_error.ts";
-import type { FileArray, FileTensor, TensorFile } from "../../data/formats/safetensors.ts";
+import type { FileArray, FileTensor } from "../../data/formats/file_tensor.ts";
+import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { packBatch, viewWords } from "../../data/view_table.ts";
 import { compile } from "../../ops/compile.ts";
 import type { PlanError } from "../../ops/lower.ts";

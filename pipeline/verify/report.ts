@@ -1,4 +1,4 @@
-import type { FileTensor } from "../../data/formats/safetensors.ts";
+import type { FileTensor } from "../../data/formats/file_tensor.ts";
 
 /** One line of `slotcon verify`: how far a group of computed values is from the recorded ones. */
 export interface VerifyRow {

@@ -8,7 +8,8 @@
  */
 import { Effect, type Scope } from "effect";
 import { FormatError } from "../../data/formats/format_error.ts";
-import type { FileTensor, TensorFile } from "../../data/formats/safetensors.ts";
+import type { FileTensor } from "../../data/formats/file_tensor.ts";
+import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { gradients } from "../../ops/autodiff.ts";
 import { compile } from "../../ops/compile.ts";
 import type { PlanError } from "../../ops/lower.ts";

@@ -1,0 +1,58 @@
+/** Tensors as they lie in files, whatever the format. */
+import type { Effect } from "effect";
+import type { FormatError } from "./format_error.ts";
+
+/** How the values of each type lie in memory. bf16 has no array of its own: its bits come as they are. */
+export const ARRAYS = {
+  F64: Float64Array,
+  I64: BigInt64Array,
+  F32: Float32Array,
+  I32: Int32Array,
+  U32: Uint32Array,
+  F16: Float16Array,
+  BF16: Uint16Array,
+  I16: Int16Array,
+  I8: Int8Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array, // 0 or 1
+} as const;
+
+export type FileDtype = keyof typeof ARRAYS;
+
+/** The values of a tensor: one array type for each `FileDtype`. */
+export type FileArray =
+  | Float64Array
+  | BigInt64Array
+  | Float32Array
+  | Int32Array
+  | Uint32Array
+  | Float16Array
+  | Uint16Array
+  | Int16Array
+  | Int8Array
+  | Uint8Array;
+
+/** A tensor in memory: row-major values, `data.length` the product of `shape`, `[]` a scalar. */
+export interface FileTensor {
+  readonly dtype: FileDtype;
+  readonly shape: readonly number[];
+  readonly data: FileArray;
+}
+
+/** A tensor in a file that is open: its values are read when they are asked for, each time anew. */
+export interface StoredTensor {
+  readonly dtype: FileDtype;
+  readonly shape: readonly number[];
+  readonly values: Effect.Effect<FileArray, FormatError>;
+}
+
+export const isFileDtype = (dtype: string): dtype is FileDtype => Object.hasOwn(ARRAYS, dtype);
+
+/** Little-endian bytes as values. The array lies over `bytes` where their alignment allows, over a copy otherwise. */
+export const arrayOver = (bytes: Uint8Array, dtype: FileDtype): FileArray => {
+  const array = ARRAYS[dtype];
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % array.BYTES_PER_ELEMENT === 0
+    ? bytes
+    : bytes.slice();
+  return new array(buffer as ArrayBuffer, byteOffset, byteLength / array.BYTES_PER_ELEMENT);
+};
