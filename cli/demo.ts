@@ -6,7 +6,7 @@ import { listImages } from "../data/image_list.ts";
 import { makeScenes } from "../data/scenes.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import { Gpu, layers } from "../ops/gpu.ts";
-import { latestCheckpoint } from "../pipeline/checkpoint.ts";
+import { latestCheckpoint } from "../pipeline/checkpoint_file.ts";
 import { type Config, configure, type OptionName, PRESETS } from "../pipeline/config.ts";
 import { colorClusters } from "../pipeline/eval/color_clusters.ts";
 import { scoreGrouping } from "../pipeline/eval/grouping.ts";

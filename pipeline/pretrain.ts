@@ -4,25 +4,13 @@ import { release } from "../data/release.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
-import {
-  type Checkpoint,
-  compareState,
-  latestCheckpoint,
-  loadCheckpoint,
-  saveCheckpoint,
-} from "./checkpoint.ts";
+import { checkpoints } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { type Batch, batches, BatchTooLarge } from "./decode.ts";
-import type { StateBuilder } from "./model/network.ts";
-import {
-  learningRate,
-  planSchedule,
-  type Schedule,
-  teacherCounter,
-  teacherMomentum,
-} from "./optim/schedule.ts";
+import { learningRate, planSchedule, teacherMomentum } from "./optim/schedule.ts";
 import { openRunFolder, Progress, type RunPlan } from "./report.ts";
-import { checkpointShapes, download, initialState, snapshot, type StateValues, upload } from "./state.ts";
+import { startingPoint } from "./resume.ts";
+import { snapshot, upload } from "./state.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
@@ -42,7 +30,8 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
  * configuration asks for it. Interrupted, it finishes the step, saves a checkpoint, and only then stops. Returns how
  * many steps are done.
  *
- * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, RunFolderError, PlanError or GpuError.
+ * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, FormatError, RunFolderError, PlanError or
+ * GpuError.
  */
 export const pretrain = Effect.fn("pretrain")(function* (
   config: Config,
@@ -70,6 +59,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     deviceBytes: program.plan.total,
   };
   const folder = yield* openRunFolder(config, plan);
+  const saving = yield* checkpoints({ ...config, ...plan }, folder.flush);
   const clock = stopwatch(config.batchSize);
 
   /** Hands a batch to the device; it works on it while the next stages look at the step before. */
@@ -85,9 +75,8 @@ export const pretrain = Effect.fn("pretrain")(function* (
       teacherMomentum: Float32Array.of(momentum),
     });
     release(batch.pixels, batch.views, batch.coords, batch.flips);
-    const done = batch.step + 1;
-    const due = done === lastStep || done % (config.saveFreq * schedule.stepsPerEpoch) === 0;
-    return { batch, lr, momentum, outputs, copy: due ? yield* snapshot(declared, state) : null };
+    const copy = saving.due(batch.step + 1) ? yield* snapshot(declared, state) : null;
+    return { batch, lr, momentum, outputs, copy };
   });
 
   /** Waits for a step and looks at what it gave. */
@@ -110,13 +99,11 @@ export const pretrain = Effect.fn("pretrain")(function* (
 
   let done = start.step;
   let saved = start.step;
-  const save = Effect.fnUntraced(function* (tensors: StateValues) {
-    yield* folder.flush;
-    const meta = { step: done, teacherCounter: done + start.teacherLead, config };
-    const file = yield* saveCheckpoint(config.outputDir, { meta, tensors });
+  const save = (copy: Effect.Success<ReturnType<typeof snapshot>>) => {
     saved = done;
-    yield* Effect.logInfo(`saved ${file}`);
-  });
+    const meta = { step: done, teacherCounter: done + start.teacherLead, instances: images.length, config };
+    return saving.save(meta, copy);
+  };
 
   const training = (stop: Deferred.Deferred<void>) =>
     batches(images, { ...config, pixelCapacity: packing.capacity, maxTaps: packing.maxTaps }, start.step)
@@ -130,15 +117,16 @@ export const pretrain = Effect.fn("pretrain")(function* (
         Stream.tap(({ report }) => progress.step(report)),
         Stream.tap(({ report, copy }) => {
           done = report.step + 1;
-          return copy === null ? Effect.void : Effect.flatMap(copy, save);
+          return copy === null ? Effect.void : save(copy);
         }),
         Stream.runDrain,
         // After an interruption: the device has done exactly the steps that were read.
         Effect.andThen(
           Effect.suspend(() =>
-            done === saved ? Effect.void : Effect.flatMap(download(declared, state), save)
+            done === saved ? Effect.void : Effect.flatMap(snapshot(declared, state), save)
           ),
         ),
+        Effect.andThen(saving.settled),
       );
 
   yield* Effect.gen(function* () {
@@ -151,6 +139,8 @@ export const pretrain = Effect.fn("pretrain")(function* (
         "this adapter is a CPU: fine for trying things out, far too slow for real runs",
       );
     }
+    for (const note of start.notes) yield* Effect.logWarning(note);
+    if (start.step >= lastStep) yield* Effect.logInfo(`all ${lastStep} steps are done already`);
     yield* progress.begin(plan);
     yield* gracefully(training);
   }).pipe(Effect.withLogger(folder.logger));
@@ -164,39 +154,6 @@ const memorySentence = ({ groups, total }: MemoryPlan): string => {
   return `${mib(total)} of device memory: state ${mib(state)}, batch ${mib(batch + constants)}, ` +
     `activations ${mib(activations + scratch)} at their peak`;
 };
-
-interface StartingPoint {
-  readonly step: number;
-  /** By how much the teacher's counter is ahead of the step: not 0 where a run began in a later epoch. */
-  readonly teacherLead: number;
-  readonly values: StateValues;
-}
-
-/** Where the run begins: a checkpoint's state where one is asked for and found, else initial values. */
-const startingPoint = Effect.fnUntraced(function* (
-  config: Config,
-  state: StateBuilder,
-  schedule: Schedule,
-  instances: number,
-) {
-  const asked: Checkpoint | null = config.resume !== null
-    ? yield* loadCheckpoint(config.resume)
-    : config.autoResume
-    ? yield* latestCheckpoint(config.outputDir)
-    : null;
-  if (asked !== null) {
-    yield* compareState(checkpointShapes(state), asked);
-    const { step, teacherCounter: counter } = asked.meta;
-    return {
-      step,
-      teacherLead: counter - step,
-      values: asked.tensors,
-    } satisfies StartingPoint as StartingPoint;
-  }
-  const step = (config.startEpoch - 1) * schedule.stepsPerEpoch;
-  const counter = teacherCounter({ ...config, world: 1, instances }, config.startEpoch - 1);
-  return { step, teacherLead: counter - step, values: initialState(state, config.seed) };
-});
 
 /** Hands every element on when the next one is there, and the last one at the end. */
 const oneBehind = <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>

@@ -7,7 +7,7 @@ import { constant } from "../ops/tensor.ts";
 import { mul } from "../ops/arithmetic.ts";
 import { randomStream } from "../data/random.ts";
 import { type Config, configure } from "./config.ts";
-import { latestCheckpoint } from "./checkpoint.ts";
+import { latestCheckpoint } from "./checkpoint_file.ts";
 import { pretrain } from "./pretrain.ts";
 import { Progress } from "./report.ts";
 import { optimize, slotConLoss } from "./step.ts";

@@ -55,8 +55,10 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
  * never stopped; those of an earlier run in this folder are kept under another name. Fails with a `RunFolderError`
  * where a file cannot be written, as do the functions it returns:
  *
- * - `record` adds a line to `metrics.jsonl`, and every `printFreq` steps one to `log.txt`;
- * - `flush` brings both onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again;
+ * - `record` adds a line to `metrics.jsonl`, and every `printFreq` steps one to `log.txt`. While the disk is full, lines
+ *   wait in memory;
+ * - `flush` brings both onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
+ *   Fails while the disk is full;
  * - `logger` adds what the run logs to `log.txt`.
  */
 export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
@@ -71,17 +73,23 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
   yield* attempt(metricsFile, () => keepMetricsBefore(plan.firstStep, metricsFile));
   const metrics = yield* appendTo(metricsFile);
   const log = yield* appendTo(logFile);
-  const logLine = (text: string) => appendLine(log, `${timestamp(new Date())} ${text}`);
+  const logLine = (text: string) => log.add(`${timestamp(new Date())} ${text}`);
 
+  let full = false; // whether this has been told
   return {
-    record: (report: StepReport) =>
-      attempt(metricsFile, () => {
-        appendLine(metrics, JSON.stringify(metricsLine(report)));
+    record: Effect.fnUntraced(function* (report: StepReport) {
+      yield* attempt(metricsFile, () => {
+        metrics.add(JSON.stringify(metricsLine(report)));
         if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
-      }),
+      });
+      if (metrics.waits() && !full) {
+        yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
+      }
+      full = metrics.waits();
+    }),
     flush: attempt(metricsFile, () => {
-      metrics.syncDataSync();
-      log.syncDataSync();
+      metrics.sync();
+      log.sync();
     }),
     logger: Logger.make(({ logLevel, message }) => {
       const words = [message].flat().map(String).join(" ");
@@ -163,17 +171,42 @@ const attempt = <A>(file: string, work: () => A) =>
     catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
   });
 
+/** A file to add lines to: at once and whole, so that a process that is killed leaves whole lines. */
 const appendTo = (file: string) =>
   Effect.acquireRelease(
     attempt(file, () => Deno.openSync(file, { append: true, create: true })),
     (opened) => Effect.sync(() => opened.close()),
-  );
+  ).pipe(Effect.map((opened) => {
+    let waiting = new Uint8Array(0);
+    const push = () => {
+      try {
+        while (waiting.length > 0) waiting = waiting.subarray(opened.writeSync(waiting));
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+      }
+    };
+    return {
+      add: (line: string) => {
+        waiting = joined(waiting, encode(`${line}\n`));
+        push();
+      },
+      waits: () => waiting.length > 0,
+      sync: () => {
+        push();
+        if (waiting.length > 0) throw new Error("the disk is full");
+        opened.syncDataSync();
+      },
+    };
+  }));
 
-// At once and whole, so that a process that is killed leaves whole lines.
-const appendLine = (file: Deno.FsFile, line: string) => {
-  const bytes = encode(`${line}\n`);
-  for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
+const joined = (a: Uint8Array, b: Uint8Array) => {
+  const both = new Uint8Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
 };
+
+const isDiskFull = (error: unknown) => ["ENOSPC", "EDQUOT"].includes((error as { code?: string }).code ?? "");
 
 const timestamp = (date: Date) => date.toISOString().slice(0, 19).replace("T", " ");
 

@@ -1,5 +1,6 @@
 /** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
 import { Effect } from "effect";
+import type { FileTensor } from "../data/formats/file_tensor.ts";
 import { randomStream } from "../data/random.ts";
 import type { DeviceState } from "../ops/compile.ts";
 import { Gpu, STORAGE } from "../ops/gpu.ts";
@@ -12,6 +13,12 @@ export interface StateTensor {
   readonly data: Float32Array;
 }
 export type StateValues = ReadonlyMap<string, StateTensor>;
+
+/** A tensor of the state as files hold it: counters are 64-bit integers there, as PyTorch has them. */
+export const fileTensor = (name: string, { shape, data }: StateTensor): FileTensor =>
+  name.endsWith("num_batches_tracked")
+    ? { dtype: "I64", shape, data: BigInt64Array.from(data, (count) => BigInt(Math.trunc(count))) }
+    : { dtype: "F32", shape, data: data as Float32Array<ArrayBuffer> };
 
 /** What tells the draws of initial values from the other draws of a seed. */
 const INITIAL_VALUES = 1;
@@ -133,25 +140,50 @@ export const upload = Effect.fn("upload")(function* (state: StateBuilder, values
 });
 
 /**
- * Copies the state as it is after all runs submitted so far, on the device; the inner effect waits for the copy and
- * brings it to the host. Runs submitted in between do not disturb it.
+ * Copies the state as it is after all runs submitted so far, on the device; the inner effect, to be run once, waits for
+ * the copy and brings it to the host, piece by piece, with room for other work in between. Runs submitted meanwhile do
+ * not disturb it.
  */
 export const snapshot = Effect.fn("snapshot")(function* (state: StateBuilder, buffers: DeviceState) {
   const gpu = yield* Gpu;
-  const declared = [...state.declared.values()];
-  const regions = declared.map(({ name, tensor }) => ({
-    buffer: buffers.get(name)!,
-    bytes: sizeOf(tensor.shape) * 4,
-  }));
-  const read = yield* gpu.read(regions);
-  return read.pipe(Effect.map((data): StateValues => {
+  const pieces = piecesOf([...state.declared.values()]);
+  const reads = yield* Effect.forEach(
+    pieces,
+    (piece) =>
+      gpu.read(piece.map((each) => ({ buffer: buffers.get(each.name)!, bytes: bytesOnDevice(each) }))),
+  );
+  return Effect.gen(function* () {
     const values = new Map<string, StateTensor>();
-    declared.forEach((each, i) => {
-      for (const [name, tensor] of toFile(each, new Float32Array(data[i]))) values.set(name, tensor);
-    });
-    return values;
-  }));
+    for (const [i, read] of reads.entries()) {
+      const data = yield* read;
+      for (const [j, declared] of pieces[i].entries()) {
+        for (const [name, tensor] of toFile(declared, new Float32Array(data[j]))) values.set(name, tensor);
+      }
+      yield* Effect.yieldNow;
+    }
+    return values as StateValues;
+  }).pipe(Effect.uninterruptible);
 });
+
+const bytesOnDevice = ({ tensor }: Declared) => sizeOf(tensor.shape) * 4;
+
+/** Some tens of MiB are brought over and put into PyTorch's layout in a moment. */
+const PIECE = 2 ** 25;
+
+const piecesOf = (all: readonly Declared[]): Declared[][] => {
+  const pieces: Declared[][] = [];
+  let room = 0;
+  for (const declared of all) {
+    const bytes = bytesOnDevice(declared);
+    if (bytes > room) {
+      pieces.push([]);
+      room = PIECE;
+    }
+    pieces[pieces.length - 1].push(declared);
+    room -= bytes;
+  }
+  return pieces;
+};
 
 /** The state as it is now, on the host. */
 export const download = (state: StateBuilder, buffers: DeviceState) =>

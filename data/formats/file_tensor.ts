@@ -56,3 +56,10 @@ export const arrayOver = (bytes: Uint8Array, dtype: FileDtype): FileArray => {
     : bytes.slice();
   return new array(buffer as ArrayBuffer, byteOffset, byteLength / array.BYTES_PER_ELEMENT);
 };
+
+/** Values of any type as 32-bit floats; those that are already are not copied. 64-bit ones are rounded. */
+export const widened = (dtype: FileDtype, data: FileArray): Float32Array => {
+  if (data instanceof Float32Array) return data;
+  if (dtype !== "BF16") return Float32Array.from(data as ArrayLike<number | bigint>, Number);
+  return new Float32Array(Uint32Array.from(data as Uint16Array, (bits) => bits << 16).buffer);
+};

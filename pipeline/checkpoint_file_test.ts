@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Effect, Logger } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
-import { compareState, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { compareState, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint_file.ts";
 import { configure } from "./config.ts";
 
 const config = Effect.runSync(configure("demo"));
@@ -13,7 +13,10 @@ const state = (value: number) =>
   ]);
 const save = (folder: string, step: number) =>
   Effect.runPromise(
-    saveCheckpoint(folder, { meta: { step, teacherCounter: step + 1, config }, tensors: state(step) }),
+    saveCheckpoint(folder, {
+      meta: { step, teacherCounter: step + 1, instances: 12, config },
+      tensors: state(step),
+    }),
   );
 const reason = async <A, E extends Error>(effect: Effect.Effect<A, E>) =>
   (await Effect.runPromise(Effect.flip(effect).pipe(quietly))).message;
@@ -23,7 +26,7 @@ Deno.test(
   "loadCheckpoint() gives back what saveCheckpoint() saved, bit for bit",
   inTestFolder(async (folder) => {
     const { meta, tensors } = await Effect.runPromise(loadCheckpoint(await save(folder, 123)));
-    assert.deepEqual(meta, { step: 123, teacherCounter: 124, config });
+    assert.deepEqual(meta, { step: 123, teacherCounter: 124, instances: 12, config });
     for (const [name, { shape, data }] of state(123)) {
       assert.deepEqual(tensors.get(name)?.shape, shape);
       assert.deepEqual(new Uint32Array(tensors.get(name)!.data.slice().buffer), new Uint32Array(data.buffer));
@@ -68,7 +71,7 @@ Deno.test(
   inTestFolder(async (folder) => {
     await save(folder, 1);
     await Deno.mkdir(`${folder}/checkpoints/step_000002.safetensors.partial`); // in its way
-    const meta = { step: 2, teacherCounter: 2, config };
+    const meta = { step: 2, teacherCounter: 2, instances: 12, config };
     assert.match(
       await reason(saveCheckpoint(folder, { meta, tensors: state(2) })),
       /^Cannot save checkpoint ".*000002/,
