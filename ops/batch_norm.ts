@@ -6,7 +6,7 @@
  * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. SlotCon takes
  * statistics per view: both views go through a network as one batch with G = 2.
  */
-import { add, defineElementwise, div, greater, maximum, mul, rsqrt, sub, where } from "./arithmetic.ts";
+import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
 import { kernel } from "./kernel.ts";
 import { columnSums } from "./reduce.ts";
 import { slice } from "./slice.ts";
@@ -95,8 +95,24 @@ const normalizeOp = defineElementwise<{ readonly rows: Tensor; readonly count?: 
 /** x [..., C] normalised by running statistics [3, C]. */
 export const batchNormByRunning = (x: Tensor, weight: Tensor, bias: Tensor, running: Tensor): Tensor => {
   const scale = mul(weight, rsqrt(add(slice(running, 0, 1, 1), EPSILON)));
-  return add(mul(sub(x, slice(running, 0, 0, 1)), scale), bias);
+  return byRunningOp([x, slice(running, 0, 0, 1), scale, bias], { weight, running, epsilon: EPSILON });
 };
+
+/** What the scale and the mean are made of: for those who read a graph as layers, as exporters do. */
+export interface ByRunning {
+  readonly weight: Tensor;
+  readonly running: Tensor;
+  readonly epsilon: number;
+}
+
+const byRunningOp = defineElementwise<ByRunning>(
+  "batchNormByRunning",
+  ([x, mean, scale, bias]) => `(${x} - ${mean}) * ${scale} + ${bias}`,
+  ({ inputs: [x, mean, scale], gradient }) => {
+    const dx = mul(gradient, scale);
+    return [dx, neg(dx), mul(gradient, sub(x, mean)), gradient];
+  },
+);
 
 /**
  * Running statistics [3, C] (mean, unbiased variance, number of batches) after batches with these moments, one group

@@ -1,0 +1,24 @@
+/**
+ * Runs an ONNX file in ONNX Runtime: a process of its own for tests, since the runtime is none of the project's libraries.
+ *
+ *     deno run ... _onnxruntime.ts SPECIFIER [MODEL {INPUT SHAPE OUTPUT}...]
+ *
+ * SPECIFIER is where to import the runtime from; without a model this says only whether it loads. INPUT is a file of raw
+ * f32, SHAPE is its sizes with commas, OUTPUT the file to write; the shapes of the outputs are printed, one a line.
+ */
+const [specifier, model, ...runs] = Deno.args;
+const { default: ort } = await import(specifier);
+if (model !== undefined) {
+  const session = await ort.InferenceSession.create(model, { intraOpNumThreads: 2 });
+  for (let i = 0; i < runs.length; i += 3) {
+    const [input, shape, output] = runs.slice(i, i + 3);
+    const values = new Float32Array(Deno.readFileSync(input).buffer);
+    const images = new ort.Tensor("float32", values, shape.split(",").map(Number));
+    const { features } = await session.run({ images });
+    Deno.writeFileSync(
+      output,
+      new Uint8Array(features.data.buffer, features.data.byteOffset, features.data.byteLength),
+    );
+    console.log(features.dims.join());
+  }
+}
