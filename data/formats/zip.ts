@@ -1,0 +1,116 @@
+/** Zip archives of stored entries, as PyTorch writes them: read in place, nothing is ever inflated. */
+import { type Entry, Reader, ZipReader } from "@zip.js/zip.js";
+import { Effect } from "effect";
+import { crc32 } from "node:zlib";
+import type { ByteSource } from "./byte_source.ts";
+import { FormatError } from "./format_error.ts";
+import { shown } from "./pickle.ts";
+
+export interface ZipEntry {
+  readonly size: number;
+  /** The bytes `begin` to `end`. Fails with a `FormatError` where the entry does not match its checksum. */
+  readonly read: (begin: number, end: number) => Effect.Effect<Uint8Array<ArrayBuffer>, FormatError>;
+}
+
+const MOST_ENTRIES = 1 << 17; // about as many storages as a pickle can name
+const CHECKED_AT_ONCE = 1 << 22;
+const LOCAL_HEADER = 30; // bytes, before the name
+
+/**
+ * The entries of an archive by name.
+ *
+ * Fails with a `FormatError` where the directory is damaged or ambiguous, an entry is compressed or encrypted, or two
+ * entries share a name or bytes. Entries are read when they are asked for; the first read of one checks all of it.
+ */
+export const openZip = Effect.fn("openZip")(
+  function* (source: ByteSource): Effect.fn.Return<ReadonlyMap<string, ZipEntry>, FormatError> {
+    const damaged = (reason: string) => new FormatError({ file: source.name, reason });
+
+    // The library reads the directory; the data it would copy through several streams.
+    const { listed, directoryStart } = yield* Effect.tryPromise({
+      try: async () => {
+        const zip = new ZipReader(new SourceReader(source), { strictness: "balanced" });
+        const listed: Entry[] = [];
+        for await (const entry of zip.getEntriesGenerator()) {
+          if (listed.push(entry) > MOST_ENTRIES) throw damaged(`it has more than ${MOST_ENTRIES} entries`);
+        }
+        return { listed, directoryStart: zip.directoryOffset! };
+      },
+      catch: (error) =>
+        error instanceof FormatError
+          ? error
+          : damaged(`its zip directory is cut short or damaged (${(error as Error).message})`),
+    });
+
+    const entries = new Map<string, ZipEntry>();
+    listed.sort((a, b) => a.offset - b.offset);
+    for (const [index, entry] of listed.entries()) {
+      const { filename: name, compressionMethod, compressedSize, uncompressedSize, encrypted } = entry;
+      if (compressionMethod !== 0 || encrypted || compressedSize !== uncompressedSize) {
+        return yield* damaged(
+          `its entry ${shown(name)} is compressed or encrypted, which PyTorch's never are`,
+        );
+      }
+      if (entries.has(name)) return yield* damaged(`it has two entries ${shown(name)}`);
+      const limit = listed[index + 1]?.offset ?? directoryStart;
+      if (entry.offset + LOCAL_HEADER + entry.rawFilename.length + compressedSize > limit) {
+        return yield* damaged(`its entry ${shown(name)} overlaps what follows at byte ${limit}`);
+      }
+      entries.set(name, { size: compressedSize, read: entryReader(source, entry, limit) });
+    }
+    return entries;
+  },
+);
+
+const entryReader = (
+  source: ByteSource,
+  { filename, offset, compressedSize: size, crc32: expected }: Entry,
+  limit: number,
+): ZipEntry["read"] => {
+  const damaged = (reason: string) => new FormatError({ file: source.name, reason });
+  let checked = false;
+  const check = (start: number, crc: number) => {
+    checked = crc === expected;
+    const place = `bytes ${start} to ${start + size}, its entry ${shown(filename)}`;
+    return checked ? Effect.void : damaged(`${place}, do not match their checksum: it is damaged`);
+  };
+
+  return Effect.fnUntraced(function* (begin, end) {
+    const header = new DataView((yield* source.read(offset, LOCAL_HEADER)).buffer);
+    if (header.getUint32(0) !== 0x504b0304) {
+      return yield* damaged(`at byte ${offset} there is no entry ${shown(filename)}: it is damaged`);
+    }
+    const start = offset + LOCAL_HEADER + header.getUint16(26, true) + header.getUint16(28, true);
+    if (start + size > limit) {
+      return yield* damaged(`its entry ${shown(filename)} overlaps what follows at byte ${limit}`);
+    }
+
+    if (begin === 0 && end === size) {
+      const bytes = yield* source.read(start, size);
+      yield* check(start, crc32(bytes));
+      return bytes;
+    }
+    if (!checked) {
+      let crc = 0;
+      for (let at = 0; at < size; at += CHECKED_AT_ONCE) {
+        crc = crc32(yield* source.read(start + at, Math.min(CHECKED_AT_ONCE, size - at)), crc);
+      }
+      yield* check(start, crc);
+    }
+    return yield* source.read(start + begin, end - begin);
+  });
+};
+
+class SourceReader extends Reader<ByteSource> {
+  readonly source: ByteSource;
+
+  constructor(source: ByteSource) {
+    super(source);
+    this.source = source;
+    this.size = source.size;
+  }
+
+  override readUint8Array(index: number, length: number): Promise<Uint8Array> {
+    return Effect.runPromise(this.source.read(index, Math.max(0, Math.min(length, this.size - index))));
+  }
+}
