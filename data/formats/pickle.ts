@@ -29,7 +29,7 @@ export type PickleValue<Leaf = never> =
   | Leaf;
 
 /** A `collections.OrderedDict`, to be told from a dict. */
-export class OrderedDict<Leaf = never> extends Map<PickleValue<Leaf>, PickleValue<Leaf>> {}
+export class OrderedDict<K, V> extends Map<K, V> {}
 
 /** Bytes that were left in the file, since they are many. */
 export class BytesInFile {
@@ -57,7 +57,7 @@ const MOST_OPCODES = 1 << 22;
 const DEEPEST = 1000;
 // A value that names itself twice, that value twice, and so on is small here and endless for whoever walks it.
 const MOST_VALUES = 1 << 24;
-const LONGEST_LINE = 1 << 16;
+const LONGEST_LINE = 1 << 12; // of names and numbers
 const LONGEST_INTEGER = 1 << 10; // bytes
 const LARGE_BYTES = 1 << 16; // byte strings from here on stay in the file
 const WINDOW = 1 << 16;
@@ -214,7 +214,7 @@ class Machine {
           const point = parseInt((short ?? long)!, 16);
           return point <= 0x10ffff ? String.fromCodePoint(point) : refuse(`it has the character ${point}`);
         };
-        return void stack.push(this.#line().replace(escape, character));
+        return void stack.push(this.#line(Infinity).replace(escape, character));
       }
       case code("U"): // Python 2's str, be it text or bytes
         return void stack.push(latin1(this.#bytes(this.#byte())));
@@ -474,17 +474,17 @@ class Machine {
     }
   }
 
-  #line(): string {
+  #line(longest = LONGEST_LINE): string {
     const place = this.at - this.#windowStart;
     const end = this.#window.indexOf(0x0a, place);
-    if (end >= 0 && end - place <= LONGEST_LINE) {
+    if (end >= 0 && end - place <= longest) {
       this.at += end + 1 - place;
       return latin1(this.#window.subarray(place, end));
     }
     const seen = this.#window.length - place;
-    if (seen > LONGEST_LINE) refuse(`its pickle has a line longer than ${LONGEST_LINE} bytes`);
+    if (seen > longest) refuse(`its pickle has a line longer than ${longest} bytes`);
     this.#fits(seen + 1);
-    throw new Missing(Math.min(this.at + LONGEST_LINE + 1, this.size));
+    throw new Missing(Math.min(this.at + Math.max(WINDOW + 1, seen * 2), this.size));
   }
 }
 

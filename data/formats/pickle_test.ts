@@ -23,7 +23,7 @@ const valueOf = (pickle: string | Uint8Array) => Effect.runSync(read(pickle)).va
 const reasonOf = (pickle: string | Uint8Array) => {
   const error = Effect.runSync(Effect.flip(read(pickle)));
   assert.equal(error._tag, "FormatError");
-  assert.match(error.message, /^Cannot read "x.pkl": it/);
+  assert.match(error.message, /^Cannot read "x.pkl": /);
   return error.reason;
 };
 
@@ -66,7 +66,7 @@ Deno.test("readPickle() reads plain values of all protocols", () => {
     ["N(1.", null],
     ["K\x012\x86.", [1, 1]],
     ["\x80\x04\x95\x02\0\0\0\0\0\0\0K\x01.", 1],
-    ["ccollections\nOrderedDict\n)R(K\x01K\x02u.", new OrderedDict<never>([[1, 2]])],
+    ["ccollections\nOrderedDict\n)R(K\x01K\x02u.", new OrderedDict([[1, 2]])],
     ["\x8c\x0bcollections\x8c\x0bOrderedDict\x93)}\x92.", new OrderedDict()],
   ];
   for (const [pickle, expected] of values) {
@@ -123,13 +123,14 @@ Deno.test("readPickle() refuses damaged pickles and says what is wrong", () => {
     ["\x96\0\0\0\0\0\0\0\x01.", /cut short/],
     ["\x95\xff\xff\xff\xff\0\0\0\0N.", /cut short/],
     ["\x8b\xff\xff\xff\x7f.", /integer of 2147483647 bytes/],
-    [`L${"9".repeat(5000)}L\n.`, /integer "999/],
+    [`L${"9".repeat(3000)}L\n.`, /integer "999/],
     ["I0x10\n.", /integer "0x10"/],
     ["F__proto__\n.", /number "__proto__"/],
     ["V\\Uffffffff\n.", /character 4294967295/],
     ["X\x02\0\0\0\xc3\x28.", /UTF-8/],
-    ["c" + "a".repeat(200_000), /longer than 65536/],
+    ["c" + "a".repeat(200_000), /longer than 4096/],
     ["cabc", /cut short/],
+    ["V" + "a".repeat(200_000), /cut short/],
     ["\x80\x06N.", /protocol 6/],
     [".", /empty stack/],
     ["K\x01(.", /empty stack/],

@@ -117,7 +117,9 @@ const readLegacy = Effect.fnUntraced(function* (
   const damaged = (reason: string) => new FormatError({ file: source.name, reason });
   const plain = meaning(source);
   const protocol = yield* readPickle(source, at, plain);
-  if (protocol.value !== 1001) return yield* damaged(`it is of protocol ${protocol.value}, readable is 1001`);
+  if (protocol.value !== 1001) {
+    return yield* damaged(`it is of protocol ${shown(protocol.value)}, readable is 1001`);
+  }
   const machine = yield* readPickle(source, protocol.end, plain);
   if (!(machine.value instanceof Map && machine.value.get("little_endian") === true)) {
     return yield* damaged("it does not come from a little-endian machine");
@@ -147,14 +149,14 @@ const readLegacy = Effect.fnUntraced(function* (
     const stored = Number(new DataView((yield* source.read(next, 8)).buffer).getBigInt64(0, true));
     if (stored !== length) {
       return yield* damaged(
-        `its storage ${key} has ${stored} elements at byte ${next}, ${length} are expected`,
+        `its storage ${shown(key)} has ${stored} elements at byte ${next}, ${length} are expected`,
       );
     }
     starts.set(key, next + 8);
     next += 8 + length * ARRAYS[dtype].BYTES_PER_ELEMENT;
   }
   for (const key of storages.keys()) {
-    if (!starts.has(key)) return yield* damaged(`its storage ${key} is missing`);
+    if (!starts.has(key)) return yield* damaged(`its storage ${shown(key)} is missing`);
   }
   yield* ends(source, next);
   return value;
@@ -354,7 +356,11 @@ const meaning = (
     const shape = naturals(sizes);
     const count = shape.reduce((product, size) => product * size, 1);
     if (count !== storage.length) {
-      refuse(`it has an array ${type.dtype} [${shape.join(", ")}] of ${storage.length} elements`);
+      const size = ARRAYS[type.dtype].BYTES_PER_ELEMENT;
+      refuse(
+        `it has an array ${type.dtype} [${shape.join(", ")}] of ${storage.length * size} bytes, ` +
+          `${count * size} are expected`,
+      );
     }
     const strides = columnMajor ? rowMajor(shape.toReversed()).reverse() : rowMajor(shape);
     return array.fill(storage, 0, shape, strides);
@@ -482,7 +488,7 @@ const path = (separator: string) => (parts: unknown[]) =>
   parts.map(text).join(separator).replace(/^(\/|[A-Za-z]:\\)[/\\]/, "$1");
 
 const PYTHON: readonly (readonly [string, unknown])[] = [
-  ["collections.OrderedDict", (given: unknown[]) => new OrderedDict<StoredTensor>(pairs(given))],
+  ["collections.OrderedDict", (given: unknown[]) => new OrderedDict(pairs(given))],
   ["collections.defaultdict", () => new Map()],
   ["argparse.Namespace", () => new Namespace()],
   [

@@ -1,5 +1,5 @@
 /** Zip archives of stored entries, as PyTorch writes them: read in place, nothing is ever inflated. */
-import { type Entry, Reader, ZipReader } from "@zip.js/zip.js";
+import { Reader, ZipReader } from "@zip.js/zip.js";
 import { Effect } from "effect";
 import { crc32 } from "node:zlib";
 import type { ByteSource } from "./byte_source.ts";
@@ -30,9 +30,14 @@ export const openZip = Effect.fn("openZip")(
     const { listed, directoryStart } = yield* Effect.tryPromise({
       try: async () => {
         const zip = new ZipReader(new SourceReader(source), { strictness: "balanced" });
-        const listed: Entry[] = [];
+        const listed: Listed[] = [];
         for await (const entry of zip.getEntriesGenerator()) {
-          if (listed.push(entry) > MOST_ENTRIES) throw damaged(`it has more than ${MOST_ENTRIES} entries`);
+          const { filename: name, offset, uncompressedSize: size, crc32, rawFilename } = entry;
+          if (entry.compressionMethod !== 0 || entry.encrypted || entry.compressedSize !== size) {
+            throw damaged(`its entry ${shown(name)} is compressed or encrypted, which PyTorch's never are`);
+          }
+          if (listed.length === MOST_ENTRIES) throw damaged(`it has more than ${MOST_ENTRIES} entries`);
+          listed.push({ name, offset, size, crc32, end: offset + LOCAL_HEADER + rawFilename.length + size });
         }
         return { listed, directoryStart: zip.directoryOffset! };
       },
@@ -45,44 +50,48 @@ export const openZip = Effect.fn("openZip")(
     const entries = new Map<string, ZipEntry>();
     listed.sort((a, b) => a.offset - b.offset);
     for (const [index, entry] of listed.entries()) {
-      const { filename: name, compressionMethod, compressedSize, uncompressedSize, encrypted } = entry;
-      if (compressionMethod !== 0 || encrypted || compressedSize !== uncompressedSize) {
-        return yield* damaged(
-          `its entry ${shown(name)} is compressed or encrypted, which PyTorch's never are`,
-        );
-      }
+      const { name, size, end } = entry;
       if (entries.has(name)) return yield* damaged(`it has two entries ${shown(name)}`);
       const limit = listed[index + 1]?.offset ?? directoryStart;
-      if (entry.offset + LOCAL_HEADER + entry.rawFilename.length + compressedSize > limit) {
+      if (end > limit) {
         return yield* damaged(`its entry ${shown(name)} overlaps what follows at byte ${limit}`);
       }
-      entries.set(name, { size: compressedSize, read: entryReader(source, entry, limit) });
+      entries.set(name, { size, read: entryReader(source, entry, limit) });
     }
     return entries;
   },
 );
 
+/** What is needed of an entry. The library's own entries are a hundred times as large as their line in a directory. */
+interface Listed {
+  readonly name: string;
+  readonly offset: number; // of its header, which the data follow
+  readonly size: number;
+  readonly crc32: number | undefined;
+  readonly end: number; // at least
+}
+
 const entryReader = (
   source: ByteSource,
-  { filename, offset, compressedSize: size, crc32: expected }: Entry,
+  { name, offset, size, crc32: expected }: Listed,
   limit: number,
 ): ZipEntry["read"] => {
   const damaged = (reason: string) => new FormatError({ file: source.name, reason });
   let checked = false;
   const check = (start: number, crc: number) => {
     checked = crc === expected;
-    const place = `bytes ${start} to ${start + size}, its entry ${shown(filename)}`;
+    const place = `bytes ${start} to ${start + size}, its entry ${shown(name)}`;
     return checked ? Effect.void : damaged(`${place}, do not match their checksum: it is damaged`);
   };
 
   return Effect.fnUntraced(function* (begin, end) {
     const header = new DataView((yield* source.read(offset, LOCAL_HEADER)).buffer);
     if (header.getUint32(0) !== 0x504b0304) {
-      return yield* damaged(`at byte ${offset} there is no entry ${shown(filename)}: it is damaged`);
+      return yield* damaged(`at byte ${offset} there is no entry ${shown(name)}: it is damaged`);
     }
     const start = offset + LOCAL_HEADER + header.getUint16(26, true) + header.getUint16(28, true);
     if (start + size > limit) {
-      return yield* damaged(`its entry ${shown(filename)} overlaps what follows at byte ${limit}`);
+      return yield* damaged(`its entry ${shown(name)} overlaps what follows at byte ${limit}`);
     }
 
     if (begin === 0 && end === size) {
