@@ -4,14 +4,16 @@ import * as NodeServices from "@effect/platform-node/NodeServices";
 import { Console, Effect, Layer, Runtime } from "effect";
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
+import { convert } from "./convert.ts";
 import { demo } from "./demo.ts";
 import { doctor } from "./doctor.ts";
 import { explain, explainUsage } from "./explain.ts";
+import { inspect } from "./inspect.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 import { verify } from "./verify.ts";
 
-const commands = [demo, doctor, pretrain, test, verify] as const;
+const commands = [convert, demo, doctor, inspect, pretrain, test, verify] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(

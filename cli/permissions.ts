@@ -17,7 +17,7 @@ interface Access {
 
 interface Request {
   readonly option: (name: string) => string; // "" where it is not given
-  readonly operands: readonly string[]; // everything that does not start with a hyphen
+  readonly operands: readonly string[]; // what is neither an option nor the value of one
 }
 
 const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
@@ -30,6 +30,13 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   verify: ({ option, operands }) => ({
     read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
     write: [option("out")],
+  }),
+  convert: ({ operands: [from = "", to = ""] }) => ({
+    read: [from, folderOf(to)],
+    write: to === "" ? [] : [to, `${to}.partial`],
+  }),
+  inspect: ({ option, operands: [file = ""] }) => ({
+    read: [file, ...option("data-dir") === "" ? [] : withListed(option("data-dir"))],
   }),
   test: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }), // the tests are a process of their own
 };
@@ -49,7 +56,9 @@ export const permissionFlags = async (args: readonly string[]): Promise<string[]
   const configured = await readConfig(given.get("config") ?? "");
   const option = (name: string) =>
     given.get(sharedSpelling(name)) ?? configured.get(sharedSpelling(name)) ?? "";
-  const operands = args.slice(1).filter((argument) => !argument.startsWith("-"));
+  const operands = args.slice(1).filter((argument, i) =>
+    !argument.startsWith("-") && !/^--(to|which|out|device|data-?dir|dataset|pictures)$/.test(args[i])
+  );
   return flags(ACCESS[args[0]]?.({ option, operands }) ?? {});
 };
 
@@ -78,8 +87,12 @@ const list = (paths: readonly string[]): string =>
 /** Commas separate paths and newlines flags, and neither can be quoted: such a path is allowed by a folder above it. */
 const allowable = (path: string) => /[,\n]/.test(path) ? dirname(resolve(path).split(/[,\n]/, 1)[0]) : path;
 
-const inputs = (option: Request["option"]): string[] =>
-  [option("data-dir") || usual(option).data, option("config"), option("resume")].flatMap(withListed);
+const inputs = (option: Request["option"]): string[] => [
+  ...[option("data-dir") || usual(option).data, option("config"), option("init")].flatMap(withListed),
+  folderOf(option("resume")), // if it is damaged, a good one beside it is looked for
+];
+
+const folderOf = (path: string) => path === "" ? "" : dirname(resolve(path));
 
 /** Where a run reads and writes if it is not told; the demo's preset has folders of its own. */
 const usual = (option: Request["option"]) =>

@@ -40,6 +40,15 @@ export const decodeImage = (bytes: Uint8Array, name: string): Effect.Effect<Pict
     catch: (error) => new DecodeError({ file: name, reason: reasonOf(error) }),
   });
 
+/** Reads and decodes a picture. */
+export const readPicture = Effect.fnUntraced(function* (file: string) {
+  const bytes = yield* Effect.tryPromise({
+    try: () => Deno.readFile(file),
+    catch: (error) => new DecodeError({ file, reason: (error as Error).message }),
+  });
+  return yield* decodeImage(bytes, file);
+});
+
 class Refusal extends Error {}
 
 const decode = async (bytes: Uint8Array): Promise<Picture> => {

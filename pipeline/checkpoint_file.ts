@@ -10,12 +10,12 @@ import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import { Effect, Result, Schema, type Scope } from "effect";
 import { openBytes } from "../data/formats/byte_source.ts";
-import { type FileArray, type FileTensor, type StoredTensor, widened } from "../data/formats/file_tensor.ts";
+import { type FileArray, type FileTensor, type StoredTensor } from "../data/formats/file_tensor.ts";
 import { FormatError } from "../data/formats/format_error.ts";
 import { openSafetensors, type PlacedTensor, writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import { Config } from "./config.ts";
-import { fileTensor, type StateTensor, type StateValues } from "./state.ts";
+import { fileTensor, readState, type StateValues } from "./state.ts";
 
 /** Where a run stands, besides its tensors. */
 export const RunMeta = Schema.Struct({
@@ -42,11 +42,12 @@ export interface OpenCheckpoint {
 /** A checkpoint cannot be saved, or is not one that this run can go on from. */
 export class CheckpointError extends Schema.TaggedError<CheckpointError>()("CheckpointError", {
   file: Schema.String,
-  action: Schema.Literals(["save", "load", "resume from"]),
+  action: Schema.Literals(["save", "load", "resume from", "start from"]),
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot ${this.action} checkpoint "${this.file}": ${this.reason}`;
+    const what = this.action === "start from" ? "" : "checkpoint ";
+    return `Cannot ${this.action} ${what}"${this.file}": ${this.reason}`;
   }
 }
 
@@ -183,11 +184,7 @@ const verifiedValues = (
 export const loadCheckpoint = Effect.fn("loadCheckpoint")(
   function* (file: string): Effect.fn.Return<Checkpoint, CheckpointError, Scope.Scope> {
     const { meta, tensors } = yield* openCheckpoint(file);
-    const values = new Map<string, StateTensor>();
-    for (const [name, { dtype, shape, values: read }] of tensors) {
-      const data = yield* read.pipe(Effect.mapError(damaged));
-      values.set(name, { shape, data: widened(dtype, data) });
-    }
+    const values = yield* readState(tensors).pipe(Effect.mapError(damaged));
     return { file, meta, tensors: values };
   },
   Effect.scoped,
@@ -212,7 +209,7 @@ const damaged = ({ file, reason }: FormatError) =>
 export const latestCheckpoint = Effect.fn("latestCheckpoint")(
   function* (runFolder: string): Effect.fn.Return<Checkpoint | null, CheckpointError> {
     const folder = checkpointFolder(runFolder);
-    const files = (yield* candidates(folder)).map((name) => join(folder, name));
+    const files = (yield* checkpointsIn(folder)).map((name) => join(folder, name));
     let newest: CheckpointError | undefined;
     for (const file of files) {
       const loaded = yield* Effect.result(loadCheckpoint(file));
@@ -224,8 +221,8 @@ export const latestCheckpoint = Effect.fn("latestCheckpoint")(
   },
 );
 
-/** The current one first, then the others from the newest on. */
-const candidates = (folder: string) =>
+/** The names of the checkpoints in a folder: the current one first, then the others from the newest on. */
+export const checkpointsIn = (folder: string) =>
   Effect.promise(async () => {
     try {
       const names = Array.from(Deno.readDirSync(folder), ({ name }) => name);

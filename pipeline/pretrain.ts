@@ -45,7 +45,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
   }
   const { packing, state: declared, graph } = stepGraph(config, gpu.traits, build);
-  const start = yield* startingPoint(config, declared, schedule, images.length);
+  const start = yield* startingPoint({ config, state: declared, schedule, instances: images.length });
   const state = yield* upload(declared, start.values);
   const program = yield* compile(graph, state);
 

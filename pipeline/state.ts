@@ -1,6 +1,6 @@
 /** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
 import { Effect } from "effect";
-import type { FileTensor } from "../data/formats/file_tensor.ts";
+import { type FileTensor, type StoredTensor, widened } from "../data/formats/file_tensor.ts";
 import { randomStream } from "../data/random.ts";
 import type { DeviceState } from "../ops/compile.ts";
 import { Gpu, STORAGE } from "../ops/gpu.ts";
@@ -19,6 +19,15 @@ export const fileTensor = (name: string, { shape, data }: StateTensor): FileTens
   name.endsWith("num_batches_tracked")
     ? { dtype: "I64", shape, data: BigInt64Array.from(data, (count) => BigInt(Math.trunc(count))) }
     : { dtype: "F32", shape, data: data as Float32Array<ArrayBuffer> };
+
+/** Tensors of a file as state: read one after the other, other types widened to 32-bit floats. */
+export const readState = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredTensor>) {
+  const values = new Map<string, StateTensor>();
+  for (const [name, { dtype, shape, values: read }] of tensors) {
+    values.set(name, { shape, data: widened(dtype, yield* read) });
+  }
+  return values as StateValues;
+});
 
 /** What tells the draws of initial values from the other draws of a seed. */
 const INITIAL_VALUES = 1;

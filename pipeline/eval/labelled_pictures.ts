@@ -1,6 +1,6 @@
 import { Effect } from "effect";
 import { basename, join } from "node:path";
-import { DecodeError, decodeImage, type Picture } from "../../data/decode_image.ts";
+import { type Picture, readPicture } from "../../data/decode_image.ts";
 import { listImages } from "../../data/image_list.ts";
 
 export interface LabelledPicture {
@@ -16,14 +16,8 @@ export const labelledPictures = Effect.fn("labelledPictures")(function* (dataDir
   return yield* Effect.forEach(files, (file) =>
     Effect.gen(function* () {
       const map = `${basename(file, ".jpg")}.png`;
-      const { rgb } = yield* read(join(dataDir, "annotations", "stuff_val2017_pixelmaps", map));
+      const { rgb } = yield* readPicture(join(dataDir, "annotations", "stuff_val2017_pixelmaps", map));
       const labels = rgb.filter((_, i) => i % 3 === 0); // grey: all channels are the same
-      return { picture: yield* read(file), labels } satisfies LabelledPicture as LabelledPicture;
+      return { picture: yield* readPicture(file), labels } satisfies LabelledPicture as LabelledPicture;
     }));
 });
-
-const read = (file: string) =>
-  Effect.tryPromise({
-    try: () => Deno.readFile(file),
-    catch: (error) => new DecodeError({ file, reason: (error as Error).message }),
-  }).pipe(Effect.flatMap((bytes) => decodeImage(bytes, file)));

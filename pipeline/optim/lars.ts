@@ -5,7 +5,7 @@ import { slice } from "../../ops/slice.ts";
 import { reshape, type Tensor } from "../../ops/tensor.ts";
 import type { Optimizer } from "./sgd.ts";
 
-const TRUST = 0.001;
+export const TRUST = 0.001;
 
 /**
  *     g ← g + decay·p;  g ← g · 0.001·‖p‖ / ‖g‖;  v ← momentum·v + g;  p ← p − rate·v

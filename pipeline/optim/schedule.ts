@@ -27,7 +27,8 @@ export interface Schedule {
   readonly teacherMomentum: number;
 }
 
-const FLOOR_RATE = 1e-6;
+/** Where the learning rate ends. */
+export const FLOOR_RATE = 1e-6;
 
 /**
  * Derives the lengths of both schedules. The learning rate counts whole epochs, in which every rank pads its share of

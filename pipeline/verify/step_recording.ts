@@ -18,7 +18,7 @@ import { transpose } from "../../ops/slice.ts";
 import { input, reshape, type Shape, ShapeError, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { winners } from "../../ops/winners.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
-import { checkpointShapes, download, type StateTensor, toFile, upload } from "../state.ts";
+import { checkpointShapes, download, type StateTensor, type StateValues, toFile, upload } from "../state.ts";
 import { rateInputs, type Side, slotConStep, type Step } from "../step.ts";
 import { readStepRecording, type StepRecording, type StepRecordingConfig } from "./read_step_recording.ts";
 import type { Verification } from "./report.ts";
@@ -27,15 +27,22 @@ import { type Compared, compareStepTensor, notComputed, summariseSteps } from ".
 /** The terms of the loss, unweighted; 12 compares the student's first view with the teacher's second. */
 const TERMS = ["group12", "group21", "contrast12", "contrast21"] as const;
 
+/** Where to begin in a recording: with the state that a checkpoint has after the steps before. */
+export interface Midway {
+  readonly step: number;
+  readonly values: StateValues;
+}
+
 /**
- * Replays a recording of steps. Outputs carry the recording's own names, also those that it does not have of every
- * step. Fails with a `FormatError` that names `file` where `recording` is no recording of steps, lacks what they start
+ * Replays a recording of steps, from its beginning or from a later step on. Outputs carry the recording's own names, also
+ * those that it does not have of every step. Fails with a `FormatError` that names `file` where `recording` is no recording of steps, lacks what they start
  * from, or has tensors of other shapes than its configuration says.
  */
 export const verifyStep = Effect.fn("verifyStep")(
   function* (
     file: TensorFile,
     name: string,
+    midway?: Midway,
   ): Effect.fn.Return<Verification, FormatError | GpuError | PlanError, Gpu | Scope.Scope> {
     const recording = yield* readStepRecording(file, name);
     const { config } = recording;
@@ -43,9 +50,9 @@ export const verifyStep = Effect.fn("verifyStep")(
     const N = world * batch; // pictures a step
 
     const step = yield* recordedStep(config, name);
-    const initial = yield* initialState(recording, step);
-    const batches: Effect.Success<ReturnType<typeof readBatch>>[] = [];
-    for (let s = 0; s < config.steps; s++) batches.push(yield* readBatch(recording, s));
+    const initial = midway?.values ?? (yield* initialState(recording, step));
+    const batches = new Map<number, Effect.Success<ReturnType<typeof readBatch>>>();
+    for (let s = midway?.step ?? 0; s < config.steps; s++) batches.set(s, yield* readBatch(recording, s));
 
     const state = yield* upload(step.state, initial);
     const label = `the recorded step of ${name}`;
@@ -62,7 +69,8 @@ export const verifyStep = Effect.fn("verifyStep")(
 
     const outputs = new Map<string, FileTensor>();
     const compared: Compared[] = [];
-    const expected = new Set(recording.expected);
+    const isBefore = (tensor: string) => Number(tensor.match(/^step(\d+)/)?.[1]) < (midway?.step ?? 0);
+    const expected = new Set(recording.expected.filter((tensor) => !isBefore(tensor)));
     const compare = Effect.fnUntraced(function* (tensor: string, shape: Shape, data: Float32Array) {
       outputs.set(tensor, fileTensor(tensor, shape, data));
       if (!expected.delete(tensor)) return;
@@ -71,7 +79,7 @@ export const verifyStep = Effect.fn("verifyStep")(
       compared.push(compareStepTensor(tensor, data, want, start));
     });
 
-    for (const [s, values] of batches.entries()) {
+    for (const [s, values] of batches) {
       const inspected = yield* yield* inspection.run(values);
       const trained = yield* yield* training.run(values);
 

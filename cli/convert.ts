@@ -1,0 +1,101 @@
+import { basename, resolve } from "node:path";
+import { Console, Effect, Option, Schema } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import type { StoredTensor } from "../data/formats/file_tensor.ts";
+import { writeWholeFile } from "../data/write_whole_file.ts";
+import { convert as convertWeights, FORMATS } from "../pipeline/interop/convert.ts";
+import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
+import { dim } from "./color.ts";
+import { table } from "./table.ts";
+import { whatItIs } from "./weights_in_words.ts";
+import { writtenBytes } from "./written_bytes.ts";
+
+export const convert = Command.make(
+  "convert",
+  {
+    input: Argument.String("in").pipe(
+      Argument.withDescription("file of weights; its content decides what it is"),
+    ),
+    output: Argument.String("out").pipe(Argument.withDescription("file to write"), Argument.optional),
+    to: Flag.Literals("to", FORMATS).pipe(
+      Flag.withDescription(
+        "slotcon, pth: a whole run for this project or the published code. Of an encoder: backbone (torchvision's names, " +
+          ".pth), mmseg (mmsegmentation, .pth), detectron2 (.pkl), safetensors, onnx",
+      ),
+      Flag.optional,
+    ),
+    which: Flag.Literals("which", ["teacher", "student"]).pipe(
+      Flag.withDescription("whose encoder, where the file has both"),
+      Flag.withDefault("teacher" as const),
+    ),
+    list: Flag.Boolean("list").pipe(
+      Flag.withDescription("print names, types and shapes of all tensors instead"),
+      Flag.withDefault(false),
+    ),
+  },
+  Effect.fn(function* ({ input, list, which, ...flags }) {
+    const weights = yield* openWeights(input);
+    if (list) return yield* Console.log(listing(weights));
+    const output = Option.getOrNull(flags.output), to = Option.getOrNull(flags.to);
+    if (output === null || to === null) {
+      const missing = output === null ? "the file to write" : `--to ${FORMATS.join("|")}`;
+      return yield* new TargetError({ problem: `expected ${missing}, found nothing` });
+    }
+    yield* expectNew(output, input);
+    const { pieces, notes } = yield* convertWeights(weights, { to, which });
+    yield* writeWholeFile(output, pieces).pipe(
+      Effect.mapError(({ message }) => new TargetError({ problem: `cannot write "${output}": ${message}` })),
+    );
+    for (const note of notes) yield* Console.error(`slotcon: ${note}`);
+    const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    yield* Console.log(`${output}: ${writtenBytes(bytes)}, ${to}, from ${whatItIs(weights)}`);
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Carry weights between this project and others. Reads checkpoints of this project and of the published code, " +
+      "backbones and other ResNets of PyTorch (zip and legacy .pth), detectron2's .pkl, and safetensors; nothing in a " +
+      "file is executed. The same input gives the same bytes.",
+  ),
+  Command.withShortDescription("Carry weights to and from other tools"),
+  Command.withExamples([
+    {
+      command: "slotcon convert runs/coco/checkpoints/step_184800.safetensors coco.pkl --to detectron2",
+      description: "The teacher's encoder for fine-tuning in detectron2",
+    },
+    {
+      command: "slotcon convert ckpt_epoch_800.pth encoder.onnx --to onnx",
+      description: "A published encoder for ONNX runtimes",
+    },
+    { command: "slotcon convert resnet50.pth --list", description: "What is in a file" },
+  ]),
+);
+
+/** The file to write is not one that can be written without losing something. */
+class TargetError extends Schema.TaggedError<TargetError>()("TargetError", { problem: Schema.String }) {
+  override get message() {
+    return `OUT: ${this.problem}`;
+  }
+}
+
+const expectNew = Effect.fnUntraced(function* (output: string, input: string) {
+  const found = yield* Effect.sync(() => {
+    try {
+      return Deno.statSync(output);
+    } catch {
+      return null;
+    }
+  });
+  if (found === null) return;
+  const what = resolve(output) === resolve(input)
+    ? "is the input itself"
+    : found.isDirectory
+    ? "is a folder"
+    : "exists";
+  return yield* new TargetError({ problem: `"${output}" ${what}: name another file` });
+});
+
+const listing = (weights: WeightsFile): string => {
+  const size = ({ dtype, shape }: StoredTensor) => [dtype.toLowerCase(), `[${shape.join(", ")}]`];
+  const rows = [...weights.tensors].map(([name, tensor]) => [name, ...size(tensor)]);
+  return `${table(rows)}\n${dim(`${basename(weights.file)}: ${rows.length} tensors, ${whatItIs(weights)}`)}`;
+};

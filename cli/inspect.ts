@@ -1,0 +1,215 @@
+import { createHash } from "node:crypto";
+import { Console, Effect, Option, Schema } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import { match } from "ts-pattern";
+import { datasets, listImages } from "../data/image_list.ts";
+import { openBytes } from "../data/formats/byte_source.ts";
+import { layers } from "../ops/gpu.ts";
+import { type Config, optionNames, OPTIONS } from "../pipeline/config.ts";
+import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
+import { architectureOf, encoderOf } from "../pipeline/interop/encoder.ts";
+import { inspect as inspectWeights, type Inspection } from "../pipeline/interop/inspect.ts";
+import { publishedConfig } from "../pipeline/interop/published.ts";
+import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
+import { flagName } from "../pipeline/option_name.ts";
+import { planSchedule } from "../pipeline/optim/schedule.ts";
+import { readState } from "../pipeline/state.ts";
+import { bold, dim, green, red, yellow } from "./color.ts";
+import { table } from "./table.ts";
+import { whatItIs } from "./weights_in_words.ts";
+import { writtenBytes } from "./written_bytes.ts";
+
+export const inspect = Command.make(
+  "inspect",
+  {
+    file: Argument.String("checkpoint").pipe(Argument.withDescription("file of weights, of any format")),
+    dataDir: Flag.String("data-dir").pipe(
+      Flag.withMetavar("PATH"),
+      Flag.withDescription("also count on these pictures which prototypes are in use"),
+      Flag.optional,
+    ),
+    dataset: Flag.Literals("dataset", datasets).pipe(
+      Flag.withDescription("layout of that folder"),
+      Flag.withDefault("Folder" as const),
+    ),
+    pictures: Flag.Int("pictures").pipe(
+      Flag.withDescription("how many of them, evenly from the whole list"),
+      Flag.withDefault(200),
+    ),
+    device: Flag.Literals("device", ["native", "dawn"]).pipe(
+      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
+      Flag.withDefault("native" as const),
+    ),
+    json: Flag.Boolean("json").pipe(
+      Flag.withDescription("print one JSON object instead of a page"),
+      Flag.withDefault(false),
+    ),
+  },
+  Effect.fn(function* ({ file, json, ...flags }) {
+    const weights = yield* openWeights(file);
+    const facts = yield* gather(weights);
+    const use = Option.isNone(flags.dataDir)
+      ? null
+      : yield* countUse(weights, { ...flags, dataDir: flags.dataDir.value });
+    yield* Console.log(
+      json ? JSON.stringify({ ...facts, use }, null, 2) : page(facts, use),
+    );
+    Deno.exitCode = facts.sound ? 0 : 1;
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Look into a file of weights: what it is, how far its run is, its options, whether its checksums hold, and its " +
+      "health: values that are not finite, norms, prototypes that are doubles or (with --data-dir) not in use. The exit " +
+      "status is 1 if the file is damaged or has values that are not finite.",
+  ),
+  Command.withShortDescription("Tell what a checkpoint is and whether it is sound"),
+  Command.withExamples([
+    {
+      command: "slotcon inspect runs/demo/checkpoints/step_000150.safetensors",
+      description: "A checkpoint of a run",
+    },
+    {
+      command: "slotcon inspect ckpt_epoch_800.pth --data-dir datasets/coco --dataset COCOval",
+      description: "A published one, and how many of its prototypes are in use",
+    },
+  ]),
+);
+
+interface Facts extends Inspection {
+  readonly file: string;
+  readonly is: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly sound: boolean;
+  readonly tensors: number;
+  readonly run: { readonly step: number | null; readonly epoch: number; readonly options: Config } | null;
+  readonly encoder: { readonly arch: string; readonly width: number } | null;
+}
+
+const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
+  const source = yield* openBytes(weights.file);
+  const hash = createHash("sha256");
+  for (let at = 0; at < source.size; at += PIECE) {
+    hash.update(yield* source.read(at, Math.min(PIECE, source.size - at)));
+  }
+  const inspection = yield* inspectWeights(weights);
+  const encoder = yield* encoderOf(weights, "teacher").pipe(
+    Effect.flatMap((tensors) => architectureOf(weights, tensors)),
+    Effect.map(({ arch, width }) => ({ arch, width })),
+    Effect.orElseSucceed(() => null),
+  );
+  return {
+    file: weights.file,
+    is: whatItIs(weights),
+    bytes: source.size,
+    sha256: hash.digest("hex"),
+    sound: inspection.damaged.length === 0 && inspection.groups.every(({ notFinite }) => notFinite === 0),
+    tensors: weights.tensors.size,
+    run: runOf(weights, encoder?.width ?? 64),
+    encoder,
+    ...inspection,
+  } satisfies Facts as Facts;
+});
+const PIECE = 1 << 24;
+
+const runOf = ({ content }: WeightsFile, width: number): Facts["run"] =>
+  match(content)
+    .with({ kind: "checkpoint" }, ({ meta: { step, config, instances } }) => {
+      const { stepsPerEpoch } = planSchedule({ ...config, world: 1, instances });
+      return { step, epoch: Math.floor(step / stepsPerEpoch), options: config };
+    })
+    .with({ kind: "published" }, ({ published }) => ({
+      step: published.steps,
+      epoch: published.epoch,
+      options: publishedConfig(published, width),
+    }))
+    .otherwise(() => null);
+
+/** Prototypes cannot be counted in this file. */
+class CountError extends Schema.TaggedError<CountError>()("CountError", { file: Schema.String }) {
+  override get message() {
+    return `--data-dir: "${this.file}" is no checkpoint of a run, only those tell how their prototypes are used`;
+  }
+}
+
+const countUse = Effect.fnUntraced(function* (
+  weights: WeightsFile,
+  flags: {
+    readonly dataDir: string;
+    readonly dataset: Config["dataset"];
+    readonly pictures: number;
+    readonly device: Config["device"];
+  },
+) {
+  const encoder = yield* encoderOf(weights, "teacher");
+  const run = runOf(weights, (yield* architectureOf(weights, encoder)).width);
+  if (run === null) return yield* new CountError({ file: weights.file });
+  const all = yield* listImages(flags);
+  const count = Math.min(all.length, flags.pictures);
+  const files = Array.from({ length: count }, (_, i) => all[Math.floor(i * all.length / count)]);
+  const teacher = new Map([...weights.tensors].filter(([name]) => /^\w+_k\./.test(name)));
+  return yield* prototypeUse(run.options, yield* readState(teacher), files).pipe(
+    Effect.provide(layers[flags.device]),
+  );
+});
+
+const page = (facts: Facts, use: PrototypeUse | null): string => {
+  const { run, encoder, prototypes, groups, damaged } = facts;
+  const rows: [string, string][] = [
+    ["is", facts.is],
+    ["size", `${writtenBytes(facts.bytes)}, ${facts.tensors} tensors`],
+    ["sha256", facts.sha256],
+    ...encoder === null
+      ? []
+      : [["encoder", `${encoder.arch}, ${encoder.width} channels behind the stem`]] as const,
+    ...run === null ? [] : [
+      ["run", `${run.step ?? "?"} steps, ${run.epoch} of ${run.options.epochs} epochs done`],
+      ["options", ownOptions(run.options)],
+    ] as const,
+  ].map(([name, text]) => [name, text]);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const health = groups.map(({ group, tensors, values, norm, largest, notFinite }) => [
+    group,
+    String(tensors),
+    values.toLocaleString("en"),
+    norm.toPrecision(4),
+    largest.toPrecision(3),
+    String(notFinite),
+  ]);
+  const lines = [
+    ...damaged.map((reason) => `${red("damaged")}  ${reason}`),
+    ...damaged.length === 0
+      ? [`${green("ok     ")}  every tensor can be read, and matches its checksum where it has one`]
+      : [],
+    ...groups.some(({ notFinite }) => notFinite > 0)
+      ? [`${red("problem")}  there are values that are not finite`]
+      : [`${green("ok     ")}  all values are finite`],
+    ...prototypes === null ? [] : [prototypeLine(prototypes)],
+    ...use === null ? [] : [useLine(use)],
+  ];
+  return [
+    bold(facts.file),
+    ...rows.map(([name, text]) => `${dim(name.padEnd(width))}  ${text}`),
+    "",
+    table([["", "tensors", "values", "norm", "largest", "not finite"], ...health]),
+    "",
+    ...lines,
+  ].join("\n");
+};
+
+const prototypeLine = ({ count, zero, doubles }: NonNullable<Inspection["prototypes"]>) =>
+  zero + doubles === 0
+    ? `${green("ok     ")}  ${count} prototypes, each with a direction of its own`
+    : `${yellow("warning")}  of ${count} prototypes ${zero} are zero and ${doubles} are doubles of another`;
+
+const useLine = ({ pictures, shares, live, effective }: PrototypeUse) =>
+  `${live < shares.length / 2 ? yellow("warning") : green("ok     ")}  on ${pictures} pictures ${live} of ` +
+  `${shares.length} prototypes win somewhere, ${shares.length - live} are dead; as mixed as ${
+    effective.toFixed(1)
+  } ` +
+  "used alike";
+
+/** What is not at its default, as flags. */
+const ownOptions = (config: Config): string =>
+  optionNames.filter((name) => config[name] !== OPTIONS[name].initial)
+    .map((name) => `--${flagName(name)} ${config[name]}`).join(" ") || "all at their defaults";

@@ -1,0 +1,99 @@
+/** What is in a file of weights, and whether it is sound. */
+import { Effect } from "effect";
+import { widened } from "../../data/formats/file_tensor.ts";
+import type { WeightsFile } from "./weights_file.ts";
+
+/** Tensors that belong together: a network, or the optimiser's buffers. */
+export interface GroupHealth {
+  readonly group: string;
+  readonly tensors: number;
+  readonly values: number;
+  readonly norm: number; // Euclidean, over all finite values
+  readonly largest: number; // absolute
+  readonly notFinite: number;
+}
+
+export interface PrototypeHealth {
+  readonly count: number;
+  /** Of length 0, which no location is close to. */
+  readonly zero: number;
+  /** Within a cosine of 0.99 of one before it. */
+  readonly doubles: number;
+}
+
+export interface Inspection {
+  readonly groups: readonly GroupHealth[];
+  /** Of the teacher, or of the student where there is none; null in a file without prototypes. */
+  readonly prototypes: PrototypeHealth | null;
+  /** Which tensors cannot be read or do not match their checksum, and why. */
+  readonly damaged: readonly string[];
+}
+
+/** Reads a whole file, a tensor at a time. Damaged tensors are counted, not fatal. */
+export const inspect = Effect.fn("inspect")(function* ({ tensors }: WeightsFile) {
+  const groups = new Map<string, { -readonly [Key in keyof GroupHealth]: GroupHealth[Key] }>();
+  const damaged: string[] = [];
+  for (const [name, { dtype, values }] of tensors) {
+    const read = yield* Effect.result(values);
+    if (read._tag === "Failure") {
+      damaged.push(read.failure.reason);
+      continue;
+    }
+    if (name.endsWith("num_batches_tracked")) continue; // a counter: its size says nothing
+    const group = groupOf(name);
+    const health = groups.get(group) ?? { group, tensors: 0, values: 0, norm: 0, largest: 0, notFinite: 0 };
+    groups.set(group, health);
+    health.tensors++;
+    health.values += read.success.length;
+    for (const value of widened(dtype, read.success)) {
+      if (!Number.isFinite(value)) health.notFinite++;
+      else {
+        health.norm += value * value; // its root is taken at the end
+        health.largest = Math.max(health.largest, Math.abs(value));
+      }
+    }
+    yield* Effect.yieldNow;
+  }
+
+  const embed = tensors.get("grouping_k.slot_embed.weight") ?? tensors.get("grouping_q.slot_embed.weight");
+  const rows = embed === undefined ? null : yield* Effect.result(embed.values);
+  const prototypes = rows?._tag === "Success" && embed?.shape.length === 2
+    ? prototypeHealth(widened(embed.dtype, rows.success), embed.shape[0], embed.shape[1])
+    : null;
+  return {
+    groups: [...groups.values()].map((health) => ({ ...health, norm: Math.sqrt(health.norm) })),
+    prototypes,
+    damaged,
+  } satisfies Inspection as Inspection;
+});
+
+const groupOf = (name: string): string =>
+  name.startsWith("optimizer.")
+    ? "optimizer"
+    : name.match(/^(encoder_[qk]|projector_[qk]|grouping_[qk]|predictor_slot)\./)?.[1] ??
+      (name === "center" ? "center" : "encoder");
+
+const CLOSE = 0.99;
+
+const prototypeHealth = (values: Float32Array, K: number, D: number): PrototypeHealth => {
+  const unit: Float32Array[] = [];
+  let zero = 0, doubles = 0;
+  for (let k = 0; k < K; k++) {
+    const row = values.subarray(k * D, (k + 1) * D);
+    const length = Math.sqrt(dot(row, row));
+    if (!(length > 0)) {
+      zero++;
+      continue;
+    }
+    const direction = row.map((value) => value / length);
+    if (unit.some((other) => dot(other, direction) > CLOSE)) doubles++;
+    unit.push(direction);
+  }
+  return { count: K, zero, doubles };
+};
+
+const dot = (a: Float32Array, b: Float32Array): number => {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+};
