@@ -36,7 +36,7 @@ export class BytesInFile {
   constructor(readonly offset: number, readonly length: number) {}
 }
 
-/** What to do with the parts of a pickle that are not plain data. All of these refuse by throwing a `Refusal`. */
+/** What to do with the parts of a pickle that are not plain data. All of these refuse it by `refuse()`. */
 export interface Unpickling<Leaf> {
   /** By "module.name": a function of the arguments, or a constant. Bytes among the arguments may be `BytesInFile`. */
   readonly globals: ReadonlyMap<string, unknown>;
@@ -48,8 +48,8 @@ export interface Unpickling<Leaf> {
   readonly isLeaf?: (value: object, path: () => string) => value is Leaf & object;
 }
 
-/** A reason to refuse a file, thrown where the file's name is not known. */
-export class Refusal extends Error {}
+// A reason to refuse a file, thrown where the file's name is not known.
+class Refusal extends Error {}
 
 // What a checkpoint of a hundred thousand tensors needs; it bounds the memory that hostile opcodes can take.
 const MOST_OPCODES = 1 << 22;
@@ -83,12 +83,15 @@ export const readPickle = Effect.fn("readPickle")(function* <Leaf = never>(
     needed = yield* attempt(() => machine.run());
   }
   const large = yield* attempt(() => settle(machine.result, unpickling));
-  for (const { bytes, put } of large) put(yield* source.read(bytes.offset, bytes.length));
+  for (const [{ offset, length }, places] of large) {
+    const bytes = yield* source.read(offset, length);
+    for (const put of places) put(bytes);
+  }
   return { value: machine.result[0] as PickleValue<Leaf>, end: machine.at };
 });
 
 /** Turns what was thrown into an error of this file. What is not a `Refusal` is a fault of this program: thrown on. */
-export const formatError = (file: string) => (error: unknown): FormatError => {
+const formatError = (file: string) => (error: unknown): FormatError => {
   if (error instanceof Refusal) return new FormatError({ file, reason: error.message });
   throw error;
 };
@@ -535,10 +538,8 @@ const setItems = (dict: unknown, items: readonly unknown[]) => {
   return dict;
 };
 
-interface LargeBytes {
-  readonly bytes: BytesInFile;
-  readonly put: (bytes: Uint8Array<ArrayBuffer>) => void;
-}
+/** Byte strings that are still in the file, and where they belong: each is read once, however often it occurs. */
+type LargeBytes = Map<BytesInFile, ((bytes: Uint8Array<ArrayBuffer>) => void)[]>;
 
 /** An object whose parts are being looked at. */
 interface Visit {
@@ -551,12 +552,12 @@ interface Visit {
 }
 
 /**
- * Checks that `root[0]` is a finite tree of plain data and leaves. Returns the byte strings that are still in the file.
+ * Checks that `root[0]` is a finite tree of plain data and leaves, and finds the large byte strings in it.
  *
  * Each object is looked at once, however often it occurs, and without recursion: hostile values are deep.
  */
-const settle = <Leaf>(root: unknown[], { globals, isLeaf }: Unpickling<Leaf>): LargeBytes[] => {
-  const large: LargeBytes[] = [];
+const settle = <Leaf>(root: unknown[], { globals, isLeaf }: Unpickling<Leaf>): LargeBytes => {
+  const large: LargeBytes = new Map();
   const known = new Map<object, { depth: number; count: number } | "open">();
   const visit = (owner: Visit["owner"]): Visit => {
     known.set(owner, "open");
@@ -592,11 +593,11 @@ const settle = <Leaf>(root: unknown[], { globals, isLeaf }: Unpickling<Leaf>): L
     if (part instanceof BytesInFile) {
       const { owner, keys } = here;
       if (owner instanceof Set || place < keys.length) return refuse(`it has ${part.length} bytes as a key`);
-      large.push({
-        bytes: part,
-        put: (bytes) =>
-          owner instanceof Map ? owner.set(keys[place - keys.length], bytes) : owner[place] = bytes,
-      });
+      const put = (bytes: Uint8Array<ArrayBuffer>) =>
+        owner instanceof Map ? owner.set(keys[place - keys.length], bytes) : owner[place] = bytes;
+      const places = large.get(part) ?? [];
+      places.push(put);
+      large.set(part, places);
     } else if (!(part instanceof Uint8Array || isLeaf?.(part as object, name))) {
       const global = [...globals].find(([, known]) => known === part)?.[0] ?? "an unfinished object";
       refuse(`it keeps ${global} itself as ${shown(name())}, which is no value`);

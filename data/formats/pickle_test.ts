@@ -88,6 +88,12 @@ Deno.test("readPickle() reads pickles that follow each other, and values of any 
   assert.equal(list.length, 100_002);
   assert.equal(list[0], text);
   assert.deepEqual(list.at(-1), bytes);
+
+  const often = valueOf(
+    `(B${little(1_000_000, 4)}${"x".repeat(1_000_000)}q\x00${"h\x00".repeat(50_000)}l.`,
+  ) as unknown[];
+  assert.equal(often.length, 50_001);
+  assert.equal(often[0], often.at(-1));
 });
 
 Deno.test("readPickle() refuses what a pickle asks for, by name, before it does anything", () => {
