@@ -601,7 +601,7 @@ const settle = <Leaf>(root: unknown[], { globals, isLeaf }: Unpickling<Leaf>): L
     } else if (!(part instanceof Uint8Array || isLeaf?.(part as object, name))) {
       const global = [...globals].find(([, known]) => known === part)?.[0] ?? "an unfinished object";
       refuse(`it keeps ${global} itself as ${shown(name())}, which is no value`);
-    }
+    } else known.set(part as object, SINGLE);
     add(here, SINGLE);
   }
   return large;
