@@ -1,8 +1,8 @@
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { batchMoments, batchNorm, runningAfter } from "./batch_norm.ts";
+import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "./batch_norm.ts";
 import { evaluate } from "./compile.ts";
 import { slice } from "./slice.ts";
-import { constant } from "./tensor.ts";
+import { constant, sizeOf } from "./tensor.ts";
 
 const [G, R, C] = [2, 37, 8];
 // A mean far above the deviation, where the textbook formula E[x²] − E[x]² would lose all digits.
@@ -65,4 +65,12 @@ gpuTest("batchNorm() has the gradients that finite differences give", function* 
     { shape: [4], data: numbers(4, 2) },
     { shape: [4], data: numbers(4, 3) },
   ]);
+});
+
+gpuTest("batchNormByRunning() has the gradient that finite differences give", function* () {
+  const running = constant(numbers(15, 4).map((value) => value + 1.5), [3, 5]);
+  yield* assertGradient(
+    (x, weight, bias) => batchNormByRunning(x, weight, bias, running),
+    [[2, 3, 5], [5], [5]].map((shape, i) => ({ shape, data: numbers(sizeOf(shape), i + 1) })),
+  );
 });

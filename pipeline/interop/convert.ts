@@ -44,11 +44,19 @@ export const convert = Effect.fn("convert")(function* (
   weights: WeightsFile,
   { to, which }: { readonly to: Format; readonly which: Which },
 ): Effect.fn.Return<Converted, FormatError | ConvertError | ExportError> {
+  // What a format cannot hold: more than 4 GiB, or types that its readers lack.
+  const written = (write: () => Converted["pieces"]) =>
+    Effect.try({
+      try: write,
+      catch: (error) => new ConvertError({ file: weights.file, to, reason: (error as RangeError).message }),
+    });
   if (to === "slotcon" || to === "pth") {
     const { meta, tensors } = yield* wholeRun(weights, to);
-    return to === "slotcon"
-      ? { pieces: yield* checkpointPieces({ meta, tensors }), notes: [] }
-      : { pieces: writeTorch(publishedContents(meta, asFile(tensors))), notes: midEpoch(meta) };
+    if (to === "slotcon") return { pieces: yield* checkpointPieces({ meta, tensors }), notes: [] };
+    return {
+      pieces: yield* written(() => writeTorch(publishedContents(meta, asFile(tensors)))),
+      notes: midEpoch(meta),
+    };
   }
 
   const encoder = yield* encoderOf(weights, which);
@@ -57,12 +65,12 @@ export const convert = Effect.fn("convert")(function* (
     : [];
   const tensors = yield* loaded(encoder);
   const pieces = yield* match(to)
-    .with("backbone", () => Effect.succeed(writeTorch(ordered(tensors))))
+    .with("backbone", () => written(() => writeTorch(ordered(tensors))))
     .with(
       "mmseg",
-      () => Effect.succeed(writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
+      () => written(() => writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
     )
-    .with("detectron2", () => Effect.succeed(writePickle(detectron2(tensors))))
+    .with("detectron2", () => written(() => writePickle(detectron2(tensors))))
     .with(
       "safetensors",
       () => Effect.map(describe(weights, encoder), (about) => writeSafetensors(tensors, about)),
