@@ -101,7 +101,7 @@ export const checkpointPieces = Effect.fnUntraced(
   function* ({ meta, tensors }: Pick<Checkpoint, "meta" | "tensors">) {
     const named = new Map<string, FileTensor>();
     const checksums: Record<string, string> = {};
-    for (const [name, tensor] of tensors) {
+    for (const [name, tensor] of [...tensors].sort(([a], [b]) => a < b ? -1 : 1)) { // the same state, the same bytes
       const stored = fileTensor(name, tensor);
       named.set(name, stored);
       checksums[name] = sha256(stored.data);
