@@ -13,6 +13,11 @@ export { pretrain } from "./pipeline/pretrain.ts";
 export type { StepBuilder } from "./pipeline/step_graph.ts";
 export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipeline/report.ts";
 
+// Weights: any file in, any other out.
+export { openWeights, type WeightsFile } from "./pipeline/interop/weights_file.ts";
+export { convert, type Format } from "./pipeline/interop/convert.ts";
+export { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./pipeline/checkpoint_file.ts";
+
 // Stages of a step: each takes tensors and gives tensors.
 export { augment } from "./pipeline/augment.ts";
 export { forward, type ModelOptions, student, teacher } from "./pipeline/forward.ts";

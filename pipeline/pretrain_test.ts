@@ -6,8 +6,11 @@ import { gpuTest } from "../ops/_test_kit.ts";
 import { constant } from "../ops/tensor.ts";
 import { mul } from "../ops/arithmetic.ts";
 import { randomStream } from "../data/random.ts";
+import { writeWholeFile } from "../data/write_whole_file.ts";
 import { type Config, configure } from "./config.ts";
 import { latestCheckpoint } from "./checkpoint_file.ts";
+import { convert } from "./interop/convert.ts";
+import { openWeights } from "./interop/weights_file.ts";
 import { pretrain } from "./pretrain.ts";
 import { Progress } from "./report.ts";
 import { optimize, slotConLoss } from "./step.ts";
@@ -66,6 +69,25 @@ gpuTest("pretrain() gives the same bits twice, and when it is stopped and resume
   assert.deepEqual(lines(third), lines(first));
   assert.deepEqual(yield* tensors(third), yield* tensors(first));
 });
+
+gpuTest(
+  "pretrain() goes on from a checkpoint of the published code as from its own, bit for bit",
+  function* () {
+    const { config, images } = yield* prepared();
+    const whole = { ...config, outputDir: `${config.outputDir}-whole`, saveFreq: 2 };
+    yield* pretrain(whole, images);
+    const saved = join(whole.outputDir, "checkpoints", "step_000006.safetensors"); // after two epochs
+    const published = `${config.outputDir}.pth`;
+    yield* openWeights(saved).pipe(
+      Effect.flatMap((weights) => convert(weights, { to: "pth", which: "teacher" })),
+      Effect.flatMap(({ pieces }) => writeWholeFile(published, pieces)),
+      Effect.scoped,
+    );
+    yield* pretrain({ ...config, resume: published }, images);
+    assert.deepEqual(lines(config), lines(whole).slice(6));
+    assert.deepEqual(yield* tensors(config), yield* tensors(whole));
+  },
+);
 
 gpuTest("pretrain() that is interrupted finishes its step and saves it", function* () {
   const { config, images } = yield* prepared();
