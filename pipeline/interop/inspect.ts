@@ -57,8 +57,9 @@ export const inspect = Effect.fn("inspect")(function* ({ tensors }: WeightsFile)
 
   const embed = tensors.get("grouping_k.slot_embed.weight") ?? tensors.get("grouping_q.slot_embed.weight");
   const rows = embed === undefined ? null : yield* Effect.result(embed.values);
-  const prototypes = rows?._tag === "Success" && embed?.shape.length === 2
-    ? prototypeHealth(widened(embed.dtype, rows.success), embed.shape[0], embed.shape[1])
+  const [K, D] = embed?.shape ?? [];
+  const prototypes = rows?._tag === "Success" && embed?.shape.length === 2 && D > 0 && K <= MOST_COMPARED
+    ? prototypeHealth(widened(embed.dtype, rows.success), K, D)
     : null;
   return {
     groups: [...groups.values()].map((health) => ({ ...health, norm: Math.sqrt(health.norm) })),
@@ -74,6 +75,7 @@ const groupOf = (name: string): string =>
       (name === "center" ? "center" : "encoder");
 
 const CLOSE = 0.99;
+const MOST_COMPARED = 1 << 14; // each with each: more than any run has, and still a matter of seconds
 
 const prototypeHealth = (values: Float32Array, K: number, D: number): PrototypeHealth => {
   const unit: Float32Array[] = [];

@@ -40,6 +40,7 @@ const READABLE =
 export const openWeights = Effect.fn("openWeights")(
   function* (file: string): Effect.fn.Return<WeightsFile, FormatError | CheckpointError, Scope.Scope> {
     const source = yield* openBytes(file);
+    if (source.size === 0) return yield* new FormatError({ file, reason: `it is empty; ${READABLE}` });
     if (!(yield* isSafetensors(source))) {
       const { value, container } = yield* openTorch(source).pipe(
         Effect.mapError(({ reason }) => new FormatError({ file, reason: `${reason}; ${READABLE}` })),
