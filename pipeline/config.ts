@@ -81,6 +81,7 @@ export const OPTIONS = {
   saveSteps: open(integer(1, atLeast(1), "also save every so many steps")),
   saveMinutes: open(number(1, above(0), "also save every so many minutes")),
   keep: integer(3, atLeast(1), "how many of those other checkpoints stay, the newest ones"),
+  tensorboard: onOff(false, "write the metrics for TensorBoard, too: to tensorboard/ in the output folder"),
   seed: integer(0, Schema.Int.check(between(0, 2 ** 32 - 1)), "seed of the initial weights and of all random draws"),
   numWorkers: integer(Math.min(8, navigator.hardwareConcurrency), atLeast(1), "threads that read and decode pictures"),
   maxBadImages: number(0.01, between(0, 1), "share of unreadable pictures beyond which the run stops"),

@@ -1,10 +1,13 @@
 /**
- * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `config.json`) and to whoever watches it.
+ * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `config.json`, `tensorboard/`) and to whoever
+ * watches it.
  */
 import { join } from "node:path";
 import { Context, Effect, Logger, Schema } from "effect";
+import { openAppendFile } from "../data/append_file.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import type { Config } from "./config.ts";
+import { openTensorBoard } from "./tensorboard.ts";
 
 /** What is known of a run before its first step. */
 export interface RunPlan {
@@ -55,33 +58,46 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
  * never stopped; those of an earlier run in this folder are kept under another name. Fails with a `RunFolderError`
  * where a file cannot be written, as do the functions it returns:
  *
- * - `record` adds a line to `metrics.jsonl`, and every `printFreq` steps one to `log.txt`. While the disk is full, lines
- *   wait in memory;
- * - `flush` brings both onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
+ * - `record` adds a line to `metrics.jsonl` and what it says to `tensorboard/`, and every `printFreq` steps a line to
+ *   `log.txt`. While the disk is full, this waits in memory;
+ * - `flush` brings all onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
  *   Fails while the disk is full;
  * - `logger` adds what the run logs to `log.txt`.
  */
 export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
   const { outputDir } = config;
-  const [configFile, metricsFile, logFile] = ["config.json", "metrics.jsonl", "log.txt"]
-    .map((name) => join(outputDir, name));
+  const [configFile, metricsFile, logFile, boardFolder] = [
+    "config.json",
+    "metrics.jsonl",
+    "log.txt",
+    "tensorboard",
+  ].map((name) => join(outputDir, name));
 
   yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
   yield* writeWholeFile(configFile, [encode(`${JSON.stringify(config, null, 2)}\n`)]).pipe(
     Effect.mapError(({ message }) => new RunFolderError({ file: configFile, reason: message })),
   );
   yield* attempt(metricsFile, () => keepMetricsBefore(plan.firstStep, metricsFile));
-  const metrics = yield* appendTo(metricsFile);
-  const log = yield* appendTo(logFile);
-  const logLine = (text: string) => log.add(`${timestamp(new Date())} ${text}`);
+  const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
+  const log = yield* opened(logFile, () => openAppendFile(logFile));
+  const logLine = (text: string) => log.add(encode(`${timestamp(new Date())} ${text}\n`));
+  if (plan.firstStep === 0) yield* attempt(boardFolder, () => putAside(boardFolder));
+  const board = config.tensorboard
+    ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, config, plan.firstStep))
+    : null;
 
   let full = false; // whether this has been told
   return {
     record: Effect.fnUntraced(function* (report: StepReport) {
+      const line = metricsLine(report);
       yield* attempt(metricsFile, () => {
-        metrics.add(JSON.stringify(metricsLine(report)));
+        metrics.add(encode(`${JSON.stringify(line)}\n`));
         if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
       });
+      if (board !== null) {
+        const { step, ...numbers } = line;
+        yield* attempt(boardFolder, () => board.numbers(step, numbers));
+      }
       if (metrics.waits() && !full) {
         yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
       }
@@ -90,6 +106,7 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
     flush: attempt(metricsFile, () => {
       metrics.sync();
       log.sync();
+      board?.sync();
     }),
     logger: Logger.make(({ logLevel, message }) => {
       const words = [message].flat().map(String).join(" ");
@@ -136,15 +153,19 @@ const metricsLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport) => (
  */
 const keepMetricsBefore = (step: number, file: string) => {
   if (!exists(file)) return;
-  if (step === 0) {
-    let number = 1;
-    while (exists(file.replace(/\.jsonl$/, `.${number}.jsonl`))) number++;
-    Deno.renameSync(file, file.replace(/\.jsonl$/, `.${number}.jsonl`));
-    return;
-  }
+  if (step === 0) return putAside(file);
   const lines = Deno.readTextFileSync(file).split("\n").filter((line) => stepOf(line) < step);
   Deno.writeTextFileSync(`${file}.partial`, lines.map((line) => `${line}\n`).join(""));
   Deno.renameSync(`${file}.partial`, file);
+};
+
+/** Renames "metrics.jsonl" to "metrics.1.jsonl", or the next number that is free; a folder likewise. */
+const putAside = (path: string) => {
+  if (!exists(path)) return;
+  const numbered = (number: number) => path.replace(/(\.jsonl)?$/, `.${number}$1`);
+  let number = 1;
+  while (exists(numbered(number))) number++;
+  Deno.renameSync(path, numbered(number));
 };
 
 const stepOf = (line: string): number => {
@@ -171,42 +192,9 @@ const attempt = <A>(file: string, work: () => A) =>
     catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
   });
 
-/** A file to add lines to: at once and whole, so that a process that is killed leaves whole lines. */
-const appendTo = (file: string) =>
-  Effect.acquireRelease(
-    attempt(file, () => Deno.openSync(file, { append: true, create: true })),
-    (opened) => Effect.sync(() => opened.close()),
-  ).pipe(Effect.map((opened) => {
-    let waiting = new Uint8Array(0);
-    const push = () => {
-      try {
-        while (waiting.length > 0) waiting = waiting.subarray(opened.writeSync(waiting));
-      } catch (error) {
-        if (!isDiskFull(error)) throw error;
-      }
-    };
-    return {
-      add: (line: string) => {
-        waiting = joined(waiting, encode(`${line}\n`));
-        push();
-      },
-      waits: () => waiting.length > 0,
-      sync: () => {
-        push();
-        if (waiting.length > 0) throw new Error("the disk is full");
-        opened.syncDataSync();
-      },
-    };
-  }));
-
-const joined = (a: Uint8Array, b: Uint8Array) => {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
-};
-
-const isDiskFull = (error: unknown) => ["ENOSPC", "EDQUOT"].includes((error as { code?: string }).code ?? "");
+/** What is open until the scope ends. */
+const opened = <A extends Disposable>(file: string, open: () => A) =>
+  Effect.acquireRelease(attempt(file, open), (it) => Effect.sync(() => it[Symbol.dispose]()));
 
 const timestamp = (date: Date) => date.toISOString().slice(0, 19).replace("T", " ");
 

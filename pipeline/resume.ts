@@ -161,6 +161,7 @@ const INCIDENTAL: readonly OptionName[] = [
     "saveSteps",
     "saveMinutes",
     "keep",
+    "tensorboard",
     "numWorkers",
     "maxBadImages",
     "device",
