@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { Console, Effect, Option, Schema } from "effect";
+import { Console, Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import { datasets, listImages } from "../data/image_list.ts";
@@ -10,10 +10,10 @@ import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.
 import { architectureOf, encoderOf } from "../pipeline/interop/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/interop/inspect.ts";
 import { publishedConfig } from "../pipeline/interop/published.ts";
+import { teacherOf } from "../pipeline/interop/teacher.ts";
 import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
 import { flagName } from "../pipeline/option_name.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
-import { readState } from "../pipeline/state.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
 import { table } from "./table.ts";
 import { whatItIs } from "./weights_in_words.ts";
@@ -125,13 +125,6 @@ const runOf = ({ content }: WeightsFile, width: number): Facts["run"] =>
     }))
     .otherwise(() => null);
 
-/** Prototypes cannot be counted in this file. */
-class CountError extends Schema.TaggedError<CountError>()("CountError", { file: Schema.String }) {
-  override get message() {
-    return `--data-dir: "${this.file}" is no checkpoint of a run, only those tell how their prototypes are used`;
-  }
-}
-
 const countUse = Effect.fnUntraced(function* (
   weights: WeightsFile,
   flags: {
@@ -141,16 +134,11 @@ const countUse = Effect.fnUntraced(function* (
     readonly device: Config["device"];
   },
 ) {
-  const encoder = yield* encoderOf(weights, "teacher");
-  const run = runOf(weights, (yield* architectureOf(weights, encoder)).width);
-  if (run === null) return yield* new CountError({ file: weights.file });
+  const { model, values } = yield* teacherOf(weights);
   const all = yield* listImages(flags);
   const count = Math.min(all.length, flags.pictures);
   const files = Array.from({ length: count }, (_, i) => all[Math.floor(i * all.length / count)]);
-  const teacher = new Map([...weights.tensors].filter(([name]) => /^\w+_k\./.test(name)));
-  return yield* prototypeUse(run.options, yield* readState(teacher), files).pipe(
-    Effect.provide(layers[flags.device]),
-  );
+  return yield* prototypeUse(model, values, files).pipe(Effect.provide(layers[flags.device]));
 });
 
 const page = (facts: Facts, use: PrototypeUse | null): string => {
