@@ -5,6 +5,7 @@
  * Data is row-major. Pictures and feature maps are channels-last, [N, H, W, C]; files speak [N, C, H, W].
  */
 import { Schema } from "effect";
+import type { Exchange } from "./collective.ts";
 import type { Access } from "./fuse.ts";
 import type { Kernel, Operand } from "./kernel.ts";
 
@@ -80,6 +81,8 @@ export interface OpDefinition<A> {
   /** For elementwise ops that read their input at other places than their output's own: slices, transpositions. */
   readonly access?: (input: Shape, attributes: A) => Access;
   readonly kernels?: (context: LoweringContext<A>) => readonly Kernel[];
+  /** In place of kernels: what ranks do with their inputs (collective.ts). */
+  readonly exchange?: Exchange;
   /** Reductions read their inputs through fused elementwise expressions (fuse.ts). */
   readonly reduction?: "columns" | "rows";
   /**
