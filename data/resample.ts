@@ -1,11 +1,12 @@
 /**
- * Pillow's antialiased bicubic resampling, bit for bit.
+ * Pillow's antialiased resampling, bit for bit.
  *
  * Each axis is one pass. Output o of a pass over n pixels lies at c = (o + 1/2) · n/size and is a weighted mean of the
- * pixels x around it, with weights
+ * pixels x around it, with t = (x + 1/2 − c) / max(1, n/size) and weights
  *
- *     w(t) = 1.5|t|³ − 2.5|t|² + 1             |t| ≤ 1        t = (x + 1/2 − c) / max(1, n/size)
- *          = −0.5|t|³ + 2.5|t|² − 4|t| + 2     |t| ≤ 2
+ *     bicubic:  w(t) = 1.5|t|³ − 2.5|t|² + 1             |t| ≤ 1
+ *                    = −0.5|t|³ + 2.5|t|² − 4|t| + 2     |t| ≤ 2
+ *     bilinear: w(t) = 1 − |t|                           |t| ≤ 1
  *
  * divided by their sum and rounded to 22 binary digits. Both passes, first along rows, then along columns, round their
  * sums to 8 bits.
@@ -16,12 +17,32 @@ import type { Box } from "./draws.ts";
 /** Binary digits of the weights behind the point. */
 export const WEIGHT_BITS = 22;
 
-/** How many pixels an output may need: those closer than 2 widths of the filter. */
-export const tapsNeeded = (length: number, size: number): number => Math.ceil(4 * Math.max(1, length / size));
+interface Filter {
+  readonly radius: number; // beyond it the weight is 0
+  readonly weight: (t: number) => number;
+}
+
+const BICUBIC: Filter = {
+  radius: 2,
+  weight: (t) => {
+    t = Math.abs(t);
+    if (t < 1) return (1.5 * t - 2.5) * t * t + 1;
+    if (t < 2) return (((t - 5) * t + 8) * t - 4) * -0.5;
+    return 0;
+  },
+};
+
+const BILINEAR: Filter = { radius: 1, weight: (t) => Math.max(0, 1 - Math.abs(t)) };
+
+/** How many pixels an output of the bicubic filter may need: those closer than 2 widths of the filter. */
+export const tapsNeeded = (length: number, size: number): number => tapsOf(BICUBIC, length, size);
+
+const tapsOf = ({ radius }: Filter, length: number, size: number) =>
+  Math.ceil(2 * radius * Math.max(1, length / size));
 
 /**
- * What each of the `size` outputs takes from an axis of `length` pixels, as rows of 2 + maxTaps words: the first
- * pixel, the number of weights, the weights.
+ * What each of the `size` outputs of the bicubic filter takes from an axis of `length` pixels, as rows of 2 + maxTaps
+ * words: the first pixel, the number of weights, the weights.
  */
 export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(length, size)): Int32Array => {
   if (maxTaps < tapsNeeded(length, size)) {
@@ -29,6 +50,16 @@ export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(l
       `${length} pixels to ${size} need ${tapsNeeded(length, size)} taps: ${maxTaps} given`,
     );
   }
+  return filterTaps(BICUBIC, length, size, maxTaps);
+};
+
+const filterTaps = (
+  filter: Filter,
+  length: number,
+  size: number,
+  maxTaps = tapsOf(filter, length, size),
+): Int32Array => {
+  const { radius, weight } = filter;
   const rows = new Int32Array(size * (2 + maxTaps));
   const scale = length / size;
   const filterScale = Math.max(1, scale);
@@ -36,11 +67,11 @@ export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(l
   const weights = new Float64Array(maxTaps + 2); // Pillow's bounds may take in a pixel of weight 0 at either end
   for (let output = 0; output < size; output++) {
     const center = (output + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(center - 2 * filterScale + 0.5));
-    const end = Math.min(length, Math.trunc(center + 2 * filterScale + 0.5));
+    const first = Math.max(0, Math.trunc(center - radius * filterScale + 0.5));
+    const end = Math.min(length, Math.trunc(center + radius * filterScale + 0.5));
     let sum = 0;
     for (let x = first; x < end; x++) {
-      sum += weights[x - first] = bicubic((x - center + 0.5) * inverse);
+      sum += weights[x - first] = weight((x - center + 0.5) * inverse);
     }
     let from = end - first, to = 0; // the weights that are not 0
     for (let i = 0; i < end - first; i++) {
@@ -58,47 +89,67 @@ export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(l
   return rows;
 };
 
-const bicubic = (t: number): number => {
-  t = Math.abs(t);
-  if (t < 1) return (1.5 * t - 2.5) * t * t + 1;
-  if (t < 2) return (((t - 5) * t + 8) * t - 4) * -0.5;
-  return 0;
-};
+/** The box of a picture, resized to size x size with the bicubic filter. */
+export const cropResize = (picture: Picture, box: Box, size: number): Picture =>
+  resample(BICUBIC, picture, box, { width: size, height: size }, [0, 0, size, size]);
 
-/** The box of a picture, resized to size x size. */
-export const cropResize = (picture: Picture, box: Box, size: number): Picture => {
-  const [top, left, height, width] = box;
-  const rows = new Uint8Array(height * size * 3); // after the first pass
-  const source = (3 * (top * picture.width + left)) | 0;
-  const across = { outer: 3 * picture.width, step: 3, from: source };
-  resamplePass(picture.rgb, across, rows, { outer: 3 * size, step: 3, from: 0 }, height, width, size);
-  const rgb = new Uint8Array(size * size * 3);
-  const down = { outer: 3, step: 3 * size, from: 0 };
-  resamplePass(rows, down, rgb, down, size, height, size);
-  return { width: size, height: size, rgb };
+/** The box of what a picture is in another size, with the bilinear filter. */
+export const resizeCrop = (picture: Picture, to: Size, box: Box): Picture =>
+  resample(BILINEAR, picture, [0, 0, picture.height, picture.width], to, box);
+
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Resizes the box `from` to `size` and makes the box `kept` of that. */
+const resample = (filter: Filter, picture: Picture, from: Box, size: Size, kept: Box): Picture => {
+  const [fromTop, fromLeft, fromHeight, fromWidth] = from;
+  const [top, left, height, width] = kept;
+  const rows = new Uint8Array(fromHeight * width * 3); // after the first pass
+  const source = (3 * (fromTop * picture.width + fromLeft)) | 0;
+  resamplePass(
+    filter,
+    { length: fromWidth, size: size.width, first: left, count: width },
+    { bytes: picture.rgb, outer: 3 * picture.width, step: 3, from: source },
+    { bytes: rows, outer: 3 * width, step: 3, from: 0 },
+    fromHeight,
+  );
+  const rgb = new Uint8Array(height * width * 3);
+  const down = { outer: 3, step: 3 * width, from: 0 };
+  resamplePass(
+    filter,
+    { length: fromHeight, size: size.height, first: top, count: height },
+    { bytes: rows, ...down },
+    { bytes: rgb, ...down },
+    width,
+  );
+  return { width, height, rgb };
 };
 
 /** Where lines of pixels lie: the first one, bytes from line to line, bytes from pixel to pixel of a line. */
 interface Lines {
+  readonly bytes: Uint8Array;
   readonly from: number;
   readonly outer: number;
   readonly step: number;
 }
 
-/** Resamples `lines` lines of `length` pixels to `size` pixels. */
-const resamplePass = (
-  source: Uint8Array,
-  from: Lines,
-  target: Uint8Array,
-  to: Lines,
-  lines: number,
-  length: number,
-  size: number,
-) => {
-  const taps = bicubicTaps(length, size);
-  const stride = taps.length / size;
-  for (let output = 0; output < size; output++) {
-    const row = output * stride;
+/** An axis of `length` pixels that becomes one of `size` pixels, of which `count` are made, from the `first` on. */
+interface Axis {
+  readonly length: number;
+  readonly size: number;
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Resamples `lines` lines along an axis. */
+const resamplePass = (filter: Filter, axis: Axis, from: Lines, to: Lines, lines: number) => {
+  const taps = filterTaps(filter, axis.length, axis.size);
+  const stride = taps.length / axis.size;
+  const source = from.bytes, target = to.bytes;
+  for (let output = 0; output < axis.count; output++) {
+    const row = (axis.first + output) * stride;
     const first = from.from + taps[row] * from.step;
     const count = taps[row + 1];
     for (let line = 0; line < lines; line++) {

@@ -1,29 +1,32 @@
-import { Effect } from "effect";
-import sharp from "sharp";
 import type { Picture } from "../../data/decode_image.ts";
+import { resizeCrop } from "../../data/resample.ts";
 
 /** How whole pictures are shown to a network that takes squares: published evaluations resize to 256 and crop 224. */
 export interface Frame {
   readonly resize: number; // pixels of the shorter side
-  readonly crop: number; // side of the square that is kept of the middle
+  readonly crop: number; // side of the square that is kept of the middle, at most as long
 }
 
-/** A picture resized (linear filter, antialiased) and cropped; one that has the size already is left as it is. */
-export const framed = ({ width, height, rgb }: Picture, { resize, crop }: Frame): Effect.Effect<Picture> => {
-  if (width === crop && height === crop && resize === crop) return Effect.succeed({ width, height, rgb });
-  const scale = resize / Math.min(width, height);
-  const [wide, high] = [Math.trunc(width * scale + 1e-6), Math.trunc(height * scale + 1e-6)];
-  return Effect.promise(async () => ({
-    width: crop,
-    height: crop,
-    rgb: await sharp(rgb, { raw: { width, height, channels: 3 } })
-      .resize(wide, high, { fit: "fill", kernel: "linear" })
-      .extract({
-        left: Math.round((wide - crop) / 2),
-        top: Math.round((high - crop) / 2),
-        width: crop,
-        height: crop,
-      })
-      .raw().toBuffer(),
-  }));
+/** The frame of published evaluations for a network that was trained on views of `imageSize`. */
+export const evaluationFrame = (imageSize: number): Frame => ({
+  resize: Math.round(imageSize * 256 / 224),
+  crop: imageSize,
+});
+
+/**
+ * A picture resized (bilinear, antialiased) and cropped, bit for bit as torchvision's `Resize` and `CenterCrop` do it to
+ * Pillow's pictures; one that has the size already is left as it is.
+ */
+export const framed = ({ width, height, rgb }: Picture, { resize, crop }: Frame): Picture => {
+  if (width === crop && height === crop && resize === crop) return { width, height, rgb };
+  const longer = Math.trunc(resize * Math.max(width, height) / Math.min(width, height));
+  const size = width <= height ? { width: resize, height: longer } : { width: longer, height: resize };
+  const top = roundHalfEven((size.height - crop) / 2), left = roundHalfEven((size.width - crop) / 2);
+  return resizeCrop({ width, height, rgb }, size, [top, left, crop, crop]);
+};
+
+/** As Python rounds: a middle is cut one pixel further to the left where both are as close. */
+const roundHalfEven = (value: number): number => {
+  const below = Math.floor(value);
+  return value - below === 0.5 ? below + below % 2 : Math.round(value);
 };

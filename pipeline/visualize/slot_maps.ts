@@ -48,7 +48,7 @@ export const slotMapper = Effect.fn("slotMapper")(function* (
   );
 
   const mapBatch = Effect.fnUntraced(function* (pictures: readonly Picture[]) {
-    const shown = yield* Effect.forEach(pictures, (picture) => framed(picture, frame));
+    const shown = pictures.map((picture) => framed(picture, frame));
     const result = yield* yield* program.run({ pictures: packed(shown, batch * size * size) });
     const part = (all: Float32Array, each: number, i: number) => all.slice(i * each, (i + 1) * each);
     return shown.map((picture, i): SlotMap => ({
