@@ -1,4 +1,4 @@
-/** Which columns win the arg-max of at least one row. */
+/** Which columns win the arg-max of rows, and of how many. */
 import { kernel } from "./kernel.ts";
 import { defineOp, shapeError, type Tensor } from "./tensor.ts";
 
@@ -6,15 +6,18 @@ import { defineOp, shapeError, type Tensor } from "./tensor.ts";
  * scores [N, P, K] to [N, K] with 1 where k = argmaxⱼ scores[n, p, j] (the first of equals) for some p, else 0.
  * No gradient.
  */
-export const winners = (scores: Tensor): Tensor => winnersOp([scores], undefined);
+export const winners = (scores: Tensor): Tensor => winsOp([scores], { most: 1 });
 
-const winnersOp = defineOp("winners", {
+/** scores [N, P, K] to [N, K]: for how many p column k is the largest (the first of equals). No gradient. */
+export const winCounts = (scores: Tensor): Tensor => winsOp([scores], { most: scores.shape[1] });
+
+const winsOp = defineOp<{ readonly most: number }>("wins", {
   shape: ([scores]) =>
     scores.shape.length === 3
       ? [scores.shape[0], scores.shape[2]]
-      : shapeError("winners", "scores [N, P, K]", scores.shape),
+      : shapeError("wins", "scores [N, P, K]", scores.shape),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [scores], output, scratch }) => {
+  kernels: ({ inputs: [scores], output, scratch, attributes: { most } }) => {
     const [N, P, K] = scores.shape;
     const best = scratch([N, P], "u32");
     return [
@@ -34,16 +37,16 @@ const winnersOp = defineOp("winners", {
   best[id] = winner;`,
       }),
       kernel({
-        label: "winners",
+        label: "wins",
         reads: { best },
         writes: { won: output },
-        sizes: { P, K },
+        sizes: { P, K, most },
         threads: N * K,
         main: /* wgsl */ `
   let first = id / p.K * p.P;
   var wins = 0u;
   for (var i = first; i < first + p.P; i++) { wins += u32(best[i] == id % p.K); }
-  won[id] = f32(min(wins, 1u));`,
+  won[id] = f32(min(wins, p.most));`,
       }),
     ];
   },

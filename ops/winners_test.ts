@@ -1,15 +1,20 @@
 import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
 import { evaluate } from "./compile.ts";
 import { constant } from "./tensor.ts";
-import { winners } from "./winners.ts";
+import { winCounts, winners } from "./winners.ts";
 
-gpuTest("winners() marks exactly the columns with a row's largest score, the first of equals", function* () {
-  const [N, P, K] = [3, 10, 7];
-  const scores = numbers(N * P * K).map((v) => Math.round(v * 3)); // few levels: many ties
-  const want = new Float32Array(N * K);
-  for (let row = 0; row < N * P; row++) {
-    const values = scores.subarray(row * K, row * K + K);
-    want[Math.floor(row / P) * K + values.indexOf(Math.max(...values))] = 1;
-  }
-  assertClose(yield* evaluate(winners(constant(scores, [N, P, K]))), want, { rtol: 0 });
-});
+gpuTest(
+  "winners() marks exactly the columns with a row's largest score, the first of equals; winCounts() counts",
+  function* () {
+    const [N, P, K] = [3, 10, 7];
+    const scores = numbers(N * P * K).map((v) => Math.round(v * 3)); // few levels: many ties
+    const counts = new Float32Array(N * K);
+    for (let row = 0; row < N * P; row++) {
+      const values = scores.subarray(row * K, row * K + K);
+      counts[Math.floor(row / P) * K + values.indexOf(Math.max(...values))] += 1;
+    }
+    const x = constant(scores, [N, P, K]);
+    assertClose(yield* evaluate(winners(x)), counts.map((count) => Math.min(count, 1)), { rtol: 0 });
+    assertClose(yield* evaluate(winCounts(x)), counts, { rtol: 0 });
+  },
+);

@@ -1,11 +1,12 @@
 /** The slot grouping stage: projections and prototypes to score maps and slots (paper, section 3.2). */
-import { add, div, mul } from "../ops/arithmetic.ts";
+import { add, div, greater, log, maximum, mul, neg } from "../ops/arithmetic.ts";
 import { matmul, matmulTransposed } from "../ops/matmul.ts";
 import { normalize } from "../ops/normalize.ts";
-import { columnSums } from "../ops/reduce.ts";
+import { columnSums, totals } from "../ops/reduce.ts";
 import { softmax } from "../ops/softmax.ts";
-import { transpose } from "../ops/slice.ts";
+import { slice, transpose } from "../ops/slice.ts";
 import { reshape, type Tensor } from "../ops/tensor.ts";
+import { winCounts } from "../ops/winners.ts";
 
 export interface Grouped {
   /** Cosine of location and prototype before any temperature, [N, h, w, K]. */
@@ -33,4 +34,22 @@ export const cosineScores = (projections: Tensor, prototypes: Tensor): Tensor =>
 export const meanScores = (scores: Tensor): Tensor => {
   const [N, h, w, K] = scores.shape;
   return mul(reshape(columnSums([reshape(scores, [1, N * h * w, K])]), [K]), 1 / (N * h * w));
+};
+
+/** How a batch uses the prototypes, scalars []: when slots collapse, both fall. */
+export interface PrototypeUseInBatch {
+  /** How many prototypes win at least one location. */
+  readonly live: Tensor;
+  /** Entropy of the shares of locations that they win, in nats: ln K when all win alike, 0 when one wins all. */
+  readonly entropy: Tensor;
+}
+
+/** The use of prototypes by scores [N, h, w, K]; `mean` takes a mean over ranks. */
+export const prototypeUseInBatch = (scores: Tensor, mean: (x: Tensor) => Tensor): PrototypeUseInBatch => {
+  const [N, h, w, K] = scores.shape;
+  const counts = columnSums([reshape(winCounts(reshape(scores, [N, h * w, K])), [1, N, K])]);
+  const shares = div(mean(reshape(counts, [K])), N * h * w);
+  const parts = totals([greater(shares, 0), neg(mul(shares, log(maximum(shares, 1e-30))))]);
+  const [live, entropy] = [0, 1].map((i) => reshape(slice(parts, 0, i, 1), []));
+  return { live, entropy };
 };

@@ -2,9 +2,10 @@
  * One training step as a pure function: state, views and rates in, next state and metrics out. Stages meet here; what
  * each of them computes is in its own file.
  */
-import { add, mul } from "../ops/arithmetic.ts";
+import { add, mul, sqrt } from "../ops/arithmetic.ts";
 import { gradients } from "../ops/autodiff.ts";
-import { mean } from "../ops/reduce.ts";
+import { mean, totals } from "../ops/reduce.ts";
+import { slice } from "../ops/slice.ts";
 import { input, reshape, stopGradient, type Tensor } from "../ops/tensor.ts";
 import { forward, type ModelOptions, student, teacher } from "./forward.ts";
 import { aligned, groupingLoss, slotContrast, view } from "./loss.ts";
@@ -12,7 +13,7 @@ import { predictor } from "./model/heads.ts";
 import { type Declared, type Network, StateBuilder, type Training, within } from "./model/network.ts";
 import { lars } from "./optim/lars.ts";
 import { type Optimizer, sgd } from "./optim/sgd.ts";
-import { type Grouped, meanScores, slotGrouping } from "./slot_grouping.ts";
+import { type Grouped, meanScores, prototypeUseInBatch, slotGrouping } from "./slot_grouping.ts";
 import { alone, type Collective } from "./sync.ts";
 
 export const OPTIMIZERS: Readonly<Record<"lars" | "sgd", Optimizer>> = { lars, sgd };
@@ -110,6 +111,7 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
     slotContrast(viewOf(q, a), viewOf(k, b), predict, options.ranks ?? 1);
   const contrast12 = contrast(0, 1), contrast21 = contrast(1, 0);
 
+  const use = prototypeUseInBatch(stopGradient(k.scores), collective.mean);
   const weight = options.groupLossWeight;
   const lossGroup = mul(weight, add(group12, group21));
   const lossSlot = mul(1 - weight, add(contrast12.loss, contrast21.loss));
@@ -137,6 +139,8 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
       contrast21: contrast21.loss,
       positives12: contrast12.positives,
       positives21: contrast21.positives,
+      live_prototypes: use.live,
+      prototype_entropy: use.entropy,
     },
   };
 };
@@ -146,6 +150,7 @@ export const optimize = (objective: Objective, rates: Rates, options: StepOption
   const { state, loss } = objective;
   const learned = [...state.declared.values()].filter(isLearned);
   const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map((options.collective ?? alone).mean);
+  const [paramNorm, gradNorm] = norms(learned.map(({ tensor }) => tensor), slopes);
   learned.forEach(({ name, tensor, shape, storage }, i) => {
     const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
     const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {
@@ -156,7 +161,27 @@ export const optimize = (objective: Objective, rates: Rates, options: StepOption
     state.updates.set(tensor, next.parameter);
     state.updates.set(velocity, next.velocity);
   });
-  return { ...objective, gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])) };
+  return {
+    ...objective,
+    metrics: { ...objective.metrics, param_norm: paramNorm, grad_norm: gradNorm },
+    gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])),
+  };
+};
+
+/**
+ * Euclidean norms of all parameters together and of all their gradients, scalars []. Tensors of one shape share a kernel,
+ * three at a time: with their gradients six buffers, as many as every adapter can bind.
+ */
+const norms = (parameters: readonly Tensor[], slopes: readonly Tensor[]): Tensor[] => {
+  const alike = Map.groupBy(parameters.keys(), (i) => parameters[i].shape.join());
+  const squares = [...alike.values()].flatMap((all) =>
+    Array.from({ length: Math.ceil(all.length / 3) }, (_, part) => {
+      const some = all.slice(3 * part, 3 * part + 3);
+      return totals([parameters, slopes].map((of) => some.map((i) => mul(of[i], of[i])).reduce(add)));
+    })
+  );
+  const both = sqrt(squares.reduce(add));
+  return [0, 1].map((i) => reshape(slice(both, 0, i, 1), []));
 };
 
 /** Is this state of the student, changed by gradients? */
