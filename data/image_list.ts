@@ -11,7 +11,7 @@ export const datasets = ["COCO", "COCOplus", "COCOval", "ImageNet", "Folder"] as
 export type Dataset = (typeof datasets)[number];
 
 /** The suffixes under which a folder's pictures are looked for; which format it is, the content says. */
-const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
+export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
 
 /** There is nothing to train on, and why. */
 export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageListError", {

@@ -7,16 +7,25 @@ const CLUSTERS = 6;
 const ROUNDS = 20;
 const AXES = 5; // red, green, blue, x, y, each 0 … 1
 
+export interface ClusterOptions {
+  readonly clusters: number;
+  readonly seed: number;
+}
+
+/** Maps of clusters, [H, W] for each picture, of what is alike in all pictures together. */
+export const colorClusters = (pictures: readonly Picture[], options: ClusterOptions): Uint32Array[] =>
+  pictures.map(fitColorClusters(pictures, options));
+
 /**
- * Maps of `clusters` clusters, [H, W] for each picture: k-means (Lloyd's) over the pixels of all pictures together, by
- * colour and place. Centres start at random pixels and follow every 16th one; then every pixel gets its nearest centre.
+ * Finds `clusters` clusters by k-means (Lloyd's) over the pixels of all pictures together, by colour and place. Centres
+ * start at random pixels and follow every 16th one. The function that is returned gives every pixel of a picture, these
+ * or another, its nearest centre.
  */
-export const colorClusters = (
+export const fitColorClusters = (
   pictures: readonly Picture[],
-  { clusters, seed }: { readonly clusters: number; readonly seed: number },
-): Uint32Array[] => {
-  const points = pictures.map(pointsOf);
-  const sample = new Float32Array(points.flatMap((each, i) => everySixteenth(each, pictures[i].width)));
+  { clusters, seed }: ClusterOptions,
+): (picture: Picture) => Uint32Array => {
+  const sample = joined(pictures.map((picture) => everySixteenth(pointsOf(picture), picture.width)));
   const count = sample.length / AXES;
   const random = randomStream(seed, CLUSTERS);
   const centres = new Float64Array(clusters * AXES);
@@ -37,7 +46,7 @@ export const colorClusters = (
       if (share > 0) centres[i] = sum / share;
     });
   }
-  return points.map((each) => nearestCentres(each, centres));
+  return (picture) => nearestCentres(pointsOf(picture), centres);
 };
 
 const pointsOf = ({ width, height, rgb }: Picture): Float32Array => {
@@ -51,23 +60,39 @@ const pointsOf = ({ width, height, rgb }: Picture): Float32Array => {
 };
 
 /** Every fourth pixel of every fourth row. */
-const everySixteenth = (points: Float32Array, width: number): number[] => {
+const everySixteenth = (points: Float32Array, width: number): Float32Array => {
   const kept: number[] = [];
   for (let i = 0; i < points.length / AXES; i++) {
-    if (i % width % 4 === 0 && Math.floor(i / width) % 4 === 0) {
-      kept.push(...points.subarray(AXES * i, AXES * (i + 1)));
-    }
+    if (i % width % 4 !== 0 || Math.floor(i / width) % 4 !== 0) continue;
+    for (let axis = 0; axis < AXES; axis++) kept.push(points[AXES * i + axis]);
   }
-  return kept;
+  return Float32Array.from(kept);
+};
+
+const joined = (parts: readonly Float32Array[]): Float32Array => {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 };
 
 const nearestCentres = (points: Float32Array, centres: Float64Array): Uint32Array => {
   const nearest = new Uint32Array(points.length / AXES);
   for (let i = 0; i < nearest.length; i++) {
+    const at = AXES * i;
+    const red = points[at],
+      green = points[at + 1],
+      blue = points[at + 2],
+      x = points[at + 3],
+      y = points[at + 4];
     let least = Infinity;
     for (let k = 0; k < centres.length; k += AXES) {
-      let distance = 0;
-      for (let axis = 0; axis < AXES; axis++) distance += (points[AXES * i + axis] - centres[k + axis]) ** 2;
+      const distance = (red - centres[k]) ** 2 + (green - centres[k + 1]) ** 2 +
+        (blue - centres[k + 2]) ** 2 +
+        (x - centres[k + 3]) ** 2 + (y - centres[k + 4]) ** 2;
       if (distance < least) {
         least = distance;
         nearest[i] = k / AXES;

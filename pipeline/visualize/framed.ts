@@ -30,3 +30,13 @@ const roundHalfEven = (value: number): number => {
   const below = Math.floor(value);
   return value - below === 0.5 ? below + below % 2 : Math.round(value);
 };
+
+/** The size that a picture is resized to, and where the crop lies in it. */
+export const placed = (
+  { width, height }: { readonly width: number; readonly height: number },
+  { resize, crop }: Frame,
+) => {
+  const scale = resize / Math.min(width, height);
+  const [wide, high] = [Math.trunc(width * scale + 1e-6), Math.trunc(height * scale + 1e-6)];
+  return { wide, high, left: Math.round((wide - crop) / 2), top: Math.round((high - crop) / 2) };
+};
