@@ -17,26 +17,31 @@ export const evaluationFrame = (imageSize: number): Frame => ({
  * A picture resized (bilinear, antialiased) and cropped, bit for bit as torchvision's `Resize` and `CenterCrop` do it to
  * Pillow's pictures; one that has the size already is left as it is.
  */
-export const framed = ({ width, height, rgb }: Picture, { resize, crop }: Frame): Picture => {
+export const framed = ({ width, height, rgb }: Picture, frame: Frame): Picture => {
+  const { resize, crop } = frame;
   if (width === crop && height === crop && resize === crop) return { width, height, rgb };
-  const longer = Math.trunc(resize * Math.max(width, height) / Math.min(width, height));
-  const size = width <= height ? { width: resize, height: longer } : { width: longer, height: resize };
-  const top = roundHalfEven((size.height - crop) / 2), left = roundHalfEven((size.width - crop) / 2);
+  const { size, top, left } = placed({ width, height }, frame);
   return resizeCrop({ width, height, rgb }, size, [top, left, crop, crop]);
+};
+
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** The size that a picture is resized to, and where the crop begins in it. */
+export const placed = ({ width, height }: Size, { resize, crop }: Frame) => {
+  const longer = Math.trunc(resize * Math.max(width, height) / Math.min(width, height));
+  const size: Size = width <= height ? { width: resize, height: longer } : { width: longer, height: resize };
+  return {
+    size,
+    top: roundHalfEven((size.height - crop) / 2),
+    left: roundHalfEven((size.width - crop) / 2),
+  };
 };
 
 /** As Python rounds: a middle is cut one pixel further to the left where both are as close. */
 const roundHalfEven = (value: number): number => {
   const below = Math.floor(value);
   return value - below === 0.5 ? below + below % 2 : Math.round(value);
-};
-
-/** The size that a picture is resized to, and where the crop lies in it. */
-export const placed = (
-  { width, height }: { readonly width: number; readonly height: number },
-  { resize, crop }: Frame,
-) => {
-  const scale = resize / Math.min(width, height);
-  const [wide, high] = [Math.trunc(width * scale + 1e-6), Math.trunc(height * scale + 1e-6)];
-  return { wide, high, left: Math.round((wide - crop) / 2), top: Math.round((high - crop) / 2) };
 };
