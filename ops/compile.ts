@@ -2,10 +2,11 @@
  * Compiles a graph of tensors into a program for this device: lowers it (lower.ts), creates buffers, pipelines and bind
  * groups. Running the program is then only: upload, replay, read back.
  */
-import { Effect } from "effect";
+import { Effect, Fiber } from "effect";
+import { Collective, type CollectiveError } from "./collective.ts";
 import { Gpu, type GpuError, mapped, STORAGE } from "./gpu.ts";
 import { bytesOf } from "./kernel.ts";
-import { type Graph, lower, overLimit, type PlanError } from "./lower.ts";
+import { type Graph, lower, type Lowered, overLimit, type PlanError, type Stop } from "./lower.ts";
 import type { MemoryPlan } from "./memory.ts";
 import { type AdapterTraits, sizeOf, type Tensor } from "./tensor.ts";
 
@@ -17,14 +18,35 @@ export type Upload = Float32Array | Uint32Array;
 export interface Program {
   readonly plan: MemoryPlan;
   readonly dispatches: number;
+  /** How often a run waits for other ranks, and for how many tensors in all; 0 in a program for one process. */
+  readonly stops: number;
+  readonly exchanges: number;
+  /** Milliseconds that all runs so far have spent at their stops. */
+  readonly spent: {
+    /** Waiting for the device and bringing data over. */
+    readonly device: number;
+    /** Waiting for the other ranks, beyond what the device did meanwhile. */
+    readonly exchange: number;
+  };
   /**
    * Submits one run. The inner effect waits for its outputs: run it late, for waiting blocks the thread. At most
-   * `IN_FLIGHT` runs may be unread.
+   * `IN_FLIGHT` runs may be unread. A program with stops has passed all of them when the outer effect is done.
    */
   readonly run: (
     uploads: Readonly<Record<string, Upload>>,
-  ) => Effect.Effect<Effect.Effect<Readonly<Record<string, Float32Array>>, GpuError>, GpuError>;
-  /** Milliseconds that each kernel takes on the device, in the order of their dispatch; needs timestamp-query. */
+  ) => Effect.Effect<
+    Effect.Effect<Readonly<Record<string, Float32Array>>, GpuError>,
+    GpuError | CollectiveError
+  >;
+  /**
+   * Seconds that the device spent on each stage of the graph in the run that was read last; null where the graph names
+   * none, or the adapter lacks timestamp-query.
+   */
+  readonly stageSeconds: () => Readonly<Record<string, number>> | null;
+  /**
+   * Milliseconds that each kernel takes on the device, in the order of their dispatch; needs timestamp-query. Nothing is
+   * run, and nothing measured, in a program with stops.
+   */
   readonly profile: (
     uploads: Readonly<Record<string, Upload>>,
   ) => Effect.Effect<readonly { readonly label: string; readonly milliseconds: number }[], GpuError>;
@@ -45,7 +67,8 @@ export const compile = Effect.fn("compile")(function* (
   const gpu = yield* Gpu;
   const { device, report } = gpu;
   const lowered = lower(graph, traits ?? gpu.traits, (name) => state.has(name));
-  const { kernels, plan, operandOf, copies } = lowered;
+  const { kernels, stops, plan, operandOf, copies } = lowered;
+  const collective = yield* Collective;
   const refusal = overLimit(graph.label, lowered, report.limits);
   if (refusal !== null) return yield* refusal;
 
@@ -115,12 +138,14 @@ export const compile = Effect.fn("compile")(function* (
 
   // Outputs of the runs in flight, each in a buffer of its own.
   const outputs = Object.entries(graph.outputs).map(([name, x]) => ({ name, x, bytes: sizeOf(x.shape) * 4 }));
-  const outputBytes = outputs.reduce((total, { bytes }) => total + bytes, 0);
+  const clock = yield* stageClock(graph, lowered);
+  const outputBytes = outputs.reduce((total, { bytes }) => total + bytes, clock?.bytes ?? 0);
   const ring: GPUBuffer[] = [];
   for (let i = 0; i <= IN_FLIGHT; i++) {
     ring.push(yield* gpu.buffer("outputs", outputBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST));
   }
   let runs = 0;
+  let stageSeconds: Readonly<Record<string, number>> | null = null;
 
   const fill = (values: Readonly<Record<string, Upload>>) => {
     for (const [name, buffer] of uploads) {
@@ -140,19 +165,27 @@ export const compile = Effect.fn("compile")(function* (
     }
   };
 
-  const submit = (values: Readonly<Record<string, Upload>>, staging: GPUBuffer) => {
-    fill(values);
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    let current: GPUComputePipeline | null = null;
-    for (const command of commands) {
-      if (command.pipeline !== current) pass.setPipeline(current = command.pipeline);
-      pass.setBindGroup(0, command.group);
-      dispatch(pass, command);
+  /** Commands from `begin` to `end`: in one pass, or where stages are timed in a pass a stage. */
+  const encode = (encoder: GPUCommandEncoder, begin: number, end: number) => {
+    const whole = [{ first: begin, end, timestampWrites: undefined }];
+    for (const span of clock?.spans.filter(({ first }) => begin <= first && first < end) ?? whole) {
+      const pass = encoder.beginComputePass({ timestampWrites: span.timestampWrites });
+      let current: GPUComputePipeline | null = null;
+      for (const command of commands.slice(span.first, span.end)) {
+        if (command.pipeline !== current) pass.setPipeline(current = command.pipeline);
+        pass.setBindGroup(0, command.group);
+        dispatch(pass, command);
+      }
+      pass.end();
     }
-    pass.end();
+  };
+
+  const submitLast = (begin: number, staging: GPUBuffer) => {
+    const encoder = device.createCommandEncoder();
+    encode(encoder, begin, commands.length);
     moveOn(encoder);
-    let offset = 0;
+    clock?.copy(encoder, staging);
+    let offset = clock?.bytes ?? 0;
     for (const { x, bytes } of outputs) {
       encoder.copyBufferToBuffer(buffers.get(operandOf(x).storage)!, 0, staging, offset, bytes);
       offset += bytes;
@@ -160,13 +193,82 @@ export const compile = Effect.fn("compile")(function* (
     device.queue.submit([encoder.finish()]);
   };
 
+  // At each stop a part of the program has come to its end, and what it gives is exchanged. Tensors that go the same way
+  // and are needed at the same time share a message; messages are under way while the device goes on.
+  const halts: { readonly messages: readonly Message[]; readonly staging: GPUBuffer }[] = [];
+  for (const { exchanges } of stops) {
+    const groups = Map.groupBy(exchanges, ({ kind, segment }) => `${kind} ${segment}`);
+    let offset = 0;
+    const messages = [...groups.values()].map((parts): Message => {
+      const bytes = parts.reduce((total, { from }) => total + bytesOf(from), 0);
+      return { ...parts[0], parts, offset: (offset += bytes) - bytes, bytes };
+    });
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    halts.push({ messages, staging: yield* gpu.buffer("what ranks exchange", offset, usage) });
+  }
+  const spent = { device: 0, exchange: 0 };
+
+  /** Runs all segments but the last. */
+  const passStops = Effect.fnUntraced(function* () {
+    const underWay: { message: Message; fiber: Fiber.Fiber<Float32Array, CollectiveError> }[] = [];
+    /** Puts what segment `segment` reads in its place. */
+    const deliver = Effect.fnUntraced(function* (segment: number) {
+      const start = performance.now();
+      for (
+        const { message: { kind, parts, bytes }, fiber } of underWay.filter((m) =>
+          m.message.segment === segment
+        )
+      ) {
+        const values = yield* Fiber.join(fiber) as Effect.Effect<Float32Array<ArrayBuffer>, CollectiveError>;
+        let at = 0;
+        for (const { from, to } of parts) {
+          const size = sizeOf(from.shape);
+          const buffer = buffers.get(to.storage)!;
+          for (let rank = 0; rank < (kind === "gather" ? collective.world : 1); rank++) {
+            const own = values.subarray(rank * bytes / 4 + at, rank * bytes / 4 + at + size);
+            device.queue.writeBuffer(buffer, (to.offset + rank * size) * 4, own);
+          }
+          at += size;
+        }
+      }
+      spent.exchange += performance.now() - start;
+    });
+
+    for (const [i, { messages, staging }] of halts.entries()) {
+      yield* deliver(i);
+      const encoder = device.createCommandEncoder();
+      encode(encoder, i === 0 ? 0 : stops[i - 1].after, stops[i].after);
+      for (const { parts, offset } of messages) {
+        let at = offset;
+        for (const { from } of parts) {
+          const source = buffers.get(from.storage)!;
+          encoder.copyBufferToBuffer(source, from.offset * 4, staging, at, bytesOf(from));
+          at += bytesOf(from);
+        }
+      }
+      device.queue.submit([encoder.finish()]);
+      const start = performance.now();
+      yield* mapped(staging);
+      const data = staging.getMappedRange().slice(0);
+      staging.unmap();
+      spent.device += performance.now() - start;
+      for (const message of messages) {
+        const own = new Float32Array(data, message.offset, message.bytes / 4);
+        const exchange = message.kind === "gather" ? collective.allGather(own) : collective.allReduceSum(own);
+        underWay.push({ message, fiber: yield* Effect.forkChild(exchange, { startImmediately: true }) });
+      }
+    }
+    yield* deliver(halts.length);
+  });
+
   const collect = (staging: GPUBuffer) =>
     Effect.gen(function* () {
       yield* mapped(staging);
       yield* gpu.check;
       const data = staging.getMappedRange().slice(0);
       staging.unmap();
-      let offset = 0;
+      stageSeconds = clock?.seconds(data) ?? null;
+      let offset = clock?.bytes ?? 0;
       return Object.fromEntries(outputs.map(({ name, x, bytes }) => {
         const values = x.dtype === "f32"
           ? new Float32Array(data, offset, bytes / 4)
@@ -178,6 +280,7 @@ export const compile = Effect.fn("compile")(function* (
 
   /** One pass a kernel, for only passes have timestamps; the state moves on as in a run. */
   const profile = Effect.fnUntraced(function* (values: Readonly<Record<string, Upload>>) {
+    if (stops.length > 0) return [];
     fill(values);
     const count = 2 * commands.length;
     const bytes = 8 * count;
@@ -221,16 +324,21 @@ export const compile = Effect.fn("compile")(function* (
     plan,
     dispatches: commands.length,
     profile,
-    run: (values) =>
-      Effect.suspend(() => {
-        const missing = [...uploads.keys()].filter((name) => values[name] === undefined);
-        if (missing.length > 0) {
-          return Effect.die(new Error(`no value given for the inputs ${missing.join(", ")}`));
-        }
-        const staging = ring[runs++ % ring.length];
-        submit(values, staging);
-        return Effect.succeed(collect(staging));
-      }),
+    stageSeconds: () => stageSeconds,
+    stops: stops.length,
+    exchanges: stops.reduce((total, { exchanges }) => total + exchanges.length, 0),
+    spent,
+    run: Effect.fnUntraced(function* (values) {
+      const missing = [...uploads.keys()].filter((name) => values[name] === undefined);
+      if (missing.length > 0) {
+        return yield* Effect.die(new Error(`no value given for the inputs ${missing.join(", ")}`));
+      }
+      const staging = ring[runs++ % ring.length];
+      fill(values);
+      if (stops.length > 0) yield* passStops();
+      submitLast(stops.at(-1)?.after ?? 0, staging);
+      return collect(staging);
+    }),
   } satisfies Program as Program;
 });
 
@@ -240,8 +348,65 @@ interface Command {
   readonly workgroups: readonly [number, number, number] | GPUBuffer;
 }
 
+/** Kernels of one stage that follow each other: a pass of its own, for only passes have timestamps. */
+interface Span {
+  readonly stage: string;
+  readonly first: number;
+  readonly end: number; // the first kernel that is not of it
+  readonly timestampWrites: GPUComputePassTimestampWrites;
+}
+
+/** Times the stages of a graph; null where it names none, or the adapter has no timestamps. */
+const stageClock = Effect.fnUntraced(function* ({ stageOf }: Graph, { makes, stops }: Lowered) {
+  const { device, buffer } = yield* Gpu;
+  if (stageOf === undefined || !device.features.has("timestamp-query")) return null;
+  const stages = makes.map(stageOf);
+  const begins = new Set(stops.map(({ after }) => after)); // a stop ends a pass, too
+  const firsts = [...stages.keys()].filter((i) => stages[i] !== stages[i - 1] || begins.has(i));
+  const count = 2 * firsts.length;
+  const querySet = yield* Effect.acquireRelease(
+    Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
+    (set) => Effect.sync(() => set.destroy()),
+  );
+  const bytes = 8 * count;
+  const times = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
+  const spans = firsts.map((first, i): Span => ({
+    stage: stages[first],
+    first,
+    end: firsts[i + 1] ?? stages.length,
+    timestampWrites: { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 },
+  }));
+  return {
+    spans,
+    bytes, // of a run's timestamps; they lie before its outputs
+    copy: (encoder: GPUCommandEncoder, target: GPUBuffer) => {
+      encoder.resolveQuerySet(querySet, 0, count, times, 0);
+      encoder.copyBufferToBuffer(times, 0, target, 0, bytes);
+    },
+    seconds: (data: ArrayBuffer): Readonly<Record<string, number>> => {
+      const stamps = new BigUint64Array(data, 0, count);
+      const seconds: Record<string, number> = {};
+      spans.forEach(({ stage }, i) => {
+        seconds[stage] = (seconds[stage] ?? 0) + Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e9;
+      });
+      return seconds;
+    },
+  };
+});
+
+/** Tensors that are exchanged as one. */
+interface Message {
+  readonly kind: "gather" | "sum";
+  readonly segment: number;
+  readonly parts: Stop["exchanges"];
+  readonly offset: number; // in the stop's staging buffer, in bytes
+  readonly bytes: number;
+}
+
 /** Evaluates a tensor that depends on constants only: for tests and for looking around. */
-export const evaluate = (x: Tensor): Effect.Effect<Float32Array, GpuError | PlanError, Gpu> =>
+export const evaluate = (
+  x: Tensor,
+): Effect.Effect<Float32Array, GpuError | PlanError | CollectiveError, Gpu> =>
   Effect.scoped(Effect.gen(function* () {
     const program = yield* compile({ label: "evaluate", outputs: { x } });
     return (yield* yield* program.run({})).x;

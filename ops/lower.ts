@@ -3,6 +3,7 @@
  * ops into kernels in an order of work, and plans memory.
  */
 import { Schema } from "effect";
+import type { Exchange } from "./collective.ts";
 import {
   addUp,
   columnSumKernels,
@@ -24,6 +25,8 @@ export interface Graph {
   readonly updates?: ReadonlyMap<Tensor, Tensor>;
   /** Small tensors that every run hands back. */
   readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Names the stage of work that a tensor belongs to, where the time of stages is of interest. */
+  readonly stageOf?: (x: Tensor) => string;
 }
 
 /** The graph needs more than this adapter offers: known before anything runs. */
@@ -45,6 +48,10 @@ export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
 /** A graph as kernels in order, and the memory that they use. */
 export interface Lowered {
   readonly kernels: readonly Kernel[];
+  /** The tensor that each kernel works for. */
+  readonly makes: readonly Tensor[];
+  /** Where the program waits for other ranks; none in a program for one process. */
+  readonly stops: readonly Stop[];
   readonly plan: MemoryPlan;
   /** The buffer each tensor's values end up in. */
   readonly operandOf: (x: Tensor) => Operand;
@@ -52,6 +59,19 @@ export interface Lowered {
   readonly copies: readonly { readonly from: Tensor; readonly to: Tensor }[];
   readonly inputs: readonly Tensor[];
   readonly constants: readonly Tensor[];
+}
+
+/** Exchanges that are made together. Segment i of the kernels lies between stops i − 1 and i. */
+export interface Stop {
+  /** How many kernels run before it. */
+  readonly after: number;
+  readonly exchanges: readonly {
+    readonly kind: Exchange["kind"];
+    readonly from: Operand;
+    readonly to: Operand;
+    /** The segment that the result has to be there for. */
+    readonly segment: number;
+  }[];
 }
 
 /** Lowers `graph` for an adapter; inputs for which `isState` holds live on between runs. */
@@ -62,7 +82,10 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   const kept = new Set(results.map((x) => storageOf(x).id));
   const inlined = chooseInlined(live, kept, traits);
 
-  const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id));
+  const levels = levelsOf(live);
+  const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id))
+    .sort((a, b) => levels.get(a.id)! - levels.get(b.id)! || a.id - b.id);
+  const turn = new Map(scheduled.map((x, i) => [x.id, i]));
   const isInlined = (x: Tensor) => inlined.has(x.id);
   const readsOf = (x: Tensor): readonly Tensor[] => {
     if (isFused(x)) return leavesOf(x, isInlined)!.map((leaf) => leaf.tensor);
@@ -71,14 +94,14 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
   const lastReader = new Map<Tensor, number>();
-  for (const x of scheduled) for (const read of readsOf(x)) lastReader.set(read, x.id);
+  for (const x of scheduled) for (const read of readsOf(x)) lastReader.set(read, turn.get(x.id)!);
   const place = new Map<number, Tensor>();
   const copies: { from: Tensor; to: Tensor }[] = [];
   for (const [current, next] of updates) {
     const made = storageOf(next);
     if (made === current) continue;
-    const overwrites = (lastReader.get(current) ?? -1) <= made.id && !place.has(made.id) &&
-      isElementwise(made) &&
+    const overwrites = isElementwise(made) && !place.has(made.id) &&
+      (lastReader.get(current) ?? -1) <= (turn.get(made.id) ?? -1) &&
       !inlined.has(made.id) &&
       leavesOf(made, isInlined)!.every((leaf) =>
         leaf.tensor !== current ||
@@ -120,18 +143,23 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
   for (const x of [...inputs, ...constants]) operandOf(x);
   const kernels: Kernel[] = [];
+  const makes: Tensor[] = [];
+  const starts: number[] = []; // of each level, how many kernels run before it
   for (const x of scheduled) {
     if (x.source.kind !== "op") continue;
+    while (starts.length <= levels.get(x.id)!) starts.push(kernels.length);
+    const { op } = x.source;
+    if (op.exchange !== undefined) continue;
     const scratch = (shape: Shape, dtype: DType = "f32") => reserve(shape, dtype, "scratch");
     const context = { inlined: isInlined, operandOf, scratch, traits };
-    const { op } = x.source;
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) kernels.push(...elementwiseKernels(x, context, place.get(x.id) ?? null));
     else kernels.push(...opKernels(x, operandOf, scratch, traits));
+    while (makes.length < kernels.length) makes.push(x);
   }
 
-  const uses = new Map<number, { readonly first: number; readonly last: number }>();
+  const uses = new Map<number, { first: number; last: number }>();
   const resident = new Map<number, Use["group"]>();
   for (const x of inputs) {
     const name = x.source.kind === "input" ? x.source.name : "";
@@ -149,6 +177,20 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
       uses.set(storage, { first: use?.first ?? at, last: at });
     }
   });
+  const stops = planStops(scheduled, levels, {
+    startOf: (level) => starts[level] ?? kernels.length,
+    firstUse: (x) => uses.get(operandOf(x).storage)?.first ?? kernels.length,
+    operandOf,
+  });
+  stops.forEach(({ after, exchanges }) => {
+    for (const { from, to, segment } of exchanges) {
+      const [source, target] = [from, to].map(({ storage }) => uses.get(storage));
+      if (source !== undefined) source.last = Math.max(source.last, after - 1);
+      const written = stops[segment - 1].after;
+      if (target !== undefined) target.first = written;
+      else uses.set(to.storage, { first: written, last: written });
+    }
+  });
   const plan = planMemory(
     reserved.map(({ name, bytes }, storage) => ({
       storage,
@@ -160,7 +202,67 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     })),
     kernels.length,
   );
-  return { kernels, plan, operandOf, copies, inputs, constants };
+  return { kernels, makes, stops, plan, operandOf, copies, inputs, constants };
+};
+
+/**
+ * How many stops lie before each tensor at least: an exchange ends a level. What depends on a late exchange comes after
+ * all else.
+ */
+const levelsOf = (live: readonly Tensor[]): ReadonlyMap<number, number> => {
+  const levels = new Map<number, number>();
+  const late = new Set<number>(); // their levels count from the last one on
+  for (const x of live) {
+    const { source } = x;
+    const inputs = source.kind === "op" ? source.inputs : source.kind === "view" ? [source.of] : [];
+    const exchange = source.kind === "op" ? source.op.exchange : undefined;
+    const isLate = inputs.some(({ id }) => late.has(id));
+    const above = inputs.filter(({ id }) => late.has(id) === isLate).map(({ id }) => levels.get(id)!);
+    if (isLate || exchange?.late) late.add(x.id);
+    const level = exchange?.late && !isLate ? 0 : Math.max(0, ...above) + (exchange === undefined ? 0 : 1);
+    levels.set(x.id, level);
+  }
+  const last = 1 + Math.max(0, ...live.filter(({ id }) => !late.has(id)).map(({ id }) => levels.get(id)!));
+  for (const id of late) levels.set(id, last + levels.get(id)!);
+  return levels;
+};
+
+/**
+ * Gathers exchanges into as few stops as possible: those that the next level waits for are made together once their own
+ * level is done; late ones join the next such stop, and what they give is needed only where it is first read.
+ */
+const planStops = (
+  scheduled: readonly Tensor[],
+  levels: ReadonlyMap<number, number>,
+  { startOf, firstUse, operandOf }: {
+    readonly startOf: (level: number) => number;
+    readonly firstUse: (x: Tensor) => number;
+    readonly operandOf: (x: Tensor) => Operand;
+  },
+): readonly Stop[] => {
+  const exchanges = scheduled.flatMap((x) => {
+    if (x.source.kind !== "op" || x.source.op.exchange === undefined) return [];
+    const [input] = x.source.inputs;
+    return [{ x, input, level: levels.get(input.id)!, ...x.source.op.exchange }];
+  });
+  const urgent = [...new Set(exchanges.filter(({ late }) => !late).map(({ level }) => level))].sort((a, b) =>
+    a - b
+  );
+  const stopLevel = ({ x, level, late }: (typeof exchanges)[number]) =>
+    late
+      ? urgent.find((other) => other >= level && other < levels.get(x.id)!) ?? levels.get(x.id)! - 1
+      : level;
+  const grouped = [...Map.groupBy(exchanges, stopLevel)].sort(([a], [b]) => a - b);
+  const afters = grouped.map(([level]) => startOf(level + 1));
+  return grouped.map(([, members], i): Stop => ({
+    after: afters[i],
+    exchanges: members.map(({ x, input, kind, late }) => ({
+      kind,
+      from: operandOf(input),
+      to: operandOf(x),
+      segment: late ? Math.max(i + 1, afters.filter((after) => after <= firstUse(x)).length) : i + 1,
+    })),
+  }));
 };
 
 /**

@@ -7,6 +7,7 @@ import { FormatError } from "../../data/formats/format_error.ts";
 import type { FileArray, FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { packBatch, viewWords } from "../../data/view_table.ts";
+import type { CollectiveError } from "../../ops/collective.ts";
 import { compile } from "../../ops/compile.ts";
 import type { PlanError } from "../../ops/lower.ts";
 import type { Gpu, GpuError } from "../../ops/gpu.ts";
@@ -25,7 +26,7 @@ export const verifyAugment = Effect.fn("verifyAugment")(
   function* (
     recording: TensorFile,
     { name, pictures }: { readonly name: string; readonly pictures: string },
-  ): Effect.fn.Return<Verification, FormatError | DecodeError | GpuError | PlanError, Gpu> {
+  ): Effect.fn.Return<Verification, FormatError | DecodeError | GpuError | PlanError | CollectiveError, Gpu> {
     const { size, draws } = yield* readAugmentRecording(recording, name);
     const recorded = (tensor: string) => {
       const found = recording.tensors.get(tensor);

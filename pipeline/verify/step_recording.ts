@@ -11,6 +11,7 @@ import { FormatError } from "../../data/formats/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { gradients } from "../../ops/autodiff.ts";
+import type { CollectiveError } from "../../ops/collective.ts";
 import { compile } from "../../ops/compile.ts";
 import type { PlanError } from "../../ops/lower.ts";
 import type { Gpu, GpuError } from "../../ops/gpu.ts";
@@ -43,7 +44,7 @@ export const verifyStep = Effect.fn("verifyStep")(
     file: TensorFile,
     name: string,
     midway?: Midway,
-  ): Effect.fn.Return<Verification, FormatError | GpuError | PlanError, Gpu | Scope.Scope> {
+  ): Effect.fn.Return<Verification, FormatError | GpuError | PlanError | CollectiveError, Gpu | Scope.Scope> {
     const recording = yield* readStepRecording(file, name);
     const { config } = recording;
     const { world, batch } = config;
