@@ -22,6 +22,7 @@ const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
   const typed: Flag.Flag<unknown> = match(kind)
     .with("choice", () => Flag.Literals(written, choices!))
     .with("path", () => Flag.String(written).pipe(Flag.withMetavar("PATH")))
+    .with("url", () => Flag.String(written).pipe(Flag.withMetavar("URL")))
     .with("integer", () => Flag.Int(written))
     .with("number", () => Flag.Finite(written))
     .with("switch", () => Flag.Boolean(written))

@@ -10,6 +10,7 @@ import {
   savedStep,
 } from "./checkpoint_file.ts";
 import type { Config } from "./config.ts";
+import { StageSpan } from "./otlp.ts";
 import type { RunFolderError } from "./report.ts";
 import type { StateValues } from "./state.ts";
 
@@ -42,6 +43,7 @@ export const checkpoints = Effect.fn("checkpoints")(function* (
   flush: Effect.Effect<void, RunFolderError>,
 ) {
   const folder = checkpointFolder(plan.outputDir);
+  const span = yield* StageSpan;
   yield* Effect.promise(() => removeRemains(folder));
   let writing: Fiber.Fiber<void, CheckpointError | GpuError> | null = null;
   yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
@@ -62,6 +64,7 @@ export const checkpoints = Effect.fn("checkpoints")(function* (
   const save: Checkpoints["save"] = Effect.fnUntraced(function* (meta, copy) {
     yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // it has been told
     writing = yield* write(meta, copy).pipe(
+      span("save", meta.step),
       Effect.tapErrorTag(
         "CheckpointError",
         ({ message }) =>

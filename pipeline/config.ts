@@ -9,7 +9,7 @@ import { flagName } from "./option_name.ts";
 
 /** One option of a run. The command line's flags and the check of configuration files are made from this. */
 export interface Option<A> {
-  readonly kind: "choice" | "path" | "integer" | "number" | "switch"; // how it is written on a command line
+  readonly kind: "choice" | "path" | "url" | "integer" | "number" | "switch"; // how it is written on a command line
   readonly schema: Schema.Codec<NonNullable<A>>;
   readonly initial: A; // null where it may be left open
   readonly help: string;
@@ -21,6 +21,9 @@ const choice = <A extends string>(choices: readonly A[], initial: A, help: strin
 );
 const path = (initial: string, help: string): Option<string> => (
   { kind: "path", schema: Schema.NonEmptyString, initial, help }
+);
+const url = (initial: string, help: string): Option<string> => (
+  { kind: "url", schema: Schema.String.check(httpUrl), initial, help }
 );
 const onOff = (initial: boolean, help: string): Option<boolean> => (
   { kind: "switch", schema: Schema.Boolean, initial, help }
@@ -37,6 +40,10 @@ type Check = ReturnType<typeof Schema.isGreaterThan>;
 const above = Schema.isGreaterThan;
 const between = (minimum: number, maximum: number, exclude: object = {}) =>
   Schema.isBetween({ minimum, maximum, ...exclude });
+const httpUrl = Schema.makeFilter<string>(
+  (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
+  { expected: "a URL such as http://localhost:4318" },
+);
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum));
 
 const architectures = Object.keys(ARCHITECTURES) as ArchitectureName[];
@@ -82,6 +89,7 @@ export const OPTIONS = {
   saveMinutes: open(number(1, above(0), "also save every so many minutes")),
   keep: integer(3, atLeast(1), "how many of those other checkpoints stay, the newest ones"),
   tensorboard: onOff(false, "write the metrics for TensorBoard, too: to tensorboard/ in the output folder"),
+  otlp: open(url("", "send the metrics and a span a stage to this OpenTelemetry collector, such as http://localhost:4318")),
   seed: integer(0, Schema.Int.check(between(0, 2 ** 32 - 1)), "seed of the initial weights and of all random draws"),
   numWorkers: integer(Math.min(8, navigator.hardwareConcurrency), atLeast(1), "threads that read and decode pictures"),
   maxBadImages: number(0.01, between(0, 1), "share of unreadable pictures beyond which the run stops"),

@@ -10,6 +10,7 @@ import type { BatchReply, BatchRequest } from "../data/decode_worker.ts";
 import { permutation, randomStream } from "../data/random.ts";
 import type { PackedBatch } from "../data/view_table.ts";
 import type { Config } from "./config.ts";
+import { StageSpan } from "./otlp.ts";
 
 /** One step's input on its way to the GPU. */
 export interface Batch extends PackedBatch {
@@ -71,6 +72,7 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
     const perEpoch = stepsPerEpoch(images.length, batchSize);
     if (perEpoch === 0) return yield* new BatchTooLarge({ batchSize, images: images.length });
 
+    const span = yield* StageSpan;
     const workers = yield* Effect.replicateEffect(decodeWorker, config.numWorkers);
     const order = epochOrder(images.length, seed);
     const badFiles = watchBadFiles(images.length, config);
@@ -95,7 +97,7 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
 
     return Stream.iterate(firstStep, (step) => step + 1).pipe(
       // Each worker makes one batch and has the next one waiting, so it need not pause while this thread is blocked.
-      Stream.mapEffect(load, { concurrency: 2 * workers.length }),
+      Stream.mapEffect((step) => load(step).pipe(span("decode", step)), { concurrency: 2 * workers.length }),
     );
   }));
 

@@ -8,6 +8,7 @@ import { checkpoints } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { type Batch, batches, BatchTooLarge } from "./decode.ts";
 import { learningRate, planSchedule, teacherMomentum } from "./optim/schedule.ts";
+import { exported, StageSpan } from "./otlp.ts";
 import { openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { startingPoint } from "./resume.ts";
 import { snapshot, upload } from "./state.ts";
@@ -33,13 +34,14 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
  * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, FormatError, RunFolderError, PlanError or
  * GpuError.
  */
-export const pretrain = Effect.fn("pretrain")(function* (
+export const pretrain = Effect.fnUntraced(function* (
   config: Config,
   images: readonly string[],
   build?: StepBuilder,
 ) {
   const gpu = yield* Gpu;
   const progress = yield* Progress;
+  const span = yield* StageSpan;
   const schedule = planSchedule({ ...config, world: 1, instances: images.length });
   if (schedule.stepsPerEpoch === 0) {
     return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
@@ -110,9 +112,9 @@ export const pretrain = Effect.fn("pretrain")(function* (
       .pipe(
         Stream.take(lastStep - start.step),
         Stream.interruptWhen(Deferred.await(stop)),
-        Stream.mapEffect(submit),
+        Stream.mapEffect((batch) => submit(batch).pipe(span("submit", batch.step))),
         oneBehind,
-        Stream.mapEffect(read),
+        Stream.mapEffect((submitted) => read(submitted).pipe(span("read", submitted.batch.step))),
         Stream.tap(({ report }) => folder.record(report)),
         Stream.tap(({ report }) => progress.step(report)),
         Stream.tap(({ report, copy }) => {
@@ -145,7 +147,7 @@ export const pretrain = Effect.fn("pretrain")(function* (
     yield* gracefully(training);
   }).pipe(Effect.withLogger(folder.logger));
   return done;
-}, Effect.scoped);
+}, exported);
 
 /** What a run reserves on the device, before its first step and until its end. */
 const memorySentence = ({ groups, total }: MemoryPlan): string => {

@@ -143,7 +143,8 @@ export const duration = (seconds: number): string => {
   return `${Math.floor(whole / 86400)} d ${Math.floor(whole / 3600 % 24)} h`;
 };
 
-const metricsLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport) => (
+/** What is known of a step in numbers, under the names that `metrics.jsonl` and its like have for them. */
+export const metricsLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport) => (
   { step, epoch, ...metrics, images_per_second: Number(imagesPerSecond.toPrecision(6)) }
 );
 

@@ -162,6 +162,7 @@ const INCIDENTAL: readonly OptionName[] = [
     "saveMinutes",
     "keep",
     "tensorboard",
+    "otlp",
     "numWorkers",
     "maxBadImages",
     "device",
