@@ -2,17 +2,18 @@
  * What a command may touch, as Deno's permission flags.
  *
  * `cli/slotcon` runs this file before every command and starts the command with the flags it prints, one a line: the
- * command then reads and writes only what its options or its configuration file name, and it has no network. Every
- * command waits for this, so it imports little.
+ * command then reads and writes only what its options or its configuration file name, and it has no network beyond the
+ * collector that --otlp names. Every command waits for this, so it imports little.
  */
 import { dirname, join, resolve } from "node:path";
 import { sharedSpelling } from "../pipeline/option_name.ts";
 
-/** Paths a command may touch beyond the project's own folder. Empty ones count for nothing. */
+/** What a command may touch beyond the project's own folder: paths, of which empty ones count for nothing, and hosts. */
 interface Access {
   readonly read?: readonly string[];
   readonly write?: readonly string[]; // these may be read as well
   readonly run?: readonly string[];
+  readonly net?: readonly string[]; // "host:port"
 }
 
 interface Request {
@@ -21,7 +22,11 @@ interface Request {
 }
 
 const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
-  pretrain: ({ option }) => ({ read: inputs(option), write: [option("output-dir") || usual(option).output] }),
+  pretrain: ({ option }) => ({
+    read: inputs(option),
+    write: [option("output-dir") || usual(option).output],
+    net: hostOf(option("otlp")),
+  }),
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
   doctor: ({ option }) => ({
     read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"],
@@ -42,12 +47,14 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
 };
 
 /**
- * What the tests may do besides: write anywhere, as making links needs, and start the launcher in a shell. No network.
+ * What the tests may do besides: write anywhere, as making links needs, start the launcher in a shell, and speak to this
+ * machine over the network.
  */
 export const testFlags = (): string[] => [
   ...flags({ run: [Deno.execPath(), "sh"] }).filter((flag) => !/^--allow-(read|write)=/.test(flag)),
   "--allow-read",
   "--allow-write",
+  "--allow-net=127.0.0.1",
 ];
 
 /** The flags for `slotcon ...args`. */
@@ -69,12 +76,13 @@ const ENVIRONMENT = [
   ...["DENO_DIR", "MESA_SHADER_CACHE_DIR", "MESA_VK_DEVICE_SELECT", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
 ];
 
-const flags = ({ read = [], write = [], run = [] }: Access): string[] => {
+const flags = ({ read = [], write = [], run = [], net = [] }: Access): string[] => {
   const writable = [join(ROOT, ".cache"), ...write];
   return [
     `--allow-read=${list([ROOT, ...read, ...writable])}`,
     `--allow-write=${list(writable)}`,
     ...run.length > 0 ? [`--allow-run=${list(run)}`] : [],
+    ...net.length > 0 ? [`--allow-net=${net.join()}`] : [],
     `--allow-ffi=${list([join(ROOT, "node_modules")])}`, // the image decoder and the second WebGPU
     "--allow-sys=cpus,hostname,networkInterfaces,systemMemoryInfo", // the first three: the image decoder
     `--allow-env=${ENVIRONMENT.join()}`, // the launcher makes all others read as unset
@@ -91,6 +99,13 @@ const inputs = (option: Request["option"]): string[] => [
   ...[option("data-dir") || usual(option).data, option("config"), option("init")].flatMap(withListed),
   folderOf(option("resume")), // if it is damaged, a good one beside it is looked for
 ];
+
+/** Host and port of a URL; none where it is none, which the command itself will say. */
+const hostOf = (url: string): string[] => {
+  const { protocol, hostname, port } = URL.parse(url) ?? {};
+  if (!hostname || /[,*]/.test(hostname)) return [];
+  return [`${hostname}:${port || (protocol === "https:" ? 443 : 80)}`];
+};
 
 const folderOf = (path: string) => path === "" ? "" : dirname(resolve(path));
 

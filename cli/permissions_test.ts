@@ -24,6 +24,23 @@ Deno.test("permissionFlags() gives no command the network, and only the tests an
   }
 });
 
+Deno.test("permissionFlags() lets pretrain reach the collector of --otlp, and no other host or port", async () => {
+  for (
+    const [url, host] of [
+      ["http://localhost:4318", "localhost:4318"],
+      ["http://10.0.0.1/v1", "10.0.0.1:80"],
+      ["https://otel.example.org/x?y", "otel.example.org:443"],
+      ["http://[::1]:4318", "[::1]:4318"],
+    ]
+  ) {
+    assert.deepEqual(await allowed("net", "pretrain", "--otlp", url), [host]);
+  }
+  for (const url of ["", "localhost", "http://a,b/", "file:///x"]) {
+    assert.deepEqual(await allowed("net", "pretrain", `--otlp=${url}`), []);
+  }
+  assert.deepEqual(await allowed("net", "demo", "--otlp", "http://localhost:4318"), []);
+});
+
 Deno.test(
   "permissionFlags() reads the folders from a configuration file, which options override",
   inTestFolder(async (folder) => {
