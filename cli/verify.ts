@@ -6,6 +6,7 @@ import type { FileTensor } from "../data/formats/file_tensor.ts";
 import { writeSafetensors } from "../data/formats/safetensors.ts";
 import { type Backend, type Gpu, layers } from "../ops/gpu.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
+import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
@@ -16,7 +17,9 @@ export const verify = Command.make(
   "verify",
   {
     recordings: Argument.String("recording").pipe(
-      Argument.withDescription("recorded steps or augmentation (safetensors), or schedules (JSON)"),
+      Argument.withDescription(
+        "recorded steps, augmentation or retrieval (safetensors), or schedules (JSON)",
+      ),
       Argument.variadic({ min: 1 }),
     ),
     json: Flag.Boolean("json").pipe(
@@ -52,7 +55,7 @@ export const verify = Command.make(
 ).pipe(
   Command.withDescription(
     "Replay recordings of the reference implementation and compare everything that they hold: training steps, " +
-      "augmentation (its pictures lie in pictures/ beside the recording) and schedules. Prints the largest error of " +
+      "augmentation (its pictures lie in pictures/ beside the recording), retrieval and schedules. Prints the largest error of " +
       "each group of tensors beside its tolerance; the exit status is 0 only if all hold.",
   ),
   Command.withShortDescription("Compare with recordings of the reference implementation"),
@@ -62,7 +65,7 @@ export const verify = Command.make(
       description: "Replay two training steps of two ranks",
     },
     {
-      command: "slotcon verify testdata/*/*.safetensors testdata/schedule/schedules.json --json",
+      command: "slotcon verify testdata/{steps,augment,knn}/*.safetensors testdata/schedule/*.json --json",
       description: "Everything that comes with the project, for a program to read",
     },
     {
@@ -104,6 +107,7 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
         const pictures = join(dirname(file), "pictures");
         return onDevice(verifyAugment(tensors, { name: file, pictures }));
       })
+      .with({ kind: "retrieval" }, ({ tensors }) => onDevice(verifyKnn(tensors, file)))
       .with({ kind: "schedule" }, ({ json }) => verifySchedule(json, file))
       .exhaustive();
     const report: Replayed = {
@@ -123,7 +127,12 @@ const refused = (file: string) => ({ message }: { readonly message: string }) =>
     Effect.as({ report: { file, holds: false, error: message } satisfies Refused as Report, outputs: null }),
   );
 
-const TITLES = { step: "training steps", augment: "augmentation", schedule: "schedules" };
+const TITLES = {
+  step: "training steps",
+  augment: "augmentation",
+  retrieval: "retrieval",
+  schedule: "schedules",
+};
 
 const table = ({ file, kind, seconds, groups }: Replayed): string => {
   const cells = groups.map((row) => [row.group, largest(row), row.tolerance]);

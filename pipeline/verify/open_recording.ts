@@ -4,17 +4,19 @@ import { FormatError } from "../../data/formats/format_error.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 
 export type Recording =
-  | { readonly kind: "step" | "augment"; readonly tensors: TensorFile }
+  | { readonly kind: "step" | "augment" | "retrieval"; readonly tensors: TensorFile }
   | { readonly kind: "schedule"; readonly json: unknown };
 
 const STEP = "slotcon-step-recording/1";
 const AUGMENT = "slotcon-augment-recording/1";
+const KNN = "slotcon-knn-recording/1";
 const SCHEDULE = "slotcon-schedules/1";
-const LOOKED_FOR = `looked for safetensors of format ${STEP} or ${AUGMENT}, or JSON of format ${SCHEDULE}`;
+const LOOKED_FOR =
+  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}`;
 
 /**
- * Reads a recording of training steps, of augmentation (both safetensors), or of schedules (JSON). Fails with a
- * `FormatError` that says what was looked for.
+ * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), or of schedules (JSON). Fails
+ * with a `FormatError` that says what was looked for.
  */
 export const openRecording = Effect.fn("openRecording")(
   function* (path: string): Effect.fn.Return<Recording, FormatError> {
@@ -39,6 +41,7 @@ export const openRecording = Effect.fn("openRecording")(
     const { format } = tensors.metadata;
     if (format === STEP) return { kind: "step", tensors };
     if (format === AUGMENT) return { kind: "augment", tensors };
+    if (format === KNN) return { kind: "retrieval", tensors };
     return yield* refuse(`it is safetensors of ${named(format)}; ${LOOKED_FOR}`);
   },
 );

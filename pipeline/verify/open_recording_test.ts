@@ -13,6 +13,7 @@ Deno.test(
       const [file, kind] of [
         ["steps/resnet18_lars_first.safetensors", "step"],
         ["augment/augment.safetensors", "augment"],
+        ["knn/knn.safetensors", "retrieval"],
         ["schedule/schedules.json", "schedule"],
       ]
     ) {

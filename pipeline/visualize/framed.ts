@@ -21,7 +21,7 @@ export const framed = ({ width, height, rgb }: Picture, frame: Frame): Picture =
   const { resize, crop } = frame;
   if (width === crop && height === crop && resize === crop) return { width, height, rgb };
   const { size, top, left } = placed({ width, height }, frame);
-  return resizeCrop({ width, height, rgb }, size, [top, left, crop, crop]);
+  return resizeCrop(picture, size, [top, left, crop, crop]);
 };
 
 interface Size {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Picture } from "../../data/decode_image.ts";
 import { readSafetensors } from "../../data/formats/safetensors.ts";
-import { assertClose, gpuTest } from "../../ops/_test_kit.ts";
+import { gpuTest } from "../../ops/_test_kit.ts";
 import type { ArchitectureName } from "../model/resnet.ts";
 import type { StateTensor } from "../state.ts";
 import { slotMapper } from "./slot_maps.ts";
@@ -9,7 +9,7 @@ import { slotMapper } from "./slot_maps.ts";
 const recording = new URL("../../testdata/knn/knn.safetensors", import.meta.url);
 
 gpuTest(
-  "slotMapper() gives the scores and slot maps of a recorded teacher, also in a batch that is not full",
+  "slotMapper() gives the slot maps of a recorded teacher, also in a batch that is not full",
   function* () {
     const { tensors, metadata } = yield* readSafetensors(Deno.readFileSync(recording), "knn.safetensors");
     const config = JSON.parse(metadata.config);
@@ -36,18 +36,13 @@ gpuTest(
     const mapPictures = yield* slotMapper(model, values, { resize: S, crop: S, batch: 4 });
     const maps = yield* mapPictures(pictures);
 
-    const dots = tensors.get("expect/dots")!;
-    const [, K, h, w] = dots.shape;
     const segments = tensors.get("expect/segments")!.data as Uint8Array;
-    const scores: number[] = [];
     let equal = 0;
-    maps.forEach((map, n) => {
-      for (let k = 0; k < K; k++) {
-        for (let location = 0; location < h * w; location++) scores.push(map.scores[location * K + k]);
-      }
-      map.slots.forEach((slot, i) => equal += Number(slot === segments[n * S * S + i]));
+    maps.forEach(({ picture, slots }, n) => {
+      assert.equal(picture, pictures[n]);
+      slots.forEach((slot, i) => equal += Number(slot === segments[n * S * S + i]));
     });
-    assertClose(scores, dots.data as Float32Array, { rtol: 2e-4 });
+    assert.equal(maps.length, N);
     assert.ok(equal >= 0.999 * segments.length, `${equal} of ${segments.length} pixels agree`);
   },
 );
