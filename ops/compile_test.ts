@@ -79,3 +79,29 @@ gpuTest("the memory plan counts what lives at once, and shares buffers nearly as
   assert.ok(plan.total >= plan.needed);
   assert.ok(plan.total <= 1.25 * plan.needed, `${plan.total} bytes reserved for ${plan.needed}`);
 });
+
+gpuTest(
+  "a program says how long the device took for each stage of its graph, and gives the same result",
+  function* () {
+    const timed = (yield* Gpu).report.features.includes("timestamp-query");
+    const light = sum(constant(numbers(64), [8, 8]));
+    const heavy = matmul(constant(numbers(2 ** 18), [512, 512]), constant(numbers(2 ** 18, 2), [512, 512]));
+    const graph = { label: "stages", outputs: { light, heavy: sum(heavy) } };
+    const untimed = yield* compile(graph);
+    const want = yield* yield* untimed.run({});
+    const stageOf = ({ id }: { id: number }) => id <= light.id ? "light" : "heavy";
+    const program = yield* compile({ ...graph, stageOf });
+    assert.deepEqual(yield* yield* program.run({}), want);
+
+    const start = performance.now();
+    yield* yield* program.run({});
+    const wall = (performance.now() - start) / 1000;
+    const seconds = program.stageSeconds();
+    assert.equal(untimed.stageSeconds(), null);
+    assert.equal(seconds !== null, timed);
+    if (seconds === null) return;
+    assert.deepEqual(Object.keys(seconds), ["light", "heavy"]);
+    assert.ok(seconds.light > 0 && seconds.heavy > seconds.light, JSON.stringify(seconds));
+    assert.ok(seconds.light + seconds.heavy < wall, `${JSON.stringify(seconds)} in ${wall} s`);
+  },
+);
