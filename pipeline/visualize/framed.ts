@@ -17,10 +17,10 @@ export const evaluationFrame = (imageSize: number): Frame => ({
  * A picture resized (bilinear, antialiased) and cropped, bit for bit as torchvision's `Resize` and `CenterCrop` do it to
  * Pillow's pictures; one that has the size already is left as it is.
  */
-export const framed = ({ width, height, rgb }: Picture, frame: Frame): Picture => {
+export const framed = (picture: Picture, frame: Frame): Picture => {
   const { resize, crop } = frame;
-  if (width === crop && height === crop && resize === crop) return { width, height, rgb };
-  const { size, top, left } = placed({ width, height }, frame);
+  if (picture.width === crop && picture.height === crop && resize === crop) return picture;
+  const { size, top, left } = placed(picture, frame);
   return resizeCrop(picture, size, [top, left, crop, crop]);
 };
 
