@@ -38,11 +38,6 @@ export const teacherOf = Effect.fn("teacherOf")(
     if (own.size === 0) return yield* refuse("it has no teacher (no tensor encoder_k.conv1.weight)");
 
     const encoder = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
-    const imageSize = match(content)
-      .with({ kind: "checkpoint" }, ({ meta }) => meta.config.imageSize)
-      .with({ kind: "published" }, ({ published }) => publishedConfig(published, encoder.width).imageSize)
-      .with({ kind: "networks" }, () => OPTIONS.imageSize.initial)
-      .exhaustive();
     const rows = (name: string) => {
       const size = own.get(name)?.shape[0];
       return size === undefined ? Effect.fail(refuse(`it has no tensor ${name}`)) : Effect.succeed(size);
@@ -51,7 +46,7 @@ export const teacherOf = Effect.fn("teacherOf")(
       arch: encoder.arch,
       width: encoder.width,
       outputStride: encoder.outputStride,
-      imageSize,
+      imageSize: imageSizeOf(weights, encoder.width),
       dimHidden: yield* rows("projector_k.mlp.0.weight"),
       dimOut: yield* rows("projector_k.mlp.6.weight"),
       numPrototypes: yield* rows("grouping_k.slot_embed.weight"),
@@ -59,6 +54,14 @@ export const teacherOf = Effect.fn("teacherOf")(
     return { model, values: yield* wholeState(own, model, refuse) };
   },
 );
+
+/** Side of the square views that a network was trained on; where its file does not say, that of the published runs. */
+export const imageSizeOf = ({ content }: WeightsFile, width: number): number =>
+  match(content)
+    .with({ kind: "checkpoint" }, ({ meta }) => meta.config.imageSize)
+    .with({ kind: "published" }, ({ published }) => publishedConfig(published, width).imageSize)
+    .with({ kind: "networks" }, { kind: "encoder" }, () => OPTIONS.imageSize.initial)
+    .exhaustive();
 
 /** The values of all that the teacher needs, and of nothing else. */
 const wholeState = Effect.fnUntraced(function* (

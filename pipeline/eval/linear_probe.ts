@@ -1,0 +1,88 @@
+/** How well one linear layer tells classes apart by the features of whole pictures, which are held in memory. */
+import { Effect } from "effect";
+import { permutation } from "../../data/random.ts";
+import { compile } from "../../ops/compile.ts";
+import { input } from "../../ops/tensor.ts";
+import { linearClassifier, ScaleOf, type TrainingOptions } from "./linear_classifier.ts";
+import type { Vote } from "./nearest_neighbours.ts";
+import { EvaluationProgress } from "./progress.ts";
+
+/** Features of pictures, each [C], and their classes. */
+export interface LabelledFeatures {
+  readonly features: readonly Float32Array[];
+  readonly labels: readonly number[];
+}
+
+export interface ProbeOptions extends TrainingOptions {
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly classes: number;
+  readonly seed: number;
+}
+
+/** What tells the orders of a probe's epochs from the other draws of a seed. */
+const PROBE = 7;
+
+/**
+ * Trains on `train`, and gives for each row of `features` the five likeliest classes, likeliest first, with their
+ * probabilities. The same seed gives the same.
+ */
+export const linearProbe = Effect.fn("linearProbe")(function* (
+  { features, labels }: LabelledFeatures,
+  asked: readonly Float32Array[],
+  { stage, ...options }: ProbeOptions & { readonly stage: string },
+) {
+  const progress = yield* EvaluationProgress;
+  const C = features[0].length;
+  const R = Math.min(options.batchSize, features.length);
+  const perEpoch = Math.floor(features.length / R);
+  const steps = options.epochs * perEpoch;
+  const scale = new ScaleOf(C);
+  for (const row of features) scale.add(row);
+  const classifier = yield* linearClassifier({
+    ...options,
+    channels: C,
+    scale: scale.result(),
+    rowsPerStep: R,
+    steps,
+  });
+
+  let loss: number | null = null;
+  for (let epoch = 0; epoch < options.epochs; epoch++) {
+    yield* progress(stage, epoch, options.epochs);
+    const order = permutation(features.length, options.seed, PROBE, epoch);
+    for (let step = 0; step < perEpoch; step++) {
+      const places = order.subarray(step * R, (step + 1) * R);
+      const rows = new Float32Array(R * C);
+      places.forEach((place, i) => rows.set(features[place], i * C));
+      loss = yield* classifier.step({
+        rows,
+        labels: Uint32Array.from(places, (place) => labels[place]),
+        count: R,
+      });
+    }
+  }
+  yield* progress(stage, options.epochs, options.epochs);
+
+  const logits = classifier.logits(input("rows", [R, C]));
+  const program = yield* compile({ label: "the classifier", outputs: { logits } }, classifier.state);
+  const ranked: (readonly Vote[])[] = [];
+  for (let first = 0; first < asked.length; first += R) {
+    const some = asked.slice(first, first + R);
+    const rows = new Float32Array(R * C);
+    some.forEach((row, i) => rows.set(row, i * C));
+    const { logits } = yield* yield* program.run({ rows });
+    some.forEach((_, i) =>
+      ranked.push(likeliest(logits.subarray(i * options.classes, (i + 1) * options.classes)))
+    );
+  }
+  return { ranked, loss };
+}, Effect.scoped);
+
+const likeliest = (logits: Float32Array): readonly Vote[] => {
+  const top = logits.reduce((most, value) => Math.max(most, value), -Infinity);
+  const weights = Array.from(logits, (value) => Math.exp(value - top));
+  const whole = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight, label) => ({ label, share: weight / whole }))
+    .sort((a, b) => b.share - a.share).slice(0, 5);
+};
