@@ -67,7 +67,7 @@ const CLASSES = 1000;
 /** Classification by a ResNet-18 of full width. */
 const classification = (pictures: number, size: number): TrainingStep => {
   const state = new StateBuilder();
-  const network = student(state, { groups: 1, collective: alone });
+  const network = student(state, { groups: 1, sync: alone });
   const images = constant(numbers(pictures * size * size * 3), [pictures, size, size, 3]);
   const features = encoder(network, images, { arch: "resnet18", width: 64 });
   const [, side, , channels] = features.shape;

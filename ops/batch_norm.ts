@@ -8,9 +8,10 @@
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
 import { kernel } from "./kernel.ts";
-import { columnSums } from "./reduce.ts";
+import { columnSums, sum } from "./reduce.ts";
 import { slice } from "./slice.ts";
 import { defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
+import { toFloat } from "./to_float.ts";
 
 const EPSILON = 1e-5;
 const MOMENTUM = 0.1;
@@ -20,11 +21,13 @@ export interface Moments {
   /** [G, 2, C]: mean and biased variance. */
   readonly values: Tensor;
   readonly rows: Tensor;
+  /** Where the rows are those of several ranks: the sum over ranks, which the gradient needs. */
+  readonly total?: (sums: Tensor) => Tensor;
 }
 
 /** Mean and variance over the rows of x [G, R, C]; with `count` ([1], u32; G = 1) over the first `count` rows. */
 export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
-  const rows = count === undefined ? constantRows(x) : reshape(toFloat([count]), []);
+  const rows = count === undefined ? constantRows(x) : reshape(toFloat(count), []);
   // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
   const shift = slice(x, 1, 0, 1);
   const difference = sub(x, shift);
@@ -33,18 +36,6 @@ export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
 };
 
 const constantRows = (x: Tensor) => add(0, x.shape[1]);
-
-/** A u32 as f32. */
-const toFloat = defineOp("toFloat", {
-  shape: ([x]) => x.shape,
-  kernels: ({ inputs: [x], output }) => [kernel({
-    label: "toFloat",
-    reads: { x },
-    writes: { y: output },
-    threads: sizeOf(output.shape),
-    main: "y[id] = f32(x[id]);",
-  })],
-});
 
 const momentsOp = defineOp("moments", {
   shape: ([sums]) => sums.shape,
@@ -63,7 +54,46 @@ const momentsOp = defineOp("moments", {
   })],
 });
 
-/** x [G, R, C] normalised by the moments of its own rows; the gradient takes into account that they depend on x. */
+/**
+ * Moments of all rows from those of parts: values [parts, G, 2, C] over rows [parts] (which may be 0). Variances are taken
+ * around the mean of all, so that nothing cancels.
+ */
+export const combinedMoments = (values: Tensor, rows: Tensor): Moments => ({
+  values: combinedOp([values, rows], undefined),
+  rows: sum(rows),
+});
+
+const combinedOp = defineOp("combinedMoments", {
+  shape: ([values]) => values.shape.slice(1),
+  kernels: ({ inputs: [values, rows], output }) => [kernel({
+    label: "combinedMoments",
+    reads: { values, rows },
+    writes: { moments: output },
+    sizes: { parts: values.shape[0], C: values.shape[3], each: sizeOf(output.shape) },
+    threads: sizeOf(output.shape) / 2,
+    main: /* wgsl */ `
+  let at = id / p.C * 2u * p.C + id % p.C;
+  var total = 0.0;
+  var mean = 0.0;
+  for (var i = 0u; i < p.parts; i++) {
+    total += rows[i];
+    mean += rows[i] * values[i * p.each + at];
+  }
+  mean /= max(total, 1.0);
+  var variance = 0.0;
+  for (var i = 0u; i < p.parts; i++) {
+    let apart = values[i * p.each + at] - mean;
+    variance += rows[i] * (values[i * p.each + at + p.C] + apart * apart);
+  }
+  moments[at] = mean;
+  moments[at + p.C] = variance / max(total, 1.0);`,
+  })],
+});
+
+/**
+ * x [G, R, C] normalised by the moments of its own rows, or of these and other ranks' rows; the gradient takes into
+ * account that they depend on x. It is that of the sum over ranks of what each derives.
+ */
 export const batchNorm = (
   x: Tensor,
   weight: Tensor,
@@ -73,21 +103,22 @@ export const batchNorm = (
 ): Tensor => {
   const mean = slice(moments.values, 1, 0, 1);
   const scale = rsqrt(add(slice(moments.values, 1, 1, 1), EPSILON));
-  return normalizeOp([x, mean, scale, weight, bias], { rows: moments.rows, count });
+  return normalizeOp([x, mean, scale, weight, bias], { ...moments, count });
 };
 
-const normalizeOp = defineElementwise<{ readonly rows: Tensor; readonly count?: Tensor }>(
+const normalizeOp = defineElementwise<Omit<Moments, "values"> & { readonly count?: Tensor }>(
   "batchNorm",
   ([x, mean, scale, weight, bias]) => `(${x} - ${mean}) * (${scale} * ${weight}) + ${bias}`,
-  ({ inputs: [x, mean, scale, weight], gradient, attributes: { rows, count } }) => {
+  ({ inputs: [x, mean, scale, weight], gradient, attributes: { rows, count, total = (sums) => sums } }) => {
     const [G, , C] = x.shape;
     const normalized = mul(sub(x, mean), scale);
     const sums = columnSums([gradient, mul(gradient, normalized)], count);
     const sumOf = (term: number) => slice(sums, 1, term, 1);
     const overGroups = (term: number) =>
       G === 1 ? reshape(sumOf(term), [C]) : reshape(columnSums([reshape(sumOf(term), [1, G, C])]), [C]);
-    const n = maximum(rows, 1);
-    const centred = sub(sub(gradient, div(sumOf(0), n)), mul(normalized, div(sumOf(1), n)));
+    const [all, n] = [total(sums), maximum(rows, 1)];
+    const meanOf = (term: number) => div(slice(all, 1, term, 1), n);
+    const centred = sub(sub(gradient, meanOf(0)), mul(normalized, meanOf(1)));
     return [mul(mul(weight, scale), centred), null, null, overGroups(1), overGroups(0)];
   },
 );

@@ -7,22 +7,23 @@ interface Blocks {
   /** Into how many equal blocks the table's rows are divided. */
   readonly blocks: number;
   readonly rowsPerBlock: number;
-  /** With fewer chosen rows than this in all, every weight is 0. */
+  /** With fewer chosen rows than this in all (`total`), every weight is 0. */
   readonly atLeast: number;
 }
 
 /**
  * Weights [capacity] of the chosen rows under which a sum is the mean over blocks of the mean over each block's chosen
- * rows: 1 / (blocks · chosen rows of the same block). A block without any adds 0; unused entries weigh 0. No gradient.
+ * rows: 1 / (blocks · chosen rows of the same block). A block without any adds 0; unused entries weigh 0. `total` [1], f32,
+ * is how many rows are chosen, here and on other ranks. No gradient.
  */
-export const blockMeanWeights = ({ indices, count }: Selection, attributes: Blocks): Tensor =>
-  weightsOp([indices, count], attributes);
+export const blockMeanWeights = ({ indices }: Selection, total: Tensor, attributes: Blocks): Tensor =>
+  weightsOp([indices, total], attributes);
 
 const weightsOp = defineOp<Blocks>("blockMeanWeights", {
   shape: ([indices]) => indices.shape,
-  kernels: ({ inputs: [indices, count], output, attributes: { blocks, rowsPerBlock, atLeast } }) => [kernel({
+  kernels: ({ inputs: [indices, total], output, attributes: { blocks, rowsPerBlock, atLeast } }) => [kernel({
     label: "blockMeanWeights",
-    reads: { indices, count },
+    reads: { indices, total },
     writes: { weights: output },
     sizes: { blocks, rowsPerBlock, atLeast, capacity: indices.shape[0] },
     threads: indices.shape[0],
@@ -39,7 +40,7 @@ fn entriesBelow(row: u32) -> u32 {
 }`,
     main: /* wgsl */ `
   let row = indices[id];
-  if (row == ${NONE} || count[0] < p.atLeast) {
+  if (row == ${NONE} || total[0] < f32(p.atLeast)) {
     weights[id] = 0.0;
     return;
   }

@@ -50,6 +50,21 @@ export const Collective = Context.Reference<CollectiveShape>("slotcon/Collective
   defaultValue: () => single,
 });
 
+/** The texts of all ranks, in their order. */
+export const gatherTexts = Effect.fnUntraced(function* (own: string) {
+  const { allGather, world } = yield* Collective;
+  const bytes = new TextEncoder().encode(own);
+  const lengths = yield* allGather(Float32Array.of(bytes.length));
+  const longest = Math.ceil(Math.max(...lengths) / 4);
+  const padded = new Uint8Array(4 * longest);
+  padded.set(bytes);
+  const all = yield* allGather(new Float32Array(padded.buffer)); // bits are handed on as they are
+  return Array.from({ length: world }, (_, rank) =>
+    new TextDecoder().decode(
+      new Uint8Array(all.buffer, all.byteOffset + 4 * longest * rank, lengths[rank]),
+    ));
+});
+
 /** How the results of an exchange come about, and when they are needed. */
 export interface Exchange {
   readonly kind: "gather" | "sum";

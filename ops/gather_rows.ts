@@ -14,8 +14,12 @@ export const gatherRows = (x: Tensor, { indices, positions }: Places): Tensor =>
 export const scatterRows = (y: Tensor, { indices, positions }: Places): Tensor =>
   gatherOp([y, positions, indices]);
 
-/** Entries of a u32 table [M] at `indices` [R], u32: [R], with 0xffffffff where the index is that. */
-export const lookUp = (table: Tensor, indices: Tensor): Tensor => lookUpOp([table, indices], undefined);
+/**
+ * Entries of a u32 table [M] at `indices` [R], u32, counted from entry `start` on: [R], with 0xffffffff where the index is
+ * that.
+ */
+export const lookUp = (table: Tensor, indices: Tensor, start = 0): Tensor =>
+  lookUpOp([table, indices], { start });
 
 /**
  * x [M, D], indices [R], and for every row of x its place among the indices [M]. A row is taken at most once, so that
@@ -56,18 +60,19 @@ const gatherOp: Op = defineOp("gatherRows", {
   ) => [gatherOp([gradient, places, indices]), null, null],
 });
 
-const lookUpOp = defineOp("lookUp", {
+const lookUpOp = defineOp<{ readonly start: number }>("lookUp", {
   shape: ([table, indices]) =>
     table.shape.length === 1 && indices.shape.length === 1
       ? indices.shape
       : shapeError("lookUp", "table [M] and indices [R]", table.shape, indices.shape),
   dtype: "u32",
-  kernels: ({ inputs: [table, indices], output }) => [kernel({
+  kernels: ({ inputs: [table, indices], output, attributes: { start } }) => [kernel({
     label: "lookUp",
     reads: { table, indices },
     writes: { y: output },
+    sizes: { start },
     threads: sizeOf(indices.shape),
     main: /* wgsl */ `
-  if (indices[id] == ${NONE}) { y[id] = ${NONE}; } else { y[id] = table[indices[id]]; }`,
+  if (indices[id] == ${NONE}) { y[id] = ${NONE}; } else { y[id] = table[p.start + indices[id]]; }`,
   })],
 });

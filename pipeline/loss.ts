@@ -11,8 +11,10 @@ import { selectRows } from "../ops/select_rows.ts";
 import { slice, transpose } from "../ops/slice.ts";
 import { logSoftmax, softmax } from "../ops/softmax.ts";
 import { reshape, sizeOf, stopGradient, type Tensor } from "../ops/tensor.ts";
+import { toFloat } from "../ops/to_float.ts";
 import { winners } from "../ops/winners.ts";
 import type { Grouped } from "./slot_grouping.ts";
+import type { Sync } from "./sync.ts";
 
 /** Temperature of the slot contrast. */
 const CONTRAST_TEMPERATURE = 0.2;
@@ -52,8 +54,9 @@ export const groupingLoss = (
 };
 
 export interface Contrast {
+  /** Of this rank. */
   readonly loss: Tensor;
-  /** Number of queries, [1], u32. */
+  /** Number of queries on all ranks, [1]. */
   readonly positives: Tensor;
   /** Contribution of each query to the loss, [R], and its slot as picture · K + prototype, [R], u32. */
   readonly each: Tensor;
@@ -65,14 +68,16 @@ export interface Contrast {
  * are told apart among all slots that the teacher uses in the other.
  *
  * student, teacher: one view each, [B, h, w, K] scores and [B, K, D] slots; `predict` maps the compacted queries
- * [R, D], of which `count` are there. `ranks` is the number of ranks whose pictures lie one after the other in B: each
- * rank averages over its own queries. Fewer than two queries in all give 0 (method.md, 12.8).
+ * [R, D], of which `count` are there. The slots to tell apart are those of all ranks. `blocks` is the number of ranks
+ * whose pictures lie one after the other in B: each rank averages over its own queries. Fewer than two queries in all
+ * give 0 (method.md, 12.8).
  */
 export const slotContrast = (
   student: Grouped,
   teacher: Grouped,
   predict: (queries: Tensor, count: Tensor) => Tensor,
-  ranks: number,
+  sync: Sync,
+  blocks: number,
 ): Contrast => {
   const [B, K, D] = student.slots.shape;
   const inUse = ({ scores }: Grouped) =>
@@ -87,13 +92,40 @@ export const slotContrast = (
   const predictions = normalize(predict(rows, queries.count));
 
   const keys = selectRows(used, capacity);
-  const targets = stopGradient(normalize(gatherRows(reshape(teacher.slots, [B * K, D]), keys)));
-  const labels = lookUp(keys.positions, queries.indices);
+  const own: Keys = {
+    rows: stopGradient(normalize(gatherRows(reshape(teacher.slots, [B * K, D]), keys))),
+    count: keys.count,
+    labels: lookUp(keys.positions, queries.indices),
+  };
+  const { rows: targets, count, labels } = sync.world === 1
+    ? own
+    : keysOfAllRanks(own, gatherRows(reshape(used, [B * K, 1]), keys), sync);
 
   const cosines = matmul(predictions, transpose(targets, [1, 0]), queries.count);
   const logits = div(cosines, CONTRAST_TEMPERATURE);
-  const entropies = crossEntropyRows(logits, labels, queries.count, keys.count);
-  const weights = blockMeanWeights(queries, { blocks: ranks, rowsPerBlock: B / ranks * K, atLeast: 2 });
+  const entropies = crossEntropyRows(logits, labels, queries.count, count);
+  const positives = sync.sum(toFloat(queries.count));
+  const weights = blockMeanWeights(queries, positives, { blocks, rowsPerBlock: B / blocks * K, atLeast: 2 });
   const each = mul(mul(entropies, weights), 2 * CONTRAST_TEMPERATURE);
-  return { loss: sum(each), positives: queries.count, each, rows: queries.indices };
+  return { loss: sum(each), positives, each, rows: queries.indices };
+};
+
+/** The slots among which queries are told apart. */
+interface Keys {
+  /** [capacity, D], of which `count` ([1], u32) are there. */
+  readonly rows: Tensor;
+  readonly count: Tensor;
+  /** The key of each query, [R], u32. */
+  readonly labels: Tensor;
+}
+
+/** Keys of all ranks without gaps, those of a rank after those of the ranks before. filled: 1 for each key of its own, [capacity, 1]. */
+const keysOfAllRanks = ({ rows, labels }: Keys, filled: Tensor, { rank, world, gather }: Sync): Keys => {
+  const [capacity, D] = rows.shape;
+  const chosen = selectRows(reshape(gather(filled), [world * capacity]), world * capacity);
+  return {
+    rows: gatherRows(reshape(gather(rows), [world * capacity, D]), chosen),
+    count: chosen.count,
+    labels: lookUp(chosen.positions, labels, rank * capacity),
+  };
 };

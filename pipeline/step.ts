@@ -14,7 +14,7 @@ import { type Declared, type Network, StateBuilder, type Training, within } from
 import { lars } from "./optim/lars.ts";
 import { type Optimizer, sgd } from "./optim/sgd.ts";
 import { type Grouped, meanScores, prototypeUseInBatch, slotGrouping } from "./slot_grouping.ts";
-import { alone, type Collective } from "./sync.ts";
+import { alone, type Sync } from "./sync.ts";
 
 export const OPTIMIZERS: Readonly<Record<"lars" | "sgd", Optimizer>> = { lars, sgd };
 
@@ -28,7 +28,8 @@ export interface StepOptions extends ModelOptions {
   readonly momentum: number;
   /** Ranks whose pictures this process holds, one after the other; 1 unless a distributed run is replayed in one. */
   readonly ranks?: number;
-  readonly collective?: Collective;
+  /** What this process exchanges with other ranks; nothing if not given. */
+  readonly sync?: Sync;
 }
 
 /** The two views of a batch, all first views before all second ones. */
@@ -62,7 +63,7 @@ export interface Side extends Grouped {
 export interface Objective {
   readonly state: StateBuilder;
   readonly loss: Tensor;
-  /** Small tensors that every step reports. */
+  /** Small tensors that every step reports: means over ranks. */
   readonly metrics: Readonly<Record<string, Tensor>>;
   readonly student: Side;
   readonly teacher: Side;
@@ -82,8 +83,8 @@ export const slotConStep = (views: Views, rates: Rates, options: StepOptions): S
 /** Both networks on both views and the loss between them; the teacher and the centre move on (sections 3 to 6). */
 export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): Objective => {
   const state = new StateBuilder();
-  const collective = options.collective ?? alone;
-  const training: Training = { groups: 2, collective };
+  const sync = options.sync ?? alone;
+  const training: Training = { groups: 2, sync };
 
   const side = (network: Network, name: "q" | "k"): Side => {
     const { features, projections, prototypes } = forward(network, name, views.images, options);
@@ -96,7 +97,7 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
 
   // The centre is subtracted as it was before this step and follows the teacher afterwards.
   const centre = state.declare("center", [1, options.numPrototypes], "same", { kind: "constant", value: 0 });
-  const followed = collective.mean(reshape(meanScores(stopGradient(k.scores)), centre.shape));
+  const followed = sync.mean(reshape(meanScores(stopGradient(k.scores)), centre.shape));
   const held = options.centerMomentum;
   state.updates.set(centre, add(mul(held, centre), mul(1 - held, followed)));
 
@@ -108,10 +109,10 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
   const predicting = within({ ...own, training: { ...training, groups: 1 } }, "predictor_slot");
   const predict = (queries: Tensor, count: Tensor) => predictor(predicting, queries, options, count);
   const contrast = (a: 0 | 1, b: 0 | 1) =>
-    slotContrast(viewOf(q, a), viewOf(k, b), predict, options.ranks ?? 1);
+    slotContrast(viewOf(q, a), viewOf(k, b), predict, sync, options.ranks ?? 1);
   const contrast12 = contrast(0, 1), contrast21 = contrast(1, 0);
 
-  const use = prototypeUseInBatch(stopGradient(k.scores), collective.mean);
+  const use = prototypeUseInBatch(stopGradient(k.scores), sync.mean);
   const weight = options.groupLossWeight;
   const lossGroup = mul(weight, add(group12, group21));
   const lossSlot = mul(1 - weight, add(contrast12.loss, contrast21.loss));
@@ -130,13 +131,13 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
       rows21: contrast21.rows,
     },
     metrics: {
-      loss,
-      loss_group: lossGroup,
-      loss_slot: lossSlot,
-      group12,
-      group21,
-      contrast12: contrast12.loss,
-      contrast21: contrast21.loss,
+      loss: sync.mean(loss),
+      loss_group: sync.mean(lossGroup),
+      loss_slot: sync.mean(lossSlot),
+      group12: sync.mean(group12),
+      group21: sync.mean(group21),
+      contrast12: sync.mean(contrast12.loss),
+      contrast21: sync.mean(contrast21.loss),
       positives12: contrast12.positives,
       positives21: contrast21.positives,
       live_prototypes: use.live,
@@ -149,7 +150,7 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
 export const optimize = (objective: Objective, rates: Rates, options: StepOptions): Step => {
   const { state, loss } = objective;
   const learned = [...state.declared.values()].filter(isLearned);
-  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map((options.collective ?? alone).mean);
+  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map((options.sync ?? alone).mean);
   const [paramNorm, gradNorm] = norms(learned.map(({ tensor }) => tensor), slopes);
   learned.forEach(({ name, tensor, shape, storage }, i) => {
     const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });

@@ -6,7 +6,7 @@ import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "../..
 import { input, reshape, type Shape, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { addBias } from "../../ops/add_bias.ts";
 import { matmul } from "../../ops/matmul.ts";
-import type { Collective } from "../sync.ts";
+import type { Sync } from "../sync.ts";
 
 /** How a parameter starts: normal or truncated normal with a standard deviation, or constant. */
 export type Init =
@@ -71,7 +71,7 @@ export interface Network {
 export interface Training {
   /** Groups of pictures (the views) that are normalised separately. */
   readonly groups: number;
-  readonly collective: Collective;
+  readonly sync: Sync;
 }
 
 export const within = (network: Network, name: string): Network => ({
@@ -110,9 +110,9 @@ export const normalized = (
     value: 0,
   });
   if (network.training === null) return batchNormByRunning(x, weight, bias, network.state.latest(running));
-  const { groups, collective } = network.training;
+  const { groups, sync } = network.training;
   const rows = reshape(x, [groups, sizeOf(x.shape) / C / groups, C]);
-  const moments = collective.moments(batchMoments(rows, options.count));
+  const moments = sync.moments(batchMoments(rows, options.count));
   network.state.updates.set(running, runningAfter(network.state.latest(running), moments));
   return reshape(batchNorm(rows, weight, bias, moments, options.count), x.shape);
 };

@@ -1,7 +1,7 @@
 /**
  * Replays recorded training steps and compares everything that was recorded of them: losses, intermediate tensors,
- * gradients, and the state after the step. A recording of several ranks is replayed in one process, with statistics
- * and keys of the union of their pictures.
+ * gradients, and the state after the step. A recording of several ranks is replayed by as many processes, or in one, with
+ * statistics and keys of the union of their pictures.
  *
  * Each step runs twice: once with all tensors laid open, and once as pretraining compiles it, so that what is fused
  * there is what made the losses and the state that are compared.
@@ -11,7 +11,7 @@ import { FormatError } from "../../data/formats/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { gradients } from "../../ops/autodiff.ts";
-import type { CollectiveError } from "../../ops/collective.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/collective.ts";
 import { compile } from "../../ops/compile.ts";
 import type { PlanError } from "../../ops/lower.ts";
 import type { Gpu, GpuError } from "../../ops/gpu.ts";
@@ -21,6 +21,7 @@ import { winners } from "../../ops/winners.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
 import { checkpointShapes, download, type StateTensor, type StateValues, toFile, upload } from "../state.ts";
 import { rateInputs, type Side, slotConStep, type Step } from "../step.ts";
+import { alone, among, type Sync } from "../sync.ts";
 import { readStepRecording, type StepRecording, type StepRecordingConfig } from "./read_step_recording.ts";
 import type { Verification } from "./report.ts";
 import { type Compared, compareStepTensor, notComputed, summariseSteps } from "./step_errors.ts";
@@ -47,13 +48,16 @@ export const verifyStep = Effect.fn("verifyStep")(
   ): Effect.fn.Return<Verification, FormatError | GpuError | PlanError | CollectiveError, Gpu | Scope.Scope> {
     const recording = yield* readStepRecording(file, name);
     const { config } = recording;
-    const { world, batch } = config;
-    const N = world * batch; // pictures a step
+    const { batch } = config;
+    const part = yield* ownPart(config, name);
+    const N = part.ranks.length * batch; // pictures a step
 
-    const step = yield* recordedStep(config, name);
+    const step = yield* recordedStep(config, part, name);
     const initial = midway?.values ?? (yield* initialState(recording, step));
     const batches = new Map<number, Effect.Success<ReturnType<typeof readBatch>>>();
-    for (let s = midway?.step ?? 0; s < config.steps; s++) batches.set(s, yield* readBatch(recording, s));
+    for (let s = midway?.step ?? 0; s < config.steps; s++) {
+      batches.set(s, yield* readBatch(recording, part, s));
+    }
 
     const state = yield* upload(step.state, initial);
     const label = `the recorded step of ${name}`;
@@ -71,7 +75,9 @@ export const verifyStep = Effect.fn("verifyStep")(
     const outputs = new Map<string, FileTensor>();
     const compared: Compared[] = [];
     const isBefore = (tensor: string) => Number(tensor.match(/^step(\d+)/)?.[1]) < (midway?.step ?? 0);
-    const expected = new Set(recording.expected.filter((tensor) => !isBefore(tensor)));
+    const isOthers = (tensor: string) =>
+      part.ranks.every((rank) => !tensor.includes(`/rank${rank}/`)) && tensor.includes("/rank");
+    const expected = new Set(recording.expected.filter((tensor) => !isBefore(tensor) && !isOthers(tensor)));
     const compare = Effect.fnUntraced(function* (tensor: string, shape: Shape, data: Float32Array) {
       outputs.set(tensor, fileTensor(tensor, shape, data));
       if (!expected.delete(tensor)) return;
@@ -85,16 +91,20 @@ export const verifyStep = Effect.fn("verifyStep")(
       const trained = yield* yield* training.run(values);
 
       for (const term of ["loss", ...TERMS]) yield* compare(`step${s}/expect/${term}`, [], trained[term]);
-      for (let rank = 0; rank < world; rank++) {
+      for (const [place, rank] of part.ranks.entries()) {
         const expect = `step${s}/rank${rank}/expect/`;
-        for (const [term, value] of Object.entries(ownLosses(inspected, rank, config))) {
+        for (const [term, value] of Object.entries(ownLosses(inspected, place, part.ranks.length, config))) {
           yield* compare(expect + term, [], Float32Array.of(value));
         }
-        for (const [part, { shape: [, ...rest] }] of Object.entries(parts)) {
+        for (const [what, { shape: [, ...rest] }] of Object.entries(parts)) {
+          // A process derives the sum of all ranks' losses; recorded is the derivative of their mean.
+          const share = what.startsWith("grad_") ? part.sync.world : 1;
           for (const view of [0, 1]) {
-            const begin = (view * N + rank * batch) * sizeOf(rest);
-            const data = inspected[part].slice(begin, begin + batch * sizeOf(rest));
-            yield* compare(`${expect}${part}${view + 1}`, [batch, ...rest], data);
+            const begin = (view * N + place * batch) * sizeOf(rest);
+            const data = inspected[what].subarray(begin, begin + batch * sizeOf(rest)).map((value) =>
+              value / share
+            );
+            yield* compare(`${expect}${what}${view + 1}`, [batch, ...rest], data);
           }
         }
       }
@@ -109,16 +119,52 @@ export const verifyStep = Effect.fn("verifyStep")(
       }
     }
     for (const tensor of expected) compared.push(notComputed(tensor));
-    return { rows: summariseSteps(compared), outputs };
+    return { rows: summariseSteps(yield* comparedByAll(compared)), outputs };
   },
   Effect.scoped,
 );
 
+/** Which of the recorded ranks this process replays. */
+interface Part {
+  readonly ranks: readonly number[];
+  readonly sync: Sync;
+}
+
+/** Each process its own, or a single one all of them. */
+const ownPart = Effect.fnUntraced(function* (
+  { world }: StepRecordingConfig,
+  file: string,
+): Effect.fn.Return<Part, FormatError> {
+  const { rank, world: processes } = yield* Collective;
+  if (processes === 1) return { ranks: Array.from({ length: world }, (_, rank) => rank), sync: alone };
+  if (processes === world) return { ranks: [rank], sync: among(rank, world) };
+  const reason =
+    `it is of ${world} ranks, which ${processes} processes cannot replay: start ${world} of them, or one`;
+  return yield* new FormatError({ file, reason });
+});
+
+/** What all processes have compared. */
+const comparedByAll = Effect.fnUntraced(function* (own: readonly Compared[]) {
+  const texts = yield* gatherTexts(
+    JSON.stringify(own.map((each) => ({ ...each, error: String(each.error) }))),
+  );
+  return texts.flatMap((text) =>
+    (JSON.parse(text) as (Compared & { error: unknown })[]).map((each): Compared => ({
+      ...each,
+      error: Number(each.error),
+    }))
+  );
+});
+
 /** The graph of a recorded step: inputs are the pictures as they were recorded, those of one rank after another's. */
-const recordedStep = (config: StepRecordingConfig, file: string): Effect.Effect<Step, FormatError> =>
+const recordedStep = (
+  config: StepRecordingConfig,
+  part: Part,
+  file: string,
+): Effect.Effect<Step, FormatError> =>
   Effect.try({
     try: () => {
-      const views = 2 * config.world * config.batch;
+      const views = 2 * part.ranks.length * config.batch;
       const crops = input("crops", [views, 3, config.image_size, config.image_size]);
       return slotConStep(
         {
@@ -140,7 +186,8 @@ const recordedStep = (config: StepRecordingConfig, file: string): Effect.Effect<
           optimizer: config.optimizer,
           weightDecay: config.weight_decay,
           momentum: config.momentum,
-          ranks: config.world,
+          ranks: part.ranks.length,
+          sync: part.sync,
         },
       );
     },
@@ -164,41 +211,43 @@ const initialState = Effect.fnUntraced(function* (recording: StepRecording, step
   return initial;
 });
 
-/** All inputs of step `s`: the first views of all ranks before their second ones, and the rates. */
-const readBatch = Effect.fnUntraced(function* ({ config, values }: StepRecording, s: number) {
-  const { world, batch, image_size: S } = config;
-  const ofAllRanks = Effect.fnUntraced(function* (what: string, shape: Shape) {
-    const pieces: Float32Array[] = [];
-    for (const view of [0, 1]) {
-      for (let rank = 0; rank < world; rank++) {
-        pieces.push(yield* values(`step${s}/rank${rank}/${what}${view}`, [batch, ...shape]));
+/** All inputs of step `s`: the first views of the ranks before their second ones, and the rates. */
+const readBatch = Effect.fnUntraced(
+  function* ({ config, values }: StepRecording, { ranks }: Part, s: number) {
+    const { world, batch, image_size: S } = config;
+    const ofAllRanks = Effect.fnUntraced(function* (what: string, shape: Shape) {
+      const pieces: Float32Array[] = [];
+      for (const view of [0, 1]) {
+        for (const rank of ranks) {
+          pieces.push(yield* values(`step${s}/rank${rank}/${what}${view}`, [batch, ...shape]));
+        }
       }
-    }
-    return joined(pieces);
-  });
+      return joined(pieces);
+    });
 
-  const options = {
-    epochs: config.epochs,
-    warmupEpoch: config.warmup_epoch,
-    warmupMultiplier: config.warmup_multiplier,
-    baseLr: config.base_lr,
-    batchSize: world * batch,
-    world,
-    instances: config.num_instances,
-    teacherMomentum: config.teacher_momentum,
-  };
-  const schedule = planSchedule(options);
-  const epochsBefore = config.start_epoch - 1;
-  const rate = learningRate(epochsBefore * schedule.stepsPerEpoch + s, schedule);
-  const momentum = teacherMomentum(teacherCounter(options, epochsBefore) + s, schedule);
-  return {
-    crops: yield* ofAllRanks("crops", [3, S, S]),
-    coords: yield* ofAllRanks("coords", [4]),
-    flips: yield* ofAllRanks("flags", []),
-    learningRate: Float32Array.of(rate),
-    teacherMomentum: Float32Array.of(momentum),
-  };
-});
+    const options = {
+      epochs: config.epochs,
+      warmupEpoch: config.warmup_epoch,
+      warmupMultiplier: config.warmup_multiplier,
+      baseLr: config.base_lr,
+      batchSize: world * batch,
+      world,
+      instances: config.num_instances,
+      teacherMomentum: config.teacher_momentum,
+    };
+    const schedule = planSchedule(options);
+    const epochsBefore = config.start_epoch - 1;
+    const rate = learningRate(epochsBefore * schedule.stepsPerEpoch + s, schedule);
+    const momentum = teacherMomentum(teacherCounter(options, epochsBefore) + s, schedule);
+    return {
+      crops: yield* ofAllRanks("crops", [3, S, S]),
+      coords: yield* ofAllRanks("coords", [4]),
+      flips: yield* ofAllRanks("flags", []),
+      learningRate: Float32Array.of(rate),
+      teacherMomentum: Float32Array.of(momentum),
+    };
+  },
+);
 
 const joined = (pieces: readonly Float32Array[]): Float32Array => {
   const all = new Float32Array(pieces.reduce((total, piece) => total + piece.length, 0));
@@ -238,18 +287,19 @@ const laidOpen = ({ loss, student, teacher }: Step): Record<string, Tensor> => {
 const prefixed = (prefix: string, tensors: Readonly<Record<string, Tensor>>): Record<string, Tensor> =>
   Object.fromEntries(Object.entries(tensors).map(([name, x]) => [prefix + name, x]));
 
-/** One rank's own loss and its terms, from what each picture and each query contributes. */
+/** One rank's own loss and its terms, from what each picture and each query of `ranks` ranks contributes. */
 const ownLosses = (
   values: Readonly<Record<string, Float32Array>>,
   rank: number,
-  { world, batch, num_prototypes, group_loss_weight: weight }: StepRecordingConfig,
+  ranks: number,
+  { batch, num_prototypes, group_loss_weight: weight }: StepRecordingConfig,
 ): Record<"loss" | typeof TERMS[number], number> => {
   const group = (pair: string) =>
     sumOf(values[`each/group${pair}`].subarray(rank * batch, (rank + 1) * batch)) / batch;
   const contrast = (pair: string) => {
     const slots = values[`each/rows${pair}`]; // picture · K + prototype
     const isOwn = (_: number, i: number) => Math.floor(slots[i] / (batch * num_prototypes)) === rank;
-    return world * sumOf(values[`each/contrast${pair}`].filter(isOwn));
+    return ranks * sumOf(values[`each/contrast${pair}`].filter(isOwn));
   };
   const [group12, group21] = ["12", "21"].map(group);
   const [contrast12, contrast21] = ["12", "21"].map(contrast);

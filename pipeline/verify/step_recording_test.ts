@@ -2,10 +2,13 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
+import { onRanks } from "../../ops/_test_ranks.ts";
 import { verifyStep } from "./step_recording.ts";
 
 const read = (name: string) =>
   readSafetensors(Deno.readFileSync(new URL(`../../testdata/steps/${name}`, import.meta.url)), name);
+
+const recordingOfTwo = read("resnet18_world2.safetensors");
 
 for (const name of ["resnet18_lars_first", "resnet18_world2", "resnet50_sgd_first"]) {
   gpuTest(
@@ -23,6 +26,21 @@ for (const name of ["resnet18_lars_first", "resnet18_world2", "resnet50_sgd_firs
     },
   );
 }
+
+gpuTest("verifyStep() holds when as many processes as were recorded replay their own part", function* () {
+  const recording = yield* recordingOfTwo;
+  const results = yield* onRanks(2, () => verifyStep(recording, "world2"));
+  for (const { rows } of results) {
+    for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
+    assert.equal(rows.length, 9);
+  }
+  const compared = results[0].rows.reduce((sum, { tensors }) => sum + tensors!, 0);
+  const alone = yield* verifyStep(recording, "world2");
+  const common = [...recording.tensors.keys()].filter((name) => /^step\d+\/expect/.test(name)).length;
+  assert.equal(compared, alone.rows.reduce((sum, { tensors }) => sum + tensors!, 0) + common);
+  const three = yield* Effect.flip(Effect.map(onRanks(3, () => verifyStep(recording, "x")), String));
+  assert.match(three.message, /of 2 ranks, which 3 processes cannot replay/);
+});
 
 /** The recording with one tensor replaced, or left out. */
 const changed = (

@@ -1,0 +1,16 @@
+import { kernel } from "./kernel.ts";
+import { defineOp, sizeOf, type Tensor } from "./tensor.ts";
+
+/** u32 to f32, of the same shape; exact below 2^24. No gradient. */
+export const toFloat = (x: Tensor): Tensor => toFloatOp([x], undefined);
+
+const toFloatOp = defineOp("toFloat", {
+  shape: ([x]) => x.shape,
+  kernels: ({ inputs: [x], output }) => [kernel({
+    label: "toFloat",
+    reads: { x },
+    writes: { y: output },
+    threads: sizeOf(output.shape),
+    main: "y[id] = f32(x[id]);",
+  })],
+});
