@@ -1,13 +1,16 @@
 /**
- * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `config.json`, `tensorboard/`) and to whoever
- * watches it.
+ * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`,
+ * `tensorboard/`) and to whoever watches it.
  */
 import { join } from "node:path";
 import { Context, Effect, Logger, Schema } from "effect";
 import { openAppendFile } from "../data/append_file.ts";
+import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
+import type { MemoryPlan } from "../ops/memory.ts";
 import type { Config } from "./config.ts";
 import { openTensorBoard } from "./tensorboard.ts";
+import { added, type Seconds } from "./time_shares.ts";
 
 /** What is known of a run before its first step. */
 export interface RunPlan {
@@ -16,6 +19,8 @@ export interface RunPlan {
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
   readonly deviceBytes: number; // of device memory, for the whole run
+  readonly memory: MemoryPlan["groups"]; // what it is for
+  readonly device: string; // the adapter, in words
   readonly printFreq: number; // steps between two lines of the log
 }
 
@@ -25,6 +30,7 @@ export interface StepReport {
   readonly epoch: number; // from 1
   readonly metrics: Metrics;
   readonly imagesPerSecond: number;
+  readonly seconds: Seconds; // where they went since the step before
 }
 
 export interface Metrics {
@@ -59,40 +65,52 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
  * where a file cannot be written, as do the functions it returns:
  *
  * - `record` adds a line to `metrics.jsonl` and what it says to `tensorboard/`, and every `printFreq` steps a line to
- *   `log.txt`. While the disk is full, this waits in memory;
+ *   `log.txt`, and one to `times.jsonl` that says where the seconds went. While the disk is full, this waits in memory;
+ * - `pictures` adds pictures that show a step to `tensorboard/`, under their names. While the disk is full it does not;
  * - `flush` brings all onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
  *   Fails while the disk is full;
  * - `logger` adds what the run logs to `log.txt`.
  */
 export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
   const { outputDir } = config;
-  const [configFile, metricsFile, logFile, boardFolder] = [
-    "config.json",
-    "metrics.jsonl",
-    "log.txt",
-    "tensorboard",
+  const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder, mapsFolder] = [
+    ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard", "slot_maps"],
   ].map((name) => join(outputDir, name));
 
   yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
-  yield* writeWholeFile(configFile, [encode(`${JSON.stringify(config, null, 2)}\n`)]).pipe(
-    Effect.mapError(({ message }) => new RunFolderError({ file: configFile, reason: message })),
-  );
-  yield* attempt(metricsFile, () => keepMetricsBefore(plan.firstStep, metricsFile));
+  for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
+    yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
+      Effect.mapError(({ message }) => new RunFolderError({ file, reason: message })),
+    );
+  }
+  for (const file of [metricsFile, timesFile]) {
+    yield* attempt(file, () => keepLinesBefore(plan.firstStep, file));
+  }
   const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
+  const times = yield* opened(timesFile, () => openAppendFile(timesFile));
   const log = yield* opened(logFile, () => openAppendFile(logFile));
   const logLine = (text: string) => log.add(encode(`${timestamp(new Date())} ${text}\n`));
-  if (plan.firstStep === 0) yield* attempt(boardFolder, () => putAside(boardFolder));
+  if (plan.firstStep === 0) {
+    for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
+  }
   const board = config.tensorboard
     ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, config, plan.firstStep))
     : null;
 
   let full = false; // whether this has been told
+  let seconds: Seconds[] = [];
   return {
     record: Effect.fnUntraced(function* (report: StepReport) {
       const line = metricsLine(report);
+      seconds.push(report.seconds);
       yield* attempt(metricsFile, () => {
         metrics.add(encode(`${JSON.stringify(line)}\n`));
         if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
+        if (isPrinted(report.step, plan) || report.step + 1 === plan.lastStep) {
+          const { step } = report;
+          times.add(encode(`${JSON.stringify({ step, steps: seconds.length, ...added(seconds) })}\n`));
+          seconds = [];
+        }
       });
       if (board !== null) {
         const { step, ...numbers } = line;
@@ -103,8 +121,11 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
       }
       full = metrics.waits();
     }),
+    pictures: (step: number, pictures: ReadonlyMap<string, EncodedPicture>) =>
+      board === null ? Effect.void : attempt(boardFolder, () => board.pictures(step, pictures)),
     flush: attempt(metricsFile, () => {
       metrics.sync();
+      times.sync();
       log.sync();
       board?.sync();
     }),
@@ -152,7 +173,7 @@ export const metricsLine = ({ step, epoch, metrics, imagesPerSecond }: StepRepor
  * Drops the lines of `step` and later, which the run will compute again, and a last line that was cut short. A new run
  * (`step` 0) puts the whole file aside.
  */
-const keepMetricsBefore = (step: number, file: string) => {
+const keepLinesBefore = (step: number, file: string) => {
   if (!exists(file)) return;
   if (step === 0) return putAside(file);
   const lines = Deno.readTextFileSync(file).split("\n").filter((line) => stepOf(line) < step);

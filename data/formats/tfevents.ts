@@ -12,7 +12,7 @@ export type SummaryValue =
   & { readonly tag: string }
   & ({ readonly scalar: number } | { readonly picture: EncodedPicture } | { readonly markdown: string });
 
-/** A picture of three channels as the bytes of a PNG or JPEG file. */
+/** A picture of red, green and blue as the bytes of a PNG or JPEG file. */
 export interface EncodedPicture {
   readonly width: number; // pixels, as `height` is
   readonly height: number;
@@ -27,7 +27,7 @@ export interface EncodedPicture {
  * - `summary` says what a step is shown by.
  */
 export const eventFile = () => {
-  const told = new Set<string>(); // what a tag is has to be said once a file
+  const told = new Set<string>(); // what a tag is has to be said once a file; of pictures it is known
   return {
     start: (time: number, step: number): Uint8Array<ArrayBuffer> =>
       joined([
@@ -47,14 +47,14 @@ export const eventFile = () => {
 };
 
 const SESSION_START = 1; // SessionLog.SessionStatus
-const [SCALAR, TENSOR, BLOBS] = [1, 2, 3]; // DataClass
+const [SCALAR, TENSOR] = [1, 2]; // DataClass
 const STRING = 7; // DataType
 const RGB = 3; // Summary.Image.colorspace
 
 const event = (time: number, step: number, what: (to: BinaryWriter) => void): Uint8Array<ArrayBuffer> => {
   const to = new BinaryWriter();
   to.tag(1, WireType.Bit64).double(time);
-  integer(to, 2, step);
+  if (step !== 0) integer(to, 2, step);
   what(to);
   return record(to.finish());
 };
@@ -62,11 +62,10 @@ const event = (time: number, step: number, what: (to: BinaryWriter) => void): Ui
 const summaryValue = (to: BinaryWriter, value: SummaryValue, isNew: boolean) => {
   text(to, 1, value.tag);
   if ("scalar" in value) {
-    if (isNew) metadata(to, "scalars", SCALAR);
     to.tag(2, WireType.Bit32).float(value.scalar);
+    if (isNew) metadata(to, "scalars", SCALAR);
   } else if ("picture" in value) {
     const { width, height, file } = value.picture;
-    if (isNew) metadata(to, "images", BLOBS);
     message(to, 4, () => {
       integer(to, 1, height);
       integer(to, 2, width);
@@ -74,12 +73,12 @@ const summaryValue = (to: BinaryWriter, value: SummaryValue, isNew: boolean) => 
       to.tag(4, WireType.LengthDelimited).bytes(file);
     });
   } else {
-    if (isNew) metadata(to, "text", TENSOR);
     message(to, 8, () => {
       integer(to, 1, STRING);
       message(to, 2, () => message(to, 2, () => integer(to, 1, 1))); // of shape [1]
       text(to, 8, value.markdown);
     });
+    if (isNew) metadata(to, "text", TENSOR);
   }
 };
 
