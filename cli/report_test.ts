@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { Progress, type RunPlan, type StepReport } from "../pipeline/report.ts";
 import { layerReport, liveLine } from "./report.ts";
+import { NO_TIME } from "../pipeline/time_shares.ts";
 
 const plan: RunPlan = {
   firstStep: 0,
@@ -9,6 +10,8 @@ const plan: RunPlan = {
   stepsPerEpoch: 2,
   batchSize: 8,
   deviceBytes: 3 * 2 ** 29,
+  memory: { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 },
+  device: "a GPU",
   printFreq: 2,
 };
 const report = (step: number): StepReport => ({
@@ -16,6 +19,7 @@ const report = (step: number): StepReport => ({
   epoch: 1 + Math.floor(step / 2),
   metrics: { loss: 4, loss_group: 1, loss_slot: 3, lr: 0.02, teacher_momentum: 0.99, bad_images: 0 },
   imagesPerSecond: 2,
+  seconds: NO_TIME,
 });
 
 /** What a run of six steps with one message after the third writes, on a screen so wide (null: no terminal). */

@@ -1,5 +1,6 @@
 /** Pretraining: the whole dataflow, from a list of pictures to checkpoints. */
 import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
+import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { release } from "../data/release.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
@@ -11,8 +12,10 @@ import { learningRate, planSchedule, teacherMomentum } from "./optim/schedule.ts
 import { exported, StageSpan } from "./otlp.ts";
 import { openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { startingPoint } from "./resume.ts";
+import { slotPictures } from "./slot_pictures.ts";
 import { snapshot, upload } from "./state.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
+import { timeShares } from "./time_shares.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
 export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFiniteLoss", {
@@ -59,15 +62,23 @@ export const pretrain = Effect.fnUntraced(function* (
     batchSize: config.batchSize,
     printFreq: config.printFreq,
     deviceBytes: program.plan.total,
+    memory: program.plan.groups,
+    device: gpu.report.description,
   };
   const folder = yield* openRunFolder(config, plan);
   const saving = yield* checkpoints({ ...config, ...plan }, folder.flush);
+  const slotMaps = yield* slotPictures(config, images, { state: declared, buffers: state, lastStep }).pipe(
+    Effect.withLogger(folder.logger),
+  );
   const clock = stopwatch(config.batchSize);
+  const time = timeShares();
 
   /** Hands a batch to the device; it works on it while the next stages look at the step before. */
   const submit = Effect.fnUntraced(function* (batch: Batch) {
+    time.lap("decode");
     const lr = learningRate(batch.step, schedule);
     const momentum = teacherMomentum(batch.step + start.teacherLead, schedule);
+    const { device, exchange } = program.spent;
     const outputs = yield* program.run({
       pixels: batch.pixels,
       views: batch.views,
@@ -77,8 +88,15 @@ export const pretrain = Effect.fnUntraced(function* (
       teacherMomentum: Float32Array.of(momentum),
     });
     release(batch.pixels, batch.views, batch.coords, batch.flips);
+    time.lap("submit", {
+      device: (program.spent.device - device) / 1000,
+      sync: (program.spent.exchange - exchange) / 1000,
+    });
     const copy = saving.due(batch.step + 1) ? yield* snapshot(declared, state) : null;
-    return { batch, lr, momentum, outputs, copy };
+    time.lap("checkpoint");
+    const maps = slotMaps?.due(batch.step + 1) ? yield* slotMaps.draw(batch.step + 1) : null;
+    time.lap("report");
+    return { batch, lr, momentum, outputs, copy, maps };
   });
 
   /** Waits for a step and looks at what it gave. */
@@ -90,13 +108,15 @@ export const pretrain = Effect.fnUntraced(function* (
     if (!Number.isFinite(metrics.loss)) {
       return yield* new NonFiniteLoss({ step: batch.step, loss: metrics.loss, images: [...batch.images] });
     }
+    time.lap("device");
     const report = {
       step: batch.step,
       epoch: batch.epoch + 1,
       metrics: { ...metrics, lr, teacher_momentum: momentum, bad_images: batch.badImages },
       imagesPerSecond: clock(),
+      seconds: { host: time.take(), device: program.stageSeconds() },
     };
-    return { report, copy: submitted.copy };
+    return { report, copy: submitted.copy, maps: submitted.maps };
   });
 
   let done = start.step;
@@ -106,6 +126,9 @@ export const pretrain = Effect.fnUntraced(function* (
     const meta = { step: done, teacherCounter: done + start.teacherLead, instances: images.length, config };
     return saving.save(meta, copy);
   };
+
+  const show = (done: number) => (slots: EncodedPicture) =>
+    folder.pictures(done, new Map([["slots", slots]]));
 
   const training = (stop: Deferred.Deferred<void>) =>
     batches(images, { ...config, pixelCapacity: packing.capacity, maxTaps: packing.maxTaps }, start.step)
@@ -117,9 +140,15 @@ export const pretrain = Effect.fnUntraced(function* (
         Stream.mapEffect((submitted) => read(submitted).pipe(span("read", submitted.batch.step))),
         Stream.tap(({ report }) => folder.record(report)),
         Stream.tap(({ report }) => progress.step(report)),
+        Stream.tap(({ report, maps }) =>
+          maps === null ? Effect.void : Effect.flatMap(maps, show(report.step + 1))
+        ),
         Stream.tap(({ report, copy }) => {
+          time.lap("report");
           done = report.step + 1;
-          return copy === null ? Effect.void : save(copy);
+          return copy === null
+            ? Effect.void
+            : save(copy).pipe(Effect.tap(Effect.sync(() => time.lap("checkpoint"))));
         }),
         Stream.runDrain,
         // After an interruption: the device has done exactly the steps that were read.
@@ -144,6 +173,9 @@ export const pretrain = Effect.fnUntraced(function* (
     for (const note of start.notes) yield* Effect.logWarning(note);
     if (start.step >= lastStep) yield* Effect.logInfo(`all ${lastStep} steps are done already`);
     yield* progress.begin(plan);
+    if (start.step === 0 && slotMaps !== null) {
+      yield* Effect.flatMap(Effect.flatten(slotMaps.draw(0)), show(0));
+    }
     yield* gracefully(training);
   }).pipe(Effect.withLogger(folder.logger));
   return done;

@@ -3,6 +3,7 @@ import { Effect, Logger } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
 import { configure } from "./config.ts";
 import { duration, openRunFolder, type RunPlan, type StepReport } from "./report.ts";
+import { NO_TIME } from "./time_shares.ts";
 
 const plan: RunPlan = {
   firstStep: 0,
@@ -10,6 +11,8 @@ const plan: RunPlan = {
   stepsPerEpoch: 4,
   batchSize: 8,
   deviceBytes: 1,
+  memory: { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 },
+  device: "a GPU",
   printFreq: 3,
 };
 const report = (step: number): StepReport => ({
@@ -24,6 +27,7 @@ const report = (step: number): StepReport => ({
     bad_images: 0,
   },
   imagesPerSecond: 2,
+  seconds: NO_TIME,
 });
 
 const run = (outputDir: string, firstStep: number, steps: number[], note = "a note") => {

@@ -6,6 +6,7 @@ import { inTestFolder } from "../data/_test_folder.ts";
 import { pythonTest } from "../data/_test_python.ts";
 import { configure } from "./config.ts";
 import { openRunFolder } from "./report.ts";
+import { NO_TIME } from "./time_shares.ts";
 
 const picture = async (step: number) => {
   const size = { width: 40, height: 30 };
@@ -18,12 +19,20 @@ const picture = async (step: number) => {
 const run = (outputDir: string, steps: readonly number[], tensorboard = true) =>
   Effect.runPromise(Effect.scoped(Effect.gen(function* () {
     const config = { ...yield* configure("demo"), outputDir, tensorboard };
-    const plan = { lastStep: 40, stepsPerEpoch: 4, batchSize: 8, deviceBytes: 1, printFreq: 3 };
+    const memory = { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 };
+    const sizes = { lastStep: 40, stepsPerEpoch: 4, batchSize: 8, printFreq: 3 };
+    const plan = { ...sizes, deviceBytes: 1, memory, device: "a GPU" };
     const folder = yield* openRunFolder(config, { ...plan, firstStep: steps[0] });
     for (const step of steps) {
       const losses = { loss: 4 / (step + 1) + 1000 * steps[0], loss_group: 1, loss_slot: 3 };
       const metrics = { ...losses, lr: 0.02, teacher_momentum: 0.99, bad_images: 0 };
-      yield* folder.record({ step, epoch: 1 + Math.floor(step / 4), metrics, imagesPerSecond: 2 });
+      yield* folder.record({
+        step,
+        epoch: 1 + Math.floor(step / 4),
+        metrics,
+        imagesPerSecond: 2,
+        seconds: NO_TIME,
+      });
       const shown = yield* Effect.promise(() => picture(step));
       if (step % 2 === 0) yield* folder.pictures(step, new Map([["slots/a b", shown]]));
     }

@@ -1,0 +1,125 @@
+/**
+ * The stage that shows how slots change: every so often, the teacher's slots on a few pictures of the data set, as JPEG
+ * files in the run's folder. Which prototype a colour stands for stays the same throughout a run.
+ */
+import { join } from "node:path";
+import { Effect } from "effect";
+import sharp from "sharp";
+import { type Picture, readPicture } from "../data/decode_image.ts";
+import type { EncodedPicture } from "../data/formats/tfevents.ts";
+import { writeWholeFile } from "../data/write_whole_file.ts";
+import type { CollectiveError } from "../ops/collective.ts";
+import type { DeviceState } from "../ops/compile.ts";
+import type { GpuError } from "../ops/gpu.ts";
+import { input, sameShape } from "../ops/tensor.ts";
+import type { Config } from "./config.ts";
+import { StateBuilder } from "./model/network.ts";
+import { distinctColors } from "./visualize/colors.ts";
+import { evaluationFrame, framed } from "./visualize/framed.ts";
+import { pack } from "./visualize/packed_pictures.ts";
+import { slotProgram, teacherScores } from "./visualize/slot_maps.ts";
+import { tinted } from "./visualize/tinted.ts";
+
+export interface SlotPictures {
+  /** Are the slots to be drawn when this many steps are done? */
+  readonly due: (done: number) => boolean;
+  /**
+   * Has the device look at the pictures with the state as it is after all steps submitted so far; the inner effect
+   * waits for that, writes the file and gives it back. A full disk costs the file and a warning.
+   */
+  readonly draw: (
+    done: number,
+  ) => Effect.Effect<Effect.Effect<EncodedPicture, GpuError>, GpuError | CollectiveError>;
+}
+
+const PICTURES = 6;
+const TRIES = 10; // files that are looked at for each of them, if some cannot be decoded
+const FEWEST_STEPS = 25; // between two drawings, and at most so many drawings in a run:
+const DRAWINGS = 100;
+
+/**
+ * Slot pictures of a run, into `slot_maps/` of its folder: `pictures.jpg`, a row of pictures, and the same row in the
+ * colours of their slots for each drawing, `step_000123.jpg`. Reads the run's own state on the device and changes
+ * nothing of it. Null where the run has no teacher as this project has it, no readable picture or no memory left.
+ */
+export const slotPictures = Effect.fn("slotPictures")(function* (
+  config: Config,
+  images: readonly string[],
+  run: { readonly state: StateBuilder; readonly buffers: DeviceState; readonly lastStep: number },
+) {
+  const shape = [PICTURES, config.imageSize, config.imageSize];
+  const teacher = new StateBuilder();
+  teacherScores(teacher, input("pictures", shape, "u32"), config);
+  const known = (name: string) => run.state.declared.get(name)?.tensor.shape ?? [NaN];
+  if (![...teacher.declared.values()].every(({ name, tensor }) => sameShape(known(name), tensor.shape))) {
+    return null;
+  }
+  const pictures = yield* spreadOut(images, config.imageSize);
+  if (pictures.length === 0) return null;
+  const slots = { width: config.imageSize, height: config.imageSize };
+  const program = yield* slotProgram(config, run.buffers, { pictures: shape, slots }).pipe(
+    Effect.catch(({ message }) =>
+      Effect.as(Effect.logWarning(`${message}. The run shows no slot maps.`), null)
+    ),
+  );
+  if (program === null) return null;
+
+  const folder = join(config.outputDir, "slot_maps");
+  const write = Effect.fnUntraced(function* (name: string, row: readonly Picture[]) {
+    const picture = yield* Effect.promise(() => jpeg(row));
+    yield* Effect.tryPromise({
+      try: () => Deno.mkdir(folder, { recursive: true }),
+      catch: (error) => error as Error,
+    }).pipe(
+      Effect.andThen(writeWholeFile(join(folder, name), [picture.file])),
+      Effect.catch(({ message }) => Effect.logWarning(`Cannot write "${join(folder, name)}": ${message}`)),
+    );
+    return picture;
+  });
+  yield* write("pictures.jpg", pictures);
+
+  const words = config.imageSize ** 2;
+  const pixels = new Uint32Array(pictures.length * words);
+  pictures.forEach((picture, i) => pack(picture, pixels.subarray(i * words, (i + 1) * words)));
+  const colors = distinctColors(config.numPrototypes);
+  const every = Math.max(FEWEST_STEPS, Math.ceil(run.lastStep / DRAWINGS));
+  return {
+    due: (done) => done % every === 0 || done === run.lastStep,
+    draw: (done) =>
+      program.run(pixels).pipe(Effect.map(Effect.flatMap(({ values }) => {
+        const maps = pictures.map((picture, i) =>
+          tinted(picture, values.subarray(i * words, (i + 1) * words), colors)
+        );
+        return write(`step_${String(done).padStart(6, "0")}.jpg`, maps);
+      }))),
+  } satisfies SlotPictures as SlotPictures;
+});
+
+/** Pictures from all over the list, framed as evaluations do; files that cannot be decoded are passed over. */
+const spreadOut = (images: readonly string[], imageSize: number) => {
+  const count = Math.min(PICTURES, images.length);
+  const share = images.length / count;
+  return Effect.forEach(Array.from({ length: count }).keys(), (i) => {
+    const first = Math.floor(i * share);
+    const candidates = images.slice(first, Math.min(first + TRIES, Math.floor((i + 1) * share)));
+    return Effect.firstSuccessOf(candidates.map((file) => readPicture(file))).pipe(
+      Effect.map((picture) => [framed(picture, evaluationFrame(imageSize))]),
+      Effect.orElseSucceed(() => []),
+    );
+  }).pipe(Effect.map((found) => found.flat()));
+};
+
+/** Pictures of one size side by side. */
+const jpeg = async (row: readonly Picture[]): Promise<EncodedPicture> => {
+  const [{ width, height }] = row;
+  const data = new Uint8Array(3 * width * height * row.length);
+  row.forEach(({ rgb }, i) => {
+    for (let y = 0; y < height; y++) {
+      data.set(rgb.subarray(3 * y * width, 3 * (y + 1) * width), 3 * width * (y * row.length + i));
+    }
+  });
+  const size = { width: width * row.length, height };
+  const file = await sharp(data, { raw: { ...size, channels: 3 } })
+    .jpeg({ quality: 85, chromaSubsampling: "4:4:4" }).toBuffer();
+  return { ...size, file };
+};
