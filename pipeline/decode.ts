@@ -1,8 +1,8 @@
 /**
  * The stage from a list of pictures to batches for the GPU: decode, draw the crops, pack.
  *
- * What is in the batch of a step depends on the pictures, the seed and the step alone: not on the number of workers,
- * nor on where a run was resumed. Workers (data/decode_worker.ts) do the work; this stage says what they have to make,
+ * What is in the batch of a step depends on the pictures, the seed and the step alone: not on the number of workers or
+ * ranks, nor on where a run was resumed. Workers (data/decode_worker.ts) do the work; this stage says what they have to make,
  * and sees to files that cannot be decoded.
  */
 import { Deferred, Effect, Schema, Stream } from "effect";
@@ -24,6 +24,8 @@ export interface DecodeConfig
   extends Pick<Config, "batchSize" | "imageSize" | "minScale" | "seed" | "numWorkers" | "maxBadImages"> {
   readonly pixelCapacity: number; // bytes of a batch's pixel buffer
   readonly maxTaps: number; // of the GPU's resampling, see data/view_table.ts
+  readonly rank?: number; // which part of each batch is made, of as many as there are ranks
+  readonly world?: number;
 }
 
 export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
@@ -69,6 +71,8 @@ const ORDER = 2, CROPS = 3, STAND_IN = 4;
 export const batches = (images: readonly string[], config: DecodeConfig, firstStep = 0) =>
   Stream.unwrap(Effect.gen(function* () {
     const { batchSize, seed, minScale, imageSize, maxTaps, pixelCapacity: capacity } = config;
+    const { rank = 0, world = 1 } = config;
+    const own = batchSize / world;
     const perEpoch = stepsPerEpoch(images.length, batchSize);
     if (perEpoch === 0) return yield* new BatchTooLarge({ batchSize, images: images.length });
 
@@ -79,8 +83,8 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
 
     const load = Effect.fnUntraced(function* (step: number) {
       const epoch = Math.floor(step / perEpoch);
-      const begin = (step % perEpoch) * batchSize;
-      const planned = order(epoch).subarray(begin, begin + batchSize);
+      const begin = (step % perEpoch) * batchSize + rank * own;
+      const planned = order(epoch).subarray(begin, begin + own);
       const keys = Array.from(planned, (image) => [seed, CROPS, epoch, image]);
       const worker = workers[step % workers.length];
       while (true) {

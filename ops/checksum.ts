@@ -1,0 +1,29 @@
+/** Numbers that tell two tensors apart bit by bit, where values that differ may compare as equal (NaN, −0). */
+import { kernel } from "./kernel.ts";
+import { defineOp, sizeOf, type Tensor } from "./tensor.ts";
+
+const LANES = 64;
+
+/**
+ * Checksums of the bits of x, [128], whole numbers below 2^16: equal for equal bits, and all but surely different
+ * otherwise. No gradient.
+ */
+export const checksum = (x: Tensor): Tensor => checksumOp([x], undefined);
+
+const checksumOp = defineOp("checksum", {
+  shape: () => [2 * LANES],
+  kernels: ({ inputs: [x], output }) => [kernel({
+    label: "checksum",
+    reads: { x },
+    writes: { sums: output },
+    sizes: { size: sizeOf(x.shape), lanes: LANES },
+    threads: LANES,
+    // FNV-1a over every 64th word.
+    main: /* wgsl */ `
+  var sum = 2166136261u;
+  for (var i = id; i < p.size; i += p.lanes) { sum = (sum ^ bitcast<u32>(x[i])) * 16777619u; }
+  // A word does not fit an f32, its halves do.
+  sums[2u * id] = f32(sum & 0xffffu);
+  sums[2u * id + 1u] = f32(sum >> 16u);`,
+  })],
+});
