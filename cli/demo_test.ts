@@ -18,7 +18,8 @@ Deno.test(
     const { code, out, err } = await demo(folder, "--output-dir", "run", "--steps", "2");
     assert.equal(code, 0, err);
     assert.deepEqual([...Deno.readDirSync(join(folder, "run"))].map(({ name }) => name).sort(), [
-      ...["checkpoints", "config.json", "data", "log.txt", "metrics.jsonl", "slots.png"],
+      ...["checkpoints", "config.json", "data", "log.txt", "metrics.jsonl", "plan.json"],
+      ...["slot_maps", "slots.png", "times.jsonl"],
     ]);
     for (const grouping of ["k-means", "before training", "after 2 steps"]) {
       assert.match(out, new RegExp(`${grouping}\\)? +0\\.\\d+ +0\\.\\d+`));
