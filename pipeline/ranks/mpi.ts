@@ -1,0 +1,148 @@
+/**
+ * Ranks over MPI, an engine that is installed beside us: it starts the processes (`mpirun`), on one machine or several,
+ * and carries what they exchange. A process that is alone loads nothing of it.
+ */
+import { Cause, Effect, Exit, Layer } from "effect";
+import { Collective, CollectiveError, type CollectiveShape } from "../../ops/collective.ts";
+import { type Environment, type Launch, launchedAs, mpiLibraries } from "./launch.ts";
+import { type MpiLibrary, type MpiMissing, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
+
+export interface RankOptions {
+  /** How long one exchange may wait for the other ranks. */
+  readonly watchdogMinutes: number;
+}
+
+/**
+ * The ranks that this process was started with, until the scope ends; nothing where it is the only one.
+ *
+ * Exchanges take place one after the other in the order of their calls, on another thread than JavaScript's.
+ * `allReduceSum` and `broadcast` put their result into the array that they are given. After one failure all else fails,
+ * for the ranks no longer agree: the process must then end with a status other than 0, upon which the launcher ends the
+ * others. Fails with `MpiMissing` or `CollectiveError`.
+ */
+export const ranks = (
+  options: RankOptions,
+  env: Environment = (name) => Deno.env.get(name),
+): Layer.Layer<never, MpiMissing | CollectiveError> => {
+  const launch = launchedAs(env);
+  if (launch === null) return Layer.empty;
+  return Layer.effect(
+    Collective,
+    openMpiLibrary(mpiLibraries(launch, env)).pipe(
+      Effect.flatMap((library) => joined(launch, library, options)),
+    ),
+  );
+};
+
+const joined = Effect.fnUntraced(
+  function* ({ by, rank, world }: Launch, library: MpiLibrary, { watchdogMinutes }: RankOptions) {
+    const { functions: mpi, constants } = library;
+    const exchange = oneAfterTheOther(rank, library);
+
+    const granted = new Int32Array(1);
+    const join = () => mpi.MPI_Init_thread(null, null, SERIALIZED, granted);
+    yield* Effect.acquireRelease(
+      exchange("join the other ranks", watchdogMinutes, [join]),
+      // Who fails leaves without a word: the launcher then ends the others. Who is interrupted may be alone in that.
+      (_, exit) => {
+        if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) return Effect.void;
+        const minutes = Exit.isSuccess(exit) ? watchdogMinutes : Math.min(watchdogMinutes, 0.5);
+        return Effect.ignore(exchange("take leave of the other ranks", minutes, [mpi.MPI_Finalize]));
+      },
+    );
+    mpi.MPI_Comm_set_errhandler(constants.world, constants.errorsReturn);
+    const told = new Int32Array(2);
+    mpi.MPI_Comm_rank(constants.world, told);
+    mpi.MPI_Comm_size(constants.world, told.subarray(1));
+    if (told[0] !== rank || told[1] !== world) {
+      const reason = `${by} started it as one of ${world}, but ${library.path} (${library.version}) says ` +
+        `rank ${told[0]} of ${
+          told[1]
+        }: SLOTCON_MPI_LIBRARY must name the library that belongs to the launcher`;
+      return yield* new CollectiveError({ rank, during: "join the other ranks", reason });
+    }
+    if (granted[0] < SERIALIZED) {
+      const reason = `${library.version} was built without support for threads`;
+      return yield* new CollectiveError({ rank, during: "join the other ranks", reason });
+    }
+    return shape(rank, world, library, (during, calls) => exchange(during, watchdogMinutes, calls));
+  },
+);
+
+type Call = () => Promise<number>;
+
+/**
+ * Makes calls of MPI, of which there may be one at a time. What has been asked for is done, even if nobody here waits
+ * for it any more: the others do.
+ */
+const oneAfterTheOther = (rank: number, library: MpiLibrary) => {
+  let last: Promise<unknown> = Promise.resolve();
+  let failure: CollectiveError | null = null;
+
+  const made = async (during: string, minutes: number, call: Call) => {
+    if (failure !== null) return;
+    const fail = (reason: string) => failure ??= new CollectiveError({ rank, during, reason });
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const watchdog = setTimeout(resolve, minutes * 60_000);
+    await Promise.race([
+      call().then((code) => code === 0 || fail(library.textOf(code))),
+      late.then(() =>
+        fail(`it has waited ${inMinutes(minutes)} for the others, one of which hangs or is gone`)
+      ),
+    ]);
+    clearTimeout(watchdog);
+  };
+
+  return (during: string, minutes: number, calls: readonly Call[]): Effect.Effect<void, CollectiveError> =>
+    Effect.callback<void, CollectiveError>((resume) => {
+      for (const call of calls) last = last.then(() => made(during, minutes, call));
+      last.then(() => resume(failure === null ? Effect.void : Effect.fail(failure)));
+    }).pipe(Effect.uninterruptible);
+};
+
+const inMinutes = (minutes: number) => minutes < 1 ? `${Math.round(60 * minutes)} s` : `${minutes} min`;
+
+/** Numbers that one message may have: MPI counts them in 31 bits. */
+const LARGEST = 2 ** 28;
+
+const shape = (
+  rank: number,
+  world: number,
+  { functions: mpi, constants: { world: all, float, byte, sum, inPlace } }: MpiLibrary,
+  exchange: (during: string, calls: readonly Call[]) => Effect.Effect<void, CollectiveError>,
+): CollectiveShape => ({
+  rank,
+  world,
+  allReduceSum: (own) =>
+    exchange(
+      `sum ${own.length} numbers over the ranks`,
+      pieces(own, LARGEST).map((piece) => () =>
+        mpi.MPI_Allreduce(inPlace, piece, piece.length, float, sum, all)
+      ),
+    ).pipe(Effect.as(own)),
+  allGather: (own) =>
+    Effect.suspend(() => {
+      const gathered = new Float32Array(world * own.length);
+      const [from] = pieces(own, Infinity);
+      return exchange(`gather ${own.length} numbers of every rank`, [
+        () => mpi.MPI_Allgather(from, own.length, float, gathered, own.length, float, all),
+      ]).pipe(Effect.as(gathered));
+    }),
+  broadcast: (bytes) =>
+    exchange(
+      `receive ${bytes.length} bytes of rank 0`,
+      pieces(bytes, LARGEST).map((piece) => () => mpi.MPI_Bcast(piece, piece.length, byte, 0, all)),
+    ).pipe(Effect.as(bytes)),
+  barrier: exchange("wait for the other ranks", [() => mpi.MPI_Barrier(all)]),
+});
+
+/** Stretches of an array, of at most `length` elements. Asking for its buffer makes sure that it stays where it is. */
+const pieces = <A extends Float32Array | Uint8Array>(
+  array: A,
+  length: number,
+): (A & { buffer: ArrayBuffer })[] => {
+  void array.buffer;
+  const found = [];
+  for (let at = 0; at === 0 || at < array.length; at += length) found.push(array.subarray(at, at + length));
+  return found as (A & { buffer: ArrayBuffer })[];
+};

@@ -1,0 +1,111 @@
+/** The C library of MPI: what we call of it, and the constants of its header, which differ between the two families. */
+import { Effect, Schema } from "effect";
+
+/** Several ranks are wanted, and there is no MPI to start or to join them. */
+export class MpiMissing extends Schema.TaggedError<MpiMissing>()("MpiMissing", { reason: Schema.String }) {
+  override get message() {
+    return `Several ranks need MPI, and ${this.reason}: install Open MPI (Debian and Ubuntu: the package openmpi-bin; ` +
+      "Fedora: openmpi; Homebrew: open-mpi)";
+  }
+}
+
+// A handle is an address in Open MPI and a 32-bit number in MPICH; either fits the register that "usize" goes into.
+const HANDLE = "usize";
+/** The outcome of every call: 0, or what `MPI_Error_string` puts into words. */
+const CODE = { result: "i32" } as const;
+/** Calls that may take long leave JavaScript's thread. */
+const SLOW = { ...CODE, nonblocking: true } as const;
+
+const SYMBOLS = {
+  MPI_Init_thread: { parameters: ["pointer", "pointer", "i32", "buffer"], ...SLOW },
+  MPI_Finalize: { parameters: [], ...SLOW },
+  MPI_Allreduce: { parameters: [HANDLE, "buffer", "i32", HANDLE, HANDLE, HANDLE], ...SLOW },
+  MPI_Allgather: { parameters: ["buffer", "i32", HANDLE, "buffer", "i32", HANDLE, HANDLE], ...SLOW },
+  MPI_Bcast: { parameters: ["buffer", "i32", HANDLE, "i32", HANDLE], ...SLOW },
+  MPI_Barrier: { parameters: [HANDLE], ...SLOW },
+  MPI_Comm_rank: { parameters: [HANDLE, "buffer"], ...CODE },
+  MPI_Comm_size: { parameters: [HANDLE, "buffer"], ...CODE },
+  MPI_Comm_set_errhandler: { parameters: [HANDLE, HANDLE], ...CODE },
+  MPI_Error_string: { parameters: ["i32", "buffer", "buffer"], ...CODE },
+  MPI_Get_library_version: { parameters: ["buffer", "buffer"], ...CODE },
+  dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
+  // Open MPI's handles are the addresses of these; MPICH has none of them.
+  ompi_mpi_comm_world: { type: "pointer", optional: true },
+  ompi_mpi_errors_return: { type: "pointer", optional: true },
+  ompi_mpi_float: { type: "pointer", optional: true },
+  ompi_mpi_byte: { type: "pointer", optional: true },
+  ompi_mpi_op_sum: { type: "pointer", optional: true },
+} as const;
+
+type Functions = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+/**
+ * Opening it a second time keeps the library where it is when Deno closes it at the end of the process: threads that
+ * called it tidy up with its code.
+ */
+const RTLD_LAZY = 1;
+
+/** MPI_THREAD_SERIALIZED: calls come from different threads, one at a time. */
+export const SERIALIZED = 2;
+
+const MPICH = {
+  world: 0x44000000n,
+  errorsReturn: 0x54000001n,
+  float: 0x4c00040an,
+  byte: 0x4c00010dn,
+  sum: 0x58000003n,
+  inPlace: 0xffffffff_ffffffffn,
+};
+
+export interface MpiLibrary {
+  readonly path: string;
+  readonly version: string; // in its own words
+  readonly functions: Functions;
+  readonly constants: Readonly<typeof MPICH>;
+  /** What a code other than 0 means. */
+  readonly textOf: (code: number) => string;
+}
+
+/** Opens the first library that there is at one of these paths. Fails with `MpiMissing`. */
+export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissing> =>
+  Effect.suspend(() => {
+    let reason = "its library is not on this machine";
+    for (const path of paths) {
+      try {
+        const { symbols } = Deno.dlopen(path, SYMBOLS);
+        symbols.dlopen(new TextEncoder().encode(`${path}\0`), RTLD_LAZY);
+        return Effect.succeed(describe(path, symbols));
+      } catch (error) {
+        // What is not there is not allowed either: see cli/permissions.ts.
+        const absent = error instanceof Deno.errors.NotCapable ||
+          /No such file|no such file/.test(String(error));
+        if (!absent) reason = `its library "${path}" cannot be used (${(error as Error).message})`;
+      }
+    }
+    return new MpiMissing({ reason });
+  });
+
+const describe = (path: string, functions: Functions): MpiLibrary => {
+  const address = (handle: unknown) => Deno.UnsafePointer.value(handle as Deno.PointerValue);
+  const constants = functions.ompi_mpi_comm_world === null ? MPICH : {
+    world: address(functions.ompi_mpi_comm_world),
+    errorsReturn: address(functions.ompi_mpi_errors_return),
+    float: address(functions.ompi_mpi_float),
+    byte: address(functions.ompi_mpi_byte),
+    sum: address(functions.ompi_mpi_op_sum),
+    inPlace: 1n,
+  };
+  // No text of either family is longer than MPICH's version.
+  const text = (write: (into: Uint8Array<ArrayBuffer>, length: Int32Array<ArrayBuffer>) => number) => {
+    const bytes = new Uint8Array(8192), length = new Int32Array(1);
+    write(bytes, length);
+    return new TextDecoder().decode(bytes.subarray(0, length[0])).replace(/\0+$/, "").trim();
+  };
+  return {
+    path,
+    version: text(functions.MPI_Get_library_version).split("\n")[0],
+    functions,
+    constants,
+    textOf: (code) => text((into, length) => functions.MPI_Error_string(code, into, length)),
+  };
+};

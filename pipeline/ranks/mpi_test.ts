@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { mpiTest, runRanks } from "./_test_mpi.ts";
+
+/** What every rank of a case finds, by rank. */
+const run = async (ranks: number, name: string, watchdogMinutes = 1) => {
+  const script = join(import.meta.dirname!, "_mpi_rank.ts");
+  const deno = ["run", "--quiet", "--cached-only", "-A", script, name, String(watchdogMinutes)];
+  const { code, out, err } = await runRanks(ranks, Deno.execPath(), ...deno);
+  const lines = out.split("\n").filter((line) => line.startsWith("{"));
+  const found = lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank);
+  return { code, err, found };
+};
+
+const results = async (ranks: number, name: string) => {
+  const { code, err, found } = await run(ranks, name);
+  assert.equal(code, 0, err);
+  assert.deepEqual(found.map(({ rank }) => rank), Array.from({ length: ranks }, (_, rank) => rank), err);
+  return found;
+};
+
+for (const world of [2, 3]) {
+  mpiTest(`ranks() gives all of ${world} ranks the same bits of a sum, twice`, async () => {
+    const found = [...await results(world, "sums"), ...await results(world, "sums")];
+    for (const { digests } of found) assert.deepEqual(digests, found[0].digests);
+    assert.deepEqual(found[0].small, world === 2 ? [2, 10, -1] : [3, 30, -1.5]);
+  });
+
+  mpiTest(`ranks() gathers and broadcasts between ${world} ranks`, async () => {
+    for (const found of await results(world, "exchanges")) {
+      assert.equal(found.world, world);
+      assert.deepEqual(found.gathered, Array.from({ length: world }, (_, rank) => [rank, 0.5]).flat());
+      assert.equal(found.received, "of rank 0");
+      assert.equal(found.none, 0);
+    }
+  });
+}
+
+mpiTest(
+  "ranks() carries out a hundred calls of different kinds at once, each with its own result",
+  async () => {
+    const expected = Array.from(
+      { length: 100 },
+      (_, i) => i % 2 === 0 ? [3 * i, 3] : [i, 1000 + i, 2000 + i],
+    );
+    for (const found of await results(3, "inFlight")) {
+      assert.deepEqual(found.results, expected);
+    }
+  },
+);
+
+mpiTest("ranks() leaves JavaScript's thread free while it waits for others", async () => {
+  const [{ ticks }] = await results(2, "free");
+  assert.ok(ticks > 30, `${ticks} ticks of 10 ms in the second that rank 1 is late`);
+});
+
+mpiTest("ranks() reports calls that do not fit each other in MPI's own words", async () => {
+  const { code, err } = await run(2, "unequal");
+  assert.notEqual(code, 0);
+  assert.match(err, /^Rank \d cannot sum \d+ numbers over the ranks: .*truncated/im);
+});
+
+mpiTest("ranks() gives up a call that does not come back, which ends the job", async () => {
+  const { code, err } = await run(2, "absent", 2 / 60);
+  assert.notEqual(code, 0);
+  assert.match(err, /^Rank 0 cannot wait for the other ranks: it has waited 2 s .* hangs or is gone$/m);
+});
+
+mpiTest("ranks() ends all ranks when one fails, with what that one says", async () => {
+  const { code, err } = await run(2, "failing");
+  assert.notEqual(code, 0);
+  assert.match(err, /^rank 1 has no data$/m);
+  assert.doesNotMatch(err, /Rank 0 cannot/);
+});
+
+mpiTest("ranks() loads nothing of MPI where there is one rank", async () => {
+  const [alone] = await results(1, "loaded");
+  assert.deepEqual(alone, { rank: 0, world: 1, loaded: false });
+  assert.ok((await results(2, "loaded")).every(({ loaded }) => loaded));
+});
