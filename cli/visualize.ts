@@ -1,0 +1,299 @@
+import { basename, dirname, relative, resolve } from "node:path";
+import { Console, Effect, Option, Schema } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import { permutation } from "../data/random.ts";
+import { datasets, listImages } from "../data/image_list.ts";
+import { writeWholeFile } from "../data/write_whole_file.ts";
+import { layers } from "../ops/gpu.ts";
+import { type Teacher, teacherOf } from "../pipeline/interop/teacher.ts";
+import { openWeights } from "../pipeline/interop/weights_file.ts";
+import { page, type PageContents } from "../pipeline/visualize/page.ts";
+import type { Paper } from "../pipeline/visualize/paper.ts";
+import { showPictures } from "../pipeline/visualize/pictures.ts";
+import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
+import type { Watcher } from "../pipeline/visualize/watcher.ts";
+import { writtenBytes } from "./written_bytes.ts";
+
+export const visualize = Command.make(
+  "visualize",
+  {
+    checkpoint: Argument.String("checkpoint").pipe(
+      Argument.withDescription("checkpoint of this project or of the published code"),
+    ),
+    others: Argument.String("picture").pipe(
+      Argument.withDescription("further pictures after --images"),
+      Argument.variadic(),
+    ),
+    dataDir: Flag.String("data-dir").pipe(
+      Flag.withMetavar("PATH"),
+      Flag.withDescription("folder of the data set"),
+      Flag.withDefault("datasets/coco"),
+    ),
+    dataset: Flag.Literals("dataset", datasets).pipe(
+      Flag.withDescription("layout of that folder; Folder: any pictures, or a text file of paths"),
+      Flag.withDefault("COCOval" as const),
+    ),
+    topk: Flag.Int("topk").pipe(
+      Flag.withDescription("nearest pictures of each prototype"),
+      Flag.withDefault(5),
+    ),
+    sampling: Flag.Int("sampling").pipe(
+      Flag.withDescription("draw this many prototypes, at random; the page has all (default: all)"),
+      Flag.optional,
+    ),
+    idxs: Flag.String("idxs").pipe(
+      Flag.withMetavar("NUMBERS"),
+      Flag.withDescription("draw these prototypes, for example 3,7"),
+      Flag.optional,
+    ),
+    images: Flag.String("images").pipe(
+      Flag.withMetavar("PICTURE..."),
+      Flag.withDescription("show the slots of these pictures instead, whole: --images a.jpg b.jpg"),
+      Flag.atLeast(0),
+    ),
+    savePath: Flag.String("save-path").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription(
+        "picture (.jpg or .png), with a page of the same name beside it, or a page alone (.html)",
+      ),
+      Flag.withDefault("viz_slots.jpg"),
+    ),
+    batchSize: Flag.Int("batch-size").pipe(
+      Flag.withDescription("pictures that the device works on at a time"),
+      Flag.withDefault(64),
+    ),
+    seed: Flag.Int("seed").pipe(
+      Flag.withDescription("seed of --sampling"),
+      Flag.withDefault(0),
+    ),
+    device: Flag.Literals("device", ["native", "dawn"]).pipe(
+      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
+      Flag.withDefault("native" as const),
+    ),
+  },
+  Effect.fn(function* ({ checkpoint, others, images, device, savePath, ...flags }) {
+    const target = yield* targetOf(savePath);
+    yield* atLeastOne("topk", flags.topk);
+    yield* atLeastOne("batch-size", flags.batchSize);
+    if (others.length > 0 && images.length === 0) {
+      return yield* new UsageError({
+        where: "--images",
+        problem: `"${
+          others[0]
+        }" stands behind the checkpoint: pictures are named by --images, data sets by --data-dir`,
+      });
+    }
+    const teacher = yield* teacherOf(yield* openWeights(checkpoint));
+    const pictures = [...images, ...others];
+    const rows = yield* chosen(flags, teacher.model.numPrototypes);
+    const files = pictures.length > 0 ? pictures : yield* listImages(flags);
+    yield* expectOther(target, files);
+    const shown = pictures.length > 0
+      ? ofPictures(teacher, files)
+      : ofPrototypes(teacher, files, { ...flags, rows });
+    yield* write(target, yield* shown.pipe(Effect.provide(layers[device])), basename(checkpoint));
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "See what a run's prototypes stand for: for each its nearest pictures of a data set, with the region that it wins " +
+      "tinted. The page has every prototype, how often it is used, and each picture beside its slots. With --images: the " +
+      "slots of any pictures. Pictures that cannot be decoded are named and left out.",
+  ),
+  Command.withShortDescription("See what prototypes stand for, and the slots of pictures"),
+  Command.withExamples([
+    {
+      command: "slotcon visualize ckpt_epoch_800.pth --data-dir datasets/coco --topk 5 --sampling 20",
+      description: "Twenty prototypes of a published run, and their nearest pictures in COCO's val2017",
+    },
+    {
+      command:
+        "slotcon visualize runs/demo/checkpoints/step_000150.safetensors --data-dir runs/demo/data --idxs 3,7",
+      description: "Two prototypes of the demo",
+    },
+    {
+      command: "slotcon visualize ckpt_epoch_800.pth --images cat.jpg street.png --save-path slots.png",
+      description: "The slots of two pictures",
+    },
+  ]),
+);
+
+/** An option cannot be meant like this. */
+class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
+  where: Schema.String,
+  problem: Schema.String,
+}) {
+  override get message() {
+    return `${this.where}: ${this.problem}`;
+  }
+}
+
+const atLeastOne = (option: string, value: number) =>
+  value >= 1
+    ? Effect.void
+    : new UsageError({ where: `--${option}`, problem: `expected at least 1, found ${value}` });
+
+/** The prototypes to draw: those named or drawn at random, or null for all. */
+const chosen = Effect.fnUntraced(function* (
+  { sampling, idxs, seed }: {
+    readonly sampling: Option.Option<number>;
+    readonly idxs: Option.Option<string>;
+    readonly seed: number;
+  },
+  K: number,
+) {
+  const there = `there are ${K} prototypes, 0 to ${K - 1}`;
+  if (Option.isSome(idxs)) {
+    if (Option.isSome(sampling)) {
+      return yield* new UsageError({ where: "--sampling", problem: "--idxs names the prototypes already" });
+    }
+    const numbers: number[] = [];
+    for (const word of idxs.value.split(",").map((word) => word.trim())) {
+      if (!/^\d+$/.test(word) || Number(word) >= K) {
+        const problem = `expected numbers such as 3,7 (${there}), found "${word}"`;
+        return yield* new UsageError({ where: "--idxs", problem });
+      }
+      numbers.push(Number(word));
+    }
+    return numbers;
+  }
+  if (Option.isNone(sampling) || sampling.value === 0) return null; // 0 is the published tool's way to say all
+  if (sampling.value < 0 || sampling.value > K) {
+    return yield* new UsageError({
+      where: "--sampling",
+      problem: `expected at most ${K} (${there}), found ${sampling.value}`,
+    });
+  }
+  if (seed !== seed >>> 0) {
+    return yield* new UsageError({ where: "--seed", problem: `expected 0 to 4294967295, found ${seed}` });
+  }
+  return Array.from(permutation(K, seed, SAMPLING).subarray(0, sampling.value)).sort((a, b) => a - b);
+});
+/** What tells this draw of a seed from the others. */
+const SAMPLING = 7;
+
+interface Target {
+  readonly picture: { readonly file: string; readonly format: "png" | "jpeg" } | null;
+  readonly page: string;
+}
+
+/** What to write, known before anything is computed: the folder has to be there. */
+const targetOf = Effect.fnUntraced(function* (file: string) {
+  const refuse = (problem: string) => new UsageError({ where: "--save-path", problem });
+  const [, stem = "", suffix = ""] = file.match(/^(.*[^/\\])\.(jpg|jpeg|png|html)$/is) ?? [];
+  if (stem === "") return yield* refuse(`expected a name that ends in .jpg, .png or .html, found "${file}"`);
+  const folder = dirname(resolve(file));
+  const found = yield* Effect.promise(() => Deno.stat(folder).catch(() => null));
+  if (found?.isDirectory !== true) return yield* refuse(`there is no folder "${folder}"`);
+  const format = suffix.toLowerCase() === "png" ? "png" : "jpeg";
+  const target: Target = suffix.toLowerCase() === "html"
+    ? { picture: null, page: file }
+    : { picture: { file, format }, page: `${stem}.html` };
+  return target;
+});
+
+/** A picture that is read is never written over. */
+const expectOther = ({ picture, page }: Target, files: readonly string[]) => {
+  const written = [picture?.file ?? page, page].map((file) => resolve(file));
+  const same = files.find((file) => written.includes(resolve(file)));
+  return same === undefined ? Effect.void : new UsageError({
+    where: "--save-path",
+    problem: `"${same}" is one of the pictures: name another file`,
+  });
+};
+
+/** A sheet, a page less its title, and what to say of them. */
+interface Shown extends Omit<PageContents, "title"> {
+  readonly sheet: Paper;
+  readonly says: string;
+}
+
+const ofPrototypes = Effect.fnUntraced(function* (
+  teacher: Teacher,
+  files: readonly string[],
+  { dataDir, topk, batchSize, rows }: {
+    readonly dataDir: string;
+    readonly topk: number;
+    readonly batchSize: number;
+    readonly rows: readonly number[] | null;
+  },
+) {
+  const root = dataDir.endsWith(".txt") ? dirname(dataDir) : dataDir;
+  const { watcher, left } = watch();
+  const { retrieval, sheet, pictures, prototypes } = yield* showPrototypes(teacher, files, {
+    ...{ topk, batchSize, rows, watcher },
+    nameOf: (file) => relative(root, file),
+  });
+  const live = retrieval.wonIn.filter((pictures) => pictures > 0).length;
+  return {
+    sheet,
+    pictures,
+    prototypes,
+    looked: retrieval.pictures,
+    facts: `${counted(retrieval.pictures, left())}; ${live} of ${prototypes.length} prototypes win somewhere`,
+    says: `${rows?.length ?? prototypes.length} prototypes, each with its ${
+      Math.min(topk, retrieval.pictures)
+    } nearest pictures`,
+  } satisfies Shown as Shown;
+});
+
+const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonly string[]) {
+  const { watcher, left } = watch();
+  const shown = yield* showPictures(teacher, files, { nameOf: (file) => basename(file), watcher });
+  const looked = shown.pictures.length;
+  return {
+    ...shown,
+    looked,
+    facts: `${counted(looked, left())}; ${shown.prototypes.length} prototypes win somewhere in them`,
+    says: `${looked} pictures, each beside its slots`,
+  } satisfies Shown as Shown;
+});
+
+const counted = (looked: number, left: number) =>
+  `${looked} picture${looked === 1 ? "" : "s"}${left === 0 ? "" : `, ${left} left out`}`;
+
+/** Shows progress as one line of a terminal, names the pictures that are left out, and counts them. */
+const watch = () => {
+  let line = "", left = 0, drawnAt = 0;
+  const draw = (text: string) => {
+    if (!Deno.stderr.isTerminal()) return;
+    Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
+    line = text;
+  };
+  const watcher: Watcher = {
+    progress: (stage, done, total) =>
+      Effect.sync(() => {
+        if (performance.now() - drawnAt < 100 && done < total) return;
+        drawnAt = performance.now();
+        draw(done === total ? "" : `${stage}: ${done} of ${total}`);
+      }),
+    bad: (sentence) =>
+      Effect.sync(() => {
+        const shown = line;
+        draw("");
+        console.error(`slotcon: ${sentence}. It is left out.`);
+        draw(shown);
+        left++;
+      }),
+  };
+  return { watcher, left: () => left };
+};
+
+const write = Effect.fnUntraced(
+  function* (target: Target, { sheet, says, ...contents }: Shown, title: string) {
+    const files: [file: string, what: string, pieces: readonly Uint8Array[]][] = [];
+    if (target.picture !== null) {
+      const { file, format } = target.picture;
+      files.push([file, says, [yield* sheet.encode(format)]]);
+    }
+    files.push([target.page, `the page, with ${contents.facts}`, page({ ...contents, title })]);
+    for (const [file, what, pieces] of files) {
+      yield* writeWholeFile(file, pieces).pipe(
+        Effect.mapError(({ message }) =>
+          new UsageError({ where: "--save-path", problem: `cannot write "${file}": ${message}` })
+        ),
+      );
+      const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+      yield* Console.log(`${file}: ${writtenBytes(bytes)}, ${what}`);
+    }
+  },
+);

@@ -1,0 +1,136 @@
+/** Any pictures beside their slots, whole and at their own aspect, as a page and as a sheet. */
+import { Effect, Result } from "effect";
+import { type Picture, readPicture } from "../../data/decode_image.ts";
+import { resizeCrop } from "../../data/resample.ts";
+import type { DeviceState } from "../../ops/compile.ts";
+import type { Teacher, TeacherOptions } from "../interop/teacher.ts";
+import { distinctColors } from "./colors.ts";
+import { evaluationFrame } from "./framed.ts";
+import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
+import { MOST_PIXELS, Paper } from "./paper.ts";
+import { scaled, scaledMap } from "./scaled.ts";
+import { packedBatches, runBatches, slotProgram, uploadTeacher } from "./slot_maps.ts";
+import { tinted } from "./tinted.ts";
+import { NoPictures, type Watcher } from "./watcher.ts";
+
+/** A picture and the prototype that wins each pixel, at the size in which they are shown. */
+interface Shown {
+  readonly picture: Picture;
+  readonly segments: Uint16Array;
+}
+
+/**
+ * Looks at pictures (paths) with a teacher, one after the other. Fails with NoPictures, PlanError or GpuError; pictures
+ * that cannot be decoded are left out.
+ */
+export const showPictures = Effect.fn("showPictures")(function* (
+  { model, values }: Teacher,
+  files: readonly string[],
+  { nameOf, watcher }: { readonly nameOf: (file: string) => string; readonly watcher: Watcher },
+) {
+  const teacher = yield* uploadTeacher(model, values);
+  // Small enough for a sheet of all; most photographs are half as wide again as they are high.
+  const height = Math.min(320, Math.floor(Math.sqrt(MOST_PIXELS / (3.2 * files.length))));
+  const onPage: PagePicture[] = [], onSheet: Shown[] = [];
+  const shares = new Array<number>(model.numPrototypes).fill(0);
+  const wonIn = new Array<number>(model.numPrototypes).fill(0);
+  for (const [i, file] of files.entries()) {
+    const read = yield* Effect.result(readPicture(file));
+    if (Result.isFailure(read)) yield* watcher.bad(read.failure.message);
+    else {
+      const { picture, segments } = yield* slotsOf(read.success, model, teacher);
+      onPage.push(yield* pagePicture(nameOf(file), picture, segments, files.length));
+      const won = new Set(segments);
+      for (const k of won) wonIn[k]++;
+      for (const k of segments) shares[k] += 1 / segments.length;
+      onSheet.push(yield* inHeight({ picture, segments }, height));
+    }
+    yield* watcher.progress("Looking at pictures", i + 1, files.length);
+  }
+  if (onPage.length === 0) return yield* new NoPictures({ tried: files.length });
+
+  const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
+    shares[b] - shares[a] || a - b
+  );
+  const palette = distinctColors(byUse.length);
+  const colors = Array.from(shares, (_, k) => palette[byUse.indexOf(k)]);
+  return {
+    sheet: pairSheet(onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)])),
+    pictures: onPage,
+    prototypes: byUse.map((number): PagePrototype => ({
+      number,
+      color: colors[number],
+      wonIn: wonIn[number],
+      share: shares[number] / onPage.length,
+      nearest: [],
+    })),
+  };
+}, Effect.scoped);
+
+/** Longer side of a picture on the page. */
+const SHOWN = 640;
+/** Sides of what the network sees are multiples of this, the largest output stride: then its cells tile the picture. */
+const STRIDE = 32;
+/** A panorama is seen by the network as if it were not longer than this many times its height. */
+const LONGEST = 4;
+
+/** A picture's slots: the network sees it as large as in training, and the maps are enlarged to the size shown. */
+const slotsOf = Effect.fnUntraced(function* (picture: Picture, model: TeacherOptions, teacher: DeviceState) {
+  const { width, height } = picture;
+  const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
+  const side = (length: number) =>
+    STRIDE * Math.max(
+      1,
+      Math.round(evaluationFrame(model.imageSize).resize * Math.min(length / shorter, LONGEST) / STRIDE),
+    );
+  const seen = { width: side(width), height: side(height) };
+  const sized = (length: number) => Math.max(1, Math.round(SHOWN * length / longer));
+  const shown = { width: sized(width), height: sized(height) };
+  const program = yield* slotProgram(model, teacher, {
+    pictures: [1, seen.height, seen.width],
+    slots: shown,
+  });
+  let segments = new Uint16Array();
+  const asSeen = resizeCrop(picture, seen, [0, 0, seen.height, seen.width]);
+  yield* runBatches(program, packedBatches([asSeen], 1), ({ values }) =>
+    Effect.sync(() => {
+      segments = Uint16Array.from(values);
+    }));
+  return { picture: yield* scaled(picture, shown), segments } satisfies Shown;
+}, Effect.scoped);
+
+const inHeight = Effect.fnUntraced(function* ({ picture, segments }: Shown, height: number) {
+  const width = Math.max(1, Math.round(picture.width * height / picture.height));
+  const size = { width, height };
+  return {
+    picture: yield* scaled(picture, size),
+    segments: scaledMap(segments, picture, size),
+  } satisfies Shown;
+});
+
+const GAP = 4; // pixels between the pictures of a pair; more between pairs
+
+/** Pairs of pictures of one height, line by line like words. */
+const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
+  const step = pairs[0][0].height + 4 * GAP;
+  const total = pairs.reduce((sum, [{ width }]) => sum + 2 * width + 5 * GAP, 0);
+  const lineWidth = Math.max(
+    Math.sqrt(1.2 * total * step),
+    ...pairs.map(([{ width }]) => 2 * width + 5 * GAP),
+  );
+  const placed: { pair: readonly [Picture, Picture]; x: number; y: number }[] = [];
+  let x = 0, y = 0, right = 0;
+  for (const pair of pairs) {
+    const wide = 2 * pair[0].width + 5 * GAP;
+    if (x > 0 && x + wide > lineWidth) [x, y] = [0, y + step];
+    placed.push({ pair, x, y });
+    x += wide;
+    right = Math.max(right, x);
+  }
+  const paper = new Paper(right, y + step);
+  for (const { pair: [picture, slots], x, y } of placed) {
+    paper.put(picture, x + 2 * GAP, y + 2 * GAP);
+    paper.put(slots, x + 3 * GAP + picture.width, y + 2 * GAP);
+  }
+  return paper;
+};

@@ -1,0 +1,149 @@
+/** Every prototype with its nearest pictures, as a page and as a sheet. */
+import { Effect, Schema, Stream } from "effect";
+import type { Picture } from "../../data/decode_image.ts";
+import type { Teacher } from "../interop/teacher.ts";
+import { distinctColors } from "./colors.ts";
+import { framedBatches } from "./framed_batches.ts";
+import { evaluationFrame } from "./framed.ts";
+import { highlighted } from "./highlighted.ts";
+import { unpack } from "./packed_pictures.ts";
+import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
+import { label, MOST_PIXELS, Paper } from "./paper.ts";
+import { retrieve } from "./retrieval.ts";
+import { scaled } from "./scaled.ts";
+import { runBatches, slotProgram, uploadTeacher } from "./slot_maps.ts";
+import { NoPictures, type Watcher } from "./watcher.ts";
+
+/** What to show of the pictures. */
+export interface PrototypesOptions {
+  readonly topk: number; // nearest pictures of each prototype
+  readonly batchSize: number;
+  /** The prototypes on the sheet, in the order of its rows; null for all, the most used first. */
+  readonly rows: readonly number[] | null;
+  /** How the page calls a file. */
+  readonly nameOf: (file: string) => string;
+  readonly watcher: Watcher;
+}
+
+export class ChangedPicture extends Schema.TaggedError<ChangedPicture>()("ChangedPicture", {
+  file: Schema.String,
+}) {
+  override get message() {
+    return `"${this.file}" could be decoded at first and no longer can: run the command again`;
+  }
+}
+
+/**
+ * Ranks pictures (paths) for every prototype of a teacher, then looks at the best once more to draw them. Memory holds
+ * a few batches, and what is drawn. Fails with NoPictures, NotFinite,
+ * ChangedPicture, DecodeWorkerError, PlanError or GpuError.
+ */
+export const showPrototypes = Effect.fn("showPrototypes")(function* (
+  { model, values }: Teacher,
+  files: readonly string[],
+  { topk, batchSize, rows, nameOf, watcher }: PrototypesOptions,
+) {
+  const frame = evaluationFrame(model.imageSize), size = frame.crop;
+  const teacher = yield* uploadTeacher(model, values);
+  const batch = Math.min(batchSize, files.length);
+  const pictures = [batch, size, size];
+
+  const retrieval = yield* Effect.scoped(Effect.gen(function* () {
+    const ranking = yield* slotProgram(model, teacher, { pictures });
+    const batches = framedBatches(files, { batch, frame }).pipe(
+      Stream.tap(({ problems }) =>
+        Effect.forEach(problems.filter((problem) => problem !== null), watcher.bad)
+      ),
+      Stream.tap(({ first, problems }) =>
+        watcher.progress("Ranking pictures", first + problems.length, files.length)
+      ),
+    );
+    return yield* retrieve(ranking, batches, { topk });
+  }));
+  if (retrieval.pictures === 0) return yield* new NoPictures({ tried: files.length });
+
+  const { nearest, shares, wonIn } = retrieval;
+  const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);
+  const palette = distinctColors(byUse.length);
+  const colors = byUse.reduce((all, k, rank) => all.with(k, palette[rank]), [...palette]);
+  const drawn = rows ?? byUse;
+  const sheet = yield* prototypeSheet(
+    drawn.map((number) => ({ number, share: shares[number], color: colors[number] })),
+    topk,
+  );
+  const cells = Map.groupBy(
+    drawn.flatMap((number, row) =>
+      nearest[number].map(({ picture }, column) => ({ picture, number, row, column }))
+    ),
+    ({ picture }) => picture,
+  );
+
+  // The pictures to draw, each once.
+  const places = [...new Set(nearest.flat().map(({ picture }) => picture))].sort((a, b) => a - b);
+  const onPage = new Array<PagePicture>(places.length);
+  const mapping = yield* slotProgram(model, teacher, { pictures, slots: { width: size, height: size } });
+  const again = framedBatches(places.map((place) => files[place]), { batch, frame }).pipe(
+    Stream.tap(({ first, problems }) => {
+      const i = problems.findIndex((problem) => problem !== null);
+      return i === -1 ? Effect.void : Effect.fail(new ChangedPicture({ file: files[places[first + i]] }));
+    }),
+  );
+  let done = 0;
+  yield* runBatches(mapping, again, ({ place: i, pixels, values: slots }) =>
+    Effect.gen(function* () {
+      const picture = unpack(pixels, size);
+      const segments = Uint16Array.from(slots);
+      onPage[i] = yield* pagePicture(nameOf(files[places[i]]), picture, segments, places.length);
+      for (const { number, row, column } of cells.get(places[i]) ?? []) {
+        yield* sheet.put(highlighted(picture, segments, number, colors[number]), row, column);
+      }
+      yield* watcher.progress("Drawing", ++done, places.length);
+    }));
+
+  const onPageAt = new Map(places.map((place, i) => [place, i]));
+  return {
+    retrieval,
+    sheet: sheet.paper,
+    pictures: onPage,
+    prototypes: nearest.map((neighbors, number): PagePrototype => ({
+      number,
+      color: colors[number],
+      wonIn: wonIn[number],
+      share: shares[number],
+      nearest: neighbors.map(({ picture, score }) => ({ picture: onPageAt.get(picture)!, score })),
+    })),
+  };
+}, Effect.scoped);
+
+const GAP = 4; // pixels between cells
+
+/**
+ * A sheet with a row a prototype: its label, then its pictures. Many rows stand in several columns, so that the sheet is
+ * about as wide as high.
+ */
+const prototypeSheet = Effect.fnUntraced(function* (
+  rows: readonly Parameters<typeof label>[0][],
+  topk: number,
+) {
+  const cell = Math.max(
+    16,
+    Math.min(200, Math.floor(Math.sqrt(MOST_PIXELS / rows.length / (topk + 0.6))) - GAP),
+  );
+  const beside = Math.round(0.6 * cell);
+  const rowWidth = beside + topk * (cell + GAP) + 4 * GAP;
+  const columns = Math.max(1, Math.round(Math.sqrt(rows.length * (cell + GAP) / rowWidth)));
+  const perColumn = Math.ceil(rows.length / columns);
+  const paper = new Paper(columns * rowWidth, perColumn * (cell + GAP) + GAP);
+  const left = (row: number) => Math.floor(row / perColumn) * rowWidth;
+  const top = (row: number) => GAP + row % perColumn * (cell + GAP);
+  for (const [row, content] of rows.entries()) {
+    paper.put(yield* label(content, { width: beside, height: cell }), left(row), top(row));
+  }
+  return {
+    paper,
+    put: Effect.fnUntraced(function* (picture: Picture, row: number, column: number) {
+      const small = yield* scaled(picture, { width: cell, height: cell });
+      paper.put(small, left(row) + beside + column * (cell + GAP), top(row));
+    }),
+  };
+});

@@ -1,0 +1,14 @@
+import { type Effect, Schema } from "effect";
+
+/** Who watches while pictures are looked at. */
+export interface Watcher {
+  readonly progress: (stage: string, done: number, total: number) => Effect.Effect<void>;
+  /** A picture is left out; the sentence names it. */
+  readonly bad: (sentence: string) => Effect.Effect<void>;
+}
+
+export class NoPictures extends Schema.TaggedError<NoPictures>()("NoPictures", { tried: Schema.Int }) {
+  override get message() {
+    return `None of the ${this.tried} pictures can be decoded`;
+  }
+}
