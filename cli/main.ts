@@ -7,13 +7,15 @@ import project from "../deno.json" with { type: "json" };
 import { convert } from "./convert.ts";
 import { demo } from "./demo.ts";
 import { doctor } from "./doctor.ts";
+import { evaluate } from "./evaluate.ts";
 import { explain, explainUsage } from "./explain.ts";
 import { inspect } from "./inspect.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 import { verify } from "./verify.ts";
+import { visualize } from "./visualize.ts";
 
-const commands = [convert, demo, doctor, inspect, pretrain, test, verify] as const;
+const commands = [convert, demo, doctor, evaluate, inspect, pretrain, test, verify, visualize] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(

@@ -43,6 +43,14 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   inspect: ({ option, operands: [file = ""] }) => ({
     read: [file, ...option("data-dir") === "" ? [] : withListed(option("data-dir"))],
   }),
+  evaluate: ({ option, operands: [, file = ""] }) => {
+    const output = option("output");
+    const files = [output, output.replace(/\.json$/, ".html")].flatMap((path) => [path, `${path}.partial`]);
+    return {
+      read: [file, option("data-dir"), folderOf(output)],
+      write: output !== "" ? files : file !== "" ? [join(dirname(file), "evaluations")] : [],
+    };
+  },
   test: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }), // the tests are a process of their own
 };
 
@@ -57,15 +65,21 @@ export const testFlags = (): string[] => [
   "--allow-net=127.0.0.1",
 ];
 
+/** Options that take a value, of commands that have operands as well. */
+const VALUED = [
+  "to which out device data-dir dataset pictures output labels image-size output-stride batch-size seed",
+  "k temperature epochs lr momentum weight-decay",
+].flatMap((names) => names.split(" ").map(sharedSpelling));
+
 /** The flags for `slotcon ...args`. */
 export const permissionFlags = async (args: readonly string[]): Promise<string[]> => {
   const given = parseOptions(args.slice(1));
   const configured = await readConfig(given.get("config") ?? "");
   const option = (name: string) =>
     given.get(sharedSpelling(name)) ?? configured.get(sharedSpelling(name)) ?? "";
-  const operands = args.slice(1).filter((argument, i) =>
-    !argument.startsWith("-") && !/^--(to|which|out|device|data-?dir|dataset|pictures)$/.test(args[i])
-  );
+  const isValued = (argument: string) =>
+    argument.startsWith("--") && VALUED.includes(sharedSpelling(argument.slice(2)));
+  const operands = args.slice(1).filter((argument, i) => !argument.startsWith("-") && !isValued(args[i]));
   return flags(ACCESS[args[0]]?.({ option, operands }) ?? {});
 };
 

@@ -16,8 +16,19 @@ Deno.test("permissionFlags() lets pretrain read its data and write its run folde
   }
 });
 
+Deno.test("permissionFlags() lets evaluate read the checkpoint and the data, and write its two files or beside the checkpoint", async () => {
+  const command = ["evaluate", "knn", "--data-dir", "/d", "--k", "20,200", "/c/x.pth"];
+  const read = await allowed("read", ...command);
+  assert.ok(read.includes("/c/x.pth") && read.includes("/d"), String(read));
+  const written = async (...more: string[]) => (await allowed("write", ...command, ...more)).slice(1);
+  assert.deepEqual(await written(), ["/c/evaluations"]);
+  assert.deepEqual(await written("--output", "/o/x.json"), [
+    ...["/o/x.json", "/o/x.json.partial", "/o/x.html", "/o/x.html.partial"],
+  ]);
+});
+
 Deno.test("permissionFlags() gives no command the network, and only the tests another program", async () => {
-  for (const command of ["pretrain", "demo", "doctor", "verify", "test", "--help", "unknown"]) {
+  for (const command of ["pretrain", "demo", "doctor", "evaluate", "verify", "test", "--help", "unknown"]) {
     assert.deepEqual(await allowed("net", command), []);
     assert.deepEqual(await allowed("run", command), command === "test" ? [Deno.execPath()] : []);
     assert.ok(!(await allowed("read", command)).includes("/"));

@@ -1,0 +1,23 @@
+import type { LabelMap } from "../../data/coco_labels.ts";
+import { type Frame, placed } from "../visualize/framed.ts";
+
+export interface FramedLabels {
+  readonly labels: Uint16Array; // [S, S]
+  readonly objects: Uint16Array | null; // [S, S]
+}
+
+/** Labels as `framed` shows their picture: every pixel has the label of the nearest one, so that none is mixed. */
+export const framedLabels = ({ width, height, labels, objects }: LabelMap, frame: Frame): FramedLabels => {
+  const S = frame.crop;
+  const { size, left, top } = placed({ width, height }, frame);
+  const nearest = (at: number, resized: number, original: number) =>
+    Math.min(original - 1, Math.max(0, Math.floor((at + 0.5) * original / resized)));
+  const columns = Int32Array.from({ length: S }, (_, x) => nearest(left + x, size.width, width));
+  const places = new Int32Array(S * S);
+  for (let y = 0; y < S; y++) {
+    const row = width * nearest(top + y, size.height, height);
+    for (let x = 0; x < S; x++) places[y * S + x] = row + columns[x];
+  }
+  const taken = (map: Uint16Array) => Uint16Array.from(places, (place) => map[place]);
+  return { labels: taken(labels), objects: objects === null ? null : taken(objects) };
+};
