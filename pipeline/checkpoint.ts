@@ -34,6 +34,13 @@ export interface Checkpoints {
   readonly settled: Effect.Effect<void, CheckpointError | GpuError>;
 }
 
+/** Of a rank that saves none. */
+export const noCheckpoints: Checkpoints = {
+  due: () => false,
+  save: () => Effect.void,
+  settled: Effect.void,
+};
+
 /**
  * The checkpoints of a run. `flush` brings onto the disk what a checkpoint builds on, the metrics of its steps. A save
  * that has begun is finished before the scope ends, whatever else happens.

@@ -2,19 +2,22 @@
 import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { release } from "../data/release.ts";
+import { Collective } from "../ops/collective.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
-import { checkpoints } from "./checkpoint.ts";
+import { checkpoints, noCheckpoints } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { type Batch, batches, BatchTooLarge } from "./decode.ts";
+import { expectSameImages, sameBits, sharedStart, stopsHere } from "./lockstep.ts";
 import { learningRate, planSchedule, teacherMomentum } from "./optim/schedule.ts";
 import { exported, StageSpan } from "./otlp.ts";
-import { openRunFolder, Progress, type RunPlan } from "./report.ts";
+import { openRankFolder, openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { startingPoint } from "./resume.ts";
 import { slotPictures } from "./slot_pictures.ts";
 import { snapshot, upload } from "./state.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
+import { among } from "./sync.ts";
 import { timeShares } from "./time_shares.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
@@ -29,13 +32,29 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
   }
 }
 
+/** The ranks cannot share a batch evenly. */
+export class UnevenBatch extends Schema.TaggedError<UnevenBatch>()("UnevenBatch", {
+  batchSize: Schema.Int,
+  world: Schema.Int,
+}) {
+  override get message() {
+    return `--batch-size ${this.batchSize} cannot be shared by ${this.world} ranks: expected a multiple of ${this.world}`;
+  }
+}
+
+/** Steps between two checks that all ranks hold the same bits. */
+const CHECKED_EVERY = 100;
+
 /**
  * Pretrains on `images` (paths) as `config` says, into its output folder. Goes on from a checkpoint where the
  * configuration asks for it. Interrupted, it finishes the step, saves a checkpoint, and only then stops. Returns how
  * many steps are done.
  *
- * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, CheckpointError, FormatError, RunFolderError, PlanError or
- * GpuError.
+ * Of several ranks (ops/collective.ts) each works on its part of every batch; the first one reads and writes checkpoints
+ * and the run's folder.
+ *
+ * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, UnevenBatch, RanksDiffer, CheckpointError, FormatError,
+ * RunFolderError, PlanError, GpuError or CollectiveError.
  */
 export const pretrain = Effect.fnUntraced(function* (
   config: Config,
@@ -49,10 +68,18 @@ export const pretrain = Effect.fnUntraced(function* (
   if (schedule.stepsPerEpoch === 0) {
     return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
   }
-  const { packing, state: declared, graph } = stepGraph(config, gpu.traits, build);
-  const start = yield* startingPoint({ config, state: declared, schedule, instances: images.length });
+  const { rank, world, barrier } = yield* Collective;
+  if (config.batchSize % world !== 0) {
+    return yield* new UnevenBatch({ batchSize: config.batchSize, world });
+  }
+  yield* expectSameImages(images);
+  const own = { ...config, batchSize: config.batchSize / world };
+  const { packing, state: declared, graph } = stepGraph(own, gpu.traits, build, among(rank, world));
+  const beginning = { config, state: declared, schedule, instances: images.length };
+  const start = yield* sharedStart(startingPoint(beginning), declared);
   const state = yield* upload(declared, start.values);
   const program = yield* compile(graph, state);
+  const expectSameBits = yield* sameBits(declared, state);
 
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
   const plan: RunPlan = {
@@ -65,11 +92,12 @@ export const pretrain = Effect.fnUntraced(function* (
     memory: program.plan.groups,
     device: gpu.report.description,
   };
-  const folder = yield* openRunFolder(config, plan);
-  const saving = yield* checkpoints({ ...config, ...plan }, folder.flush);
-  const slotMaps = yield* slotPictures(config, images, { state: declared, buffers: state, lastStep }).pipe(
-    Effect.withLogger(folder.logger),
-  );
+  const folder = rank === 0 ? yield* openRunFolder(config, plan) : yield* openRankFolder(config, rank);
+  const saving = rank === 0 ? yield* checkpoints({ ...config, ...plan }, folder.flush) : noCheckpoints;
+  const slotMaps = rank !== 0
+    ? null
+    : yield* slotPictures(own, images, { state: declared, buffers: state, lastStep })
+      .pipe(Effect.withLogger(folder.logger));
   const clock = stopwatch(config.batchSize);
   const time = timeShares();
 
@@ -92,6 +120,7 @@ export const pretrain = Effect.fnUntraced(function* (
       device: (program.spent.device - device) / 1000,
       sync: (program.spent.exchange - exchange) / 1000,
     });
+    if ((batch.step + 1) % CHECKED_EVERY === 0) yield* expectSameBits(batch.step + 1);
     const copy = saving.due(batch.step + 1) ? yield* snapshot(declared, state) : null;
     time.lap("checkpoint");
     const maps = slotMaps?.due(batch.step + 1) ? yield* slotMaps.draw(batch.step + 1) : null;
@@ -131,10 +160,14 @@ export const pretrain = Effect.fnUntraced(function* (
     folder.pictures(done, new Map([["slots", slots]]));
 
   const training = (stop: Deferred.Deferred<void>) =>
-    batches(images, { ...config, pixelCapacity: packing.capacity, maxTaps: packing.maxTaps }, start.step)
+    batches(
+      images,
+      { ...config, pixelCapacity: packing.capacity, maxTaps: packing.maxTaps, rank, world },
+      start.step,
+    )
       .pipe(
         Stream.take(lastStep - start.step),
-        Stream.interruptWhen(Deferred.await(stop)),
+        world === 1 ? Stream.interruptWhen(Deferred.await(stop)) : untilAnyStops(Deferred.isDone(stop)),
         Stream.mapEffect((batch) => submit(batch).pipe(span("submit", batch.step))),
         oneBehind,
         Stream.mapEffect((submitted) => read(submitted).pipe(span("read", submitted.batch.step))),
@@ -158,6 +191,7 @@ export const pretrain = Effect.fnUntraced(function* (
           ),
         ),
         Effect.andThen(saving.settled),
+        Effect.andThen(barrier), // what the first rank has written is there for all
       );
 
   yield* Effect.gen(function* () {
@@ -165,6 +199,12 @@ export const pretrain = Effect.fnUntraced(function* (
       `${images.length} pictures, ${schedule.stepsPerEpoch} steps an epoch, on ${gpu.report.description}`,
     );
     yield* Effect.logInfo(memorySentence(program.plan));
+    if (world > 1) {
+      yield* Effect.logInfo(
+        `${world} ranks, ${own.batchSize} pictures a step each; a step stops ${program.stops} times for what they ` +
+          `exchange (${program.exchanges} tensors)`,
+      );
+    }
     if (gpu.report.software) {
       yield* Effect.logWarning(
         "this adapter is a CPU: fine for trying things out, far too slow for real runs",
@@ -188,6 +228,14 @@ const memorySentence = ({ groups, total }: MemoryPlan): string => {
   return `${mib(total)} of device memory: state ${mib(state)}, batch ${mib(batch + constants)}, ` +
     `activations ${mib(activations + scratch)} at their peak`;
 };
+
+/** Goes on until any rank is to stop: ranks must not part ways within a step. */
+const untilAnyStops = (told: Effect.Effect<boolean>) => <A, E, R>(stream: Stream.Stream<A, E, R>) =>
+  stream.pipe(
+    Stream.mapEffect((batch) => Effect.map(Effect.flatMap(told, stopsHere), (stops) => stops ? [] : [batch])),
+    Stream.takeWhile((batch) => batch.length > 0),
+    Stream.flattenIterable,
+  );
 
 /** Hands every element on when the next one is there, and the last one at the end. */
 const oneBehind = <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { Context, Effect, Logger, Schema } from "effect";
-import { openAppendFile } from "../data/append_file.ts";
+import { type AppendFile, openAppendFile } from "../data/append_file.ts";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
@@ -89,7 +89,7 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
   const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
   const times = yield* opened(timesFile, () => openAppendFile(timesFile));
   const log = yield* opened(logFile, () => openAppendFile(logFile));
-  const logLine = (text: string) => log.add(encode(`${timestamp(new Date())} ${text}\n`));
+  const logLine = lineLog(log);
   if (plan.firstStep === 0) {
     for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
   }
@@ -129,11 +129,34 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
       log.sync();
       board?.sync();
     }),
-    logger: Logger.make(({ logLevel, message }) => {
-      const words = [message].flat().map(String).join(" ");
-      logLine(logLevel === "Info" ? words : `${logLevel}: ${words}`);
-    }),
+    logger: loggerTo(logLine),
   };
+});
+
+/** A function that adds a line with the time to a file. */
+const lineLog = (file: AppendFile) => (text: string) =>
+  file.add(encode(`${timestamp(new Date())} ${text}\n`));
+
+const loggerTo = (line: (text: string) => void) =>
+  Logger.make(({ logLevel, message }) => {
+    const words = [message].flat().map(String).join(" ");
+    line(logLevel === "Info" ? words : `${logLevel}: ${words}`);
+  });
+
+/**
+ * What a rank but the first has of a run's folder until the scope ends: `log.rank1.txt` for what it has to say. The first
+ * rank records for all.
+ */
+export const openRankFolder = Effect.fn("openRankFolder")(function* ({ outputDir }: Config, rank: number) {
+  const file = join(outputDir, `log.rank${rank}.txt`);
+  yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+  const log = yield* opened(file, () => openAppendFile(file));
+  return {
+    record: () => Effect.void,
+    pictures: () => Effect.void,
+    flush: Effect.void,
+    logger: loggerTo(lineLog(log)),
+  } satisfies Effect.Success<ReturnType<typeof openRunFolder>>;
 });
 
 /** Whether this step gets a line in the log. */

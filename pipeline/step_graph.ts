@@ -4,19 +4,28 @@ import { type AdapterTraits, input, type Tensor } from "../ops/tensor.ts";
 import { augment, packingFor } from "./augment.ts";
 import type { Config } from "./config.ts";
 import { rateInputs, type Rates, slotConStep, type Step, type Views } from "./step.ts";
+import { alone, type Sync } from "./sync.ts";
+
+/** The run's options, with the batch of this rank; `sync` is what it exchanges with others. */
+export type StepConfig = Config & { readonly sync: Sync };
 
 /** Makes the graph of a step from the augmented views: the place to put another loss, augmentation or network. */
 export type StepBuilder = (
   views: Views,
   rates: Rates,
-  config: Config,
+  config: StepConfig,
 ) => Pick<Step, "state" | "metrics"> & Partial<Pick<Step, "loss" | "gradients">>;
 
 /** The graph of a run's step, and how its batches are packed. Its inputs are a packed batch and the rates. */
-export const stepGraph = (config: Config, traits: AdapterTraits, build: StepBuilder = slotConStep) => {
+export const stepGraph = (
+  config: Config,
+  traits: AdapterTraits,
+  build: StepBuilder = slotConStep,
+  sync: Sync = alone,
+) => {
   const packing = packingFor(config.imageSize, config.batchSize, traits.maxBinding);
   const views = viewInputs(config, packing);
-  const step = build(views, rateInputs(), config);
+  const step = build(views, rateInputs(), { ...config, sync });
   const { state, metrics } = step;
   const graph = {
     label: "the step",
