@@ -8,8 +8,11 @@ import { flagName } from "./option_name.ts";
 export interface TensorBoard extends Pick<AppendFile, "waits" | "sync">, Disposable {
   /** Adds the numbers of a step, under their names. */
   readonly numbers: (step: number, numbers: Readonly<Record<string, number>>) => void;
-  /** Adds pictures under their names; while the disk is full they are left out. */
-  readonly pictures: (step: number, pictures: ReadonlyMap<string, EncodedPicture>) => void;
+  /**
+   * Adds pictures of the state when so many steps are done, under their names, to the last of these steps. While the disk
+   * is full they are left out.
+   */
+  readonly pictures: (done: number, pictures: ReadonlyMap<string, EncodedPicture>) => void;
 }
 
 /**
@@ -28,8 +31,10 @@ export const openTensorBoard = (folder: string, config: Config, firstStep: numbe
   say(firstStep, [{ tag: "config", markdown: asTable(config) }]);
   return {
     numbers: (step, numbers) => say(step, Object.entries(numbers).map(([tag, scalar]) => ({ tag, scalar }))),
-    pictures: (step, pictures) => {
-      if (!file.waits()) say(step, Array.from(pictures, ([tag, picture]) => ({ tag, picture })));
+    pictures: (done, pictures) => {
+      if (!file.waits()) {
+        say(Math.max(0, done - 1), Array.from(pictures, ([tag, picture]) => ({ tag, picture })));
+      }
     },
     waits: file.waits,
     sync: file.sync,
