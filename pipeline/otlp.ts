@@ -4,6 +4,7 @@ import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from
 import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability";
 import { resolve } from "node:path";
 import project from "../deno.json" with { type: "json" };
+import { Collective } from "../ops/collective.ts";
 import { Gpu } from "../ops/gpu.ts";
 import type { Config } from "./config.ts";
 import { metricsLine, Progress, type StepReport } from "./report.ts";
@@ -31,9 +32,10 @@ export const exported = <A, E, R>(
 const layerOtlp = (config: Config, url: string) =>
   Layer.unwrap(Effect.gen(function* () {
     const { report: { description: adapter } } = yield* Gpu;
+    const { rank } = yield* Collective;
     const progress = yield* Progress;
     const registry = new Map(); // of this run's metrics alone
-    const collector = watch(url);
+    const collector = collectorAt(url);
 
     const step = (report: StepReport) =>
       measure(report, config.batchSize).pipe(
@@ -48,14 +50,22 @@ const layerOtlp = (config: Config, url: string) =>
       serviceName: "slotcon",
       serviceVersion: project.version,
       attributes: {
-        "service.instance.id": resolve(config.outputDir),
+        "service.instance.id": `${resolve(config.outputDir)}#${rank}`,
         "slotcon.output_dir": config.outputDir,
+        "slotcon.rank": rank,
         "slotcon.arch": config.arch,
         "slotcon.adapter": adapter,
       },
     };
-    const endpoint = (signal: string) => ({ url: `${url.replace(/\/+$/, "")}/v1/${signal}`, resource });
-    return Layer.mergeAll(OtlpTracer.layer(endpoint("traces")), OtlpMetrics.layer(endpoint("metrics"))).pipe(
+    const endpoint = (signal: string) => {
+      const to = new URL(url);
+      to.pathname = `${to.pathname.replace(/\/$/, "")}/v1/${signal}`;
+      return { url: to.href, resource };
+    };
+    const spans = OtlpTracer.layer(endpoint("traces"));
+    // Metrics are those of all ranks together: the first one tells them.
+    const all = rank === 0 ? Layer.mergeAll(spans, OtlpMetrics.layer(endpoint("metrics"))) : spans;
+    return all.pipe(
       Layer.provide([
         collector.client,
         OtlpSerialization.layerJson,
@@ -85,7 +95,7 @@ const measure = Effect.fnUntraced(function* (report: StepReport, batchSize: numb
 });
 
 /** A client that gives a collector ten seconds to answer, and keeps in mind what went wrong first. */
-const watch = (url: string) => {
+const collectorAt = (url: string) => {
   let trouble: string | null = null;
   let told = false;
   const client = Layer.effect(HttpClient.HttpClient)(Effect.map(
