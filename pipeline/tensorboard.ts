@@ -6,7 +6,7 @@ import type { Config } from "./config.ts";
 import { flagName } from "./option_name.ts";
 
 export interface TensorBoard extends Pick<AppendFile, "waits" | "sync">, Disposable {
-  /** Adds the numbers of a step, under their names. */
+  /** Adds the numbers of a step, as `train/` and their names: what has a group in common is shown on one page. */
   readonly numbers: (step: number, numbers: Readonly<Record<string, number>>) => void;
   /**
    * Adds pictures of the state when so many steps are done, under their names, to the last of these steps. While the disk
@@ -30,7 +30,8 @@ export const openTensorBoard = (folder: string, config: Config, firstStep: numbe
   file.add(events.start(now(), firstStep));
   say(firstStep, [{ tag: "config", markdown: asTable(config) }]);
   return {
-    numbers: (step, numbers) => say(step, Object.entries(numbers).map(([tag, scalar]) => ({ tag, scalar }))),
+    numbers: (step, numbers) =>
+      say(step, Object.entries(numbers).map(([name, scalar]) => ({ tag: `train/${name}`, scalar }))),
     pictures: (done, pictures) => {
       if (!file.waits()) {
         say(Math.max(0, done - 1), Array.from(pictures, ([tag, picture]) => ({ tag, picture })));

@@ -55,7 +55,7 @@ print(json.dumps({
   "texts": {tag: [[e.step, e.tensor_proto.string_val[0].decode()] for e in plugins.Tensors(tag)]
             for tag in plugins.PluginTagToContent("text")},
   "plugins": {tag: plugins.SummaryMetadata(tag).plugin_data.plugin_name for tag in plugins.Tags()["tensors"]},
-  "steps": [e.step for e in plugins.Tensors("loss")],
+  "steps": [e.step for e in plugins.Tensors("train/loss")],
 }))`;
 
 interface Read {
@@ -85,7 +85,9 @@ pythonTest(
       assert.deepEqual(
         read.scalars,
         Object.fromEntries(
-          Object.keys(names).map((name) => [name, lines.map((line) => [line.step, Math.fround(line[name])])]),
+          Object.keys(names).map((
+            name,
+          ) => [`train/${name}`, lines.map((line) => [line.step, Math.fround(line[name])])]),
         ),
       );
       assert.deepEqual(read.steps, lines.map(({ step }) => step));
@@ -99,7 +101,7 @@ pythonTest(
         read.texts.config[0][1],
         /^\| option \| value \|\n\| --- \| --- \|\n[^]*\| batch-size \| 16 \|/,
       );
-      assert.deepEqual([read.plugins.loss, read.plugins["slots/a b"]], ["scalars", "images"]);
+      assert.deepEqual([read.plugins["train/loss"], read.plugins["slots/a b"]], ["scalars", "images"]);
     })(),
 );
 
