@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Effect, Fiber } from "effect";
 import { join } from "node:path";
 import sharp from "sharp";
-import { gpuTest } from "../ops/_test_kit.ts";
+import { assertClose, gpuTest } from "../ops/_test_kit.ts";
+import { onRanks } from "../ops/_test_ranks.ts";
 import { constant } from "../ops/tensor.ts";
 import { mul } from "../ops/arithmetic.ts";
 import { randomStream } from "../data/random.ts";
@@ -147,3 +148,56 @@ gpuTest("pretrain() takes a step of the user's own", function* () {
   });
   for (const { loss, halved } of lines(config)) assert.ok(Math.abs(halved - loss / 2) < 1e-5);
 });
+
+gpuTest(
+  "pretrain() of two ranks is that of one, up to the order of sums, and of both ranks bit for bit",
+  function* () {
+    // With the grouping loss alone the objectives are the same: a rank's slot loss is a mean over its own queries.
+    const { config, images } = yield* prepared({
+      groupLossWeight: 1,
+      batchSize: 8,
+      epochs: 20,
+      baseLr: 1,
+      saveFreq: 2,
+    });
+    const one = { ...config, steps: 20, outputDir: `${config.outputDir}-one` };
+    const two = { ...config, steps: 20, outputDir: `${config.outputDir}-two` };
+    yield* pretrain(one, images);
+    yield* onRanks(2, () => pretrain(two, images));
+    const [own, shared] = [yield* tensors(one), yield* tensors(two)];
+    // By module and kind, since norms of weights would hide what biases do. Biases before a norm have no derivative but
+    // rounding.
+    const groupOf = (name: string) => name.replace(/^((optimizer\.)?\w+)\..*\.(\w+)$/, "$1 $3");
+    const names = Object.keys(own).filter((name) => !/mlp\.[03]\.bias$/.test(name));
+    for (const [group, members] of Map.groupBy(names, groupOf)) {
+      const all = (values: Record<string, number[]>) => members.flatMap((name) => values[name]);
+      assertClose(all(shared), all(own), { rtol: 1e-4, what: group });
+    }
+    assert.equal(lines(two).length, 20); // the first rank alone records
+    lines(two).forEach(({ loss }, i) => assertClose([loss], [lines(one)[i].loss], { rtol: 1e-5 }));
+    assert.ok(Array.from(Deno.readDirSync(two.outputDir), ({ name }) => name).includes("log.rank1.txt"));
+
+    // Two ranks' checkpoint goes on with one rank, and with two, and a run of two with the slot loss can be resumed.
+    const whole = { ...config, groupLossWeight: 0.5, steps: 4, outputDir: `${config.outputDir}-whole` };
+    const resumed = { ...whole, outputDir: `${config.outputDir}-resumed` };
+    yield* onRanks(2, () => pretrain(whole, images));
+    yield* onRanks(2, () => pretrain({ ...resumed, steps: 2 }, images));
+    yield* onRanks(2, () => pretrain({ ...resumed, autoResume: true }, images));
+    assert.deepEqual(yield* tensors(resumed), yield* tensors(whole));
+    assert.deepEqual(lines(resumed), lines(whole));
+    yield* pretrain({ ...resumed, steps: 5, autoResume: true }, images);
+    assert.equal(lines(resumed).length, 5);
+  },
+);
+
+gpuTest(
+  "pretrain() of ranks refuses a batch that they cannot share, and other pictures on one of them",
+  function* () {
+    const { config, images } = yield* prepared();
+    const uneven = yield* Effect.flip(onRanks(3, () => pretrain(config, images)));
+    assert.match(uneven.message, /--batch-size 4 cannot be shared by 3 ranks/);
+    const other = yield* Effect.flip(onRanks(2, (rank) => pretrain(config, images.slice(rank))));
+    assert.match(other.message, /^Rank 1 has found 11 pictures, rank 0 12: --data-dir/);
+    assert.equal(yield* latestCheckpoint(config.outputDir), null);
+  },
+);
