@@ -52,6 +52,7 @@ Deno.test("configure() refuses values out of range by naming where they were giv
     [{ minScale: 0 }, /^--minScale:.*between 0 \(excluded\) and 1, found 0/],
     [{ outputStride: 4 }, /^--outputStride: expected 8 \| 16 \| 32, found 4/],
     [{ arch: "vgg" }, /^--arch: expected "resnet18" \|.*found "vgg"/],
+    [{ otlp: "localhost:4318" }, /^--otlp: expected a URL such as http:.*, found "localhost:4318"/],
     [{ dataDir: null }, /^--dataDir: expected string, found null/],
     [{ arch: "resnet50_16s", outputStride: 32 }, /^--outputStride: resnet50_16s has 16 of its own/],
     [{ imageSize: 16 }, /^--imageSize: expected at least the output stride 32, found 16/],

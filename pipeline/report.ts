@@ -66,7 +66,8 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
  *
  * - `record` adds a line to `metrics.jsonl` and what it says to `tensorboard/`, and every `printFreq` steps a line to
  *   `log.txt`, and one to `times.jsonl` that says where the seconds went. While the disk is full, this waits in memory;
- * - `pictures` adds pictures that show a step to `tensorboard/`, under their names. While the disk is full it does not;
+ * - `pictures` adds pictures of the state after so many steps to `tensorboard/`, under their names. While the disk is full
+ *   it does not;
  * - `flush` brings all onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
  *   Fails while the disk is full;
  * - `logger` adds what the run logs to `log.txt`.
@@ -121,8 +122,8 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
       }
       full = metrics.waits();
     }),
-    pictures: (step: number, pictures: ReadonlyMap<string, EncodedPicture>) =>
-      board === null ? Effect.void : attempt(boardFolder, () => board.pictures(step, pictures)),
+    pictures: (done: number, pictures: ReadonlyMap<string, EncodedPicture>) =>
+      board === null ? Effect.void : attempt(boardFolder, () => board.pictures(done, pictures)),
     flush: attempt(metricsFile, () => {
       metrics.sync();
       times.sync();

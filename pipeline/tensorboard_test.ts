@@ -82,14 +82,11 @@ pythonTest(
         .map((line) => JSON.parse(line));
       assert.equal(lines.length, 9);
       const { step: _, ...names } = lines[0];
-      assert.deepEqual(
-        read.scalars,
-        Object.fromEntries(
-          Object.keys(names).map((
-            name,
-          ) => [`train/${name}`, lines.map((line) => [line.step, Math.fround(line[name])])]),
-        ),
-      );
+      const wanted = Object.keys(names).map((name) => [
+        `train/${name}`,
+        lines.map((line) => [line.step, Math.fround(line[name])]),
+      ]);
+      assert.deepEqual(read.scalars, Object.fromEntries(wanted));
       assert.deepEqual(read.steps, lines.map(({ step }) => step));
       const shown = [0, 2, 4, 6, 8].map(async (step) => {
         const { width, height, file } = await picture(step);
