@@ -51,6 +51,15 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
       write: output !== "" ? files : file !== "" ? [join(dirname(file), "evaluations")] : [],
     };
   },
+  visualize: ({ option, operands: [file = "", ...pictures] }) => {
+    const target = option("save-path") || "viz_slots.jpg";
+    const written = [target, target.replace(/\.[^.]*$/, ".html")];
+    const shown = [...pictures, option("images")]; // a value of --images counts as an operand
+    const data = shown.some((path) => path !== "")
+      ? shown
+      : withListed(option("data-dir") || "datasets/coco");
+    return { read: [file, ...data, folderOf(target)], write: written.flatMap((to) => [to, `${to}.partial`]) };
+  },
   test: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }), // the tests are a process of their own
 };
 
@@ -68,7 +77,7 @@ export const testFlags = (): string[] => [
 /** Options that take a value, of commands that have operands as well. */
 const VALUED = [
   "to which out device data-dir dataset pictures output labels image-size output-stride batch-size seed",
-  "k temperature epochs lr momentum weight-decay",
+  "k temperature epochs lr momentum weight-decay topk sampling idxs save-path",
 ].flatMap((names) => names.split(" ").map(sharedSpelling));
 
 /** The flags for `slotcon ...args`. */
