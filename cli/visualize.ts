@@ -229,7 +229,7 @@ const ofPrototypes = Effect.fnUntraced(function* (
     pictures,
     prototypes,
     looked: retrieval.pictures,
-    facts: `${counted(retrieval.pictures, left())}; ${live} of ${prototypes.length} prototypes win somewhere`,
+    facts: `${counted(retrieval.pictures, left())}; prototypes in use: ${live} of ${prototypes.length}`,
     says: `${rows?.length ?? prototypes.length} prototypes, each with its ${
       Math.min(topk, retrieval.pictures)
     } nearest pictures`,
@@ -243,8 +243,10 @@ const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonl
   return {
     ...shown,
     looked,
-    facts: `${counted(looked, left())}; ${shown.prototypes.length} prototypes win somewhere in them`,
-    says: `${looked} pictures, each beside its slots`,
+    facts: `${
+      counted(looked, left())
+    }; prototypes in use: ${shown.prototypes.length} of ${teacher.model.numPrototypes}`,
+    says: `${counted(looked, 0)} beside ${looked === 1 ? "its" : "their"} slots`,
   } satisfies Shown as Shown;
 });
 

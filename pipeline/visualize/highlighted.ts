@@ -2,7 +2,7 @@ import type { Picture } from "../../data/decode_image.ts";
 import type { Color } from "./colors.ts";
 
 const TINT = 0.4; // share of the colour in the region, as in the published figure
-const DIM = 0.45; // brightness that the rest keeps
+const DIM = 0.55; // brightness that the rest keeps
 const GRAY = 0.6; // how much of its colour the rest loses
 
 /** A picture with the region that one prototype wins tinted, and the rest dimmed. `segments` [H, W]. */

@@ -47,7 +47,7 @@ export const showPictures = Effect.fn("showPictures")(function* (
     }
     yield* watcher.progress("Looking at pictures", i + 1, files.length);
   }
-  if (onPage.length === 0) return yield* new NoPictures({ tried: files.length });
+  if (onPage.length === 0) return yield* new NoPictures({});
 
   const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
     shares[b] - shares[a] || a - b
@@ -110,27 +110,28 @@ const inHeight = Effect.fnUntraced(function* ({ picture, segments }: Shown, heig
 
 const GAP = 4; // pixels between the pictures of a pair; more between pairs
 
-/** Pairs of pictures of one height, line by line like words. */
+/** Pairs of pictures of one height, line by line like words, in lines of the length that wastes the least paper. */
 const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
   const step = pairs[0][0].height + 4 * GAP;
-  const total = pairs.reduce((sum, [{ width }]) => sum + 2 * width + 5 * GAP, 0);
-  const lineWidth = Math.max(
-    Math.sqrt(1.2 * total * step),
-    ...pairs.map(([{ width }]) => 2 * width + 5 * GAP),
-  );
-  const placed: { pair: readonly [Picture, Picture]; x: number; y: number }[] = [];
-  let x = 0, y = 0, right = 0;
-  for (const pair of pairs) {
-    const wide = 2 * pair[0].width + 5 * GAP;
-    if (x > 0 && x + wide > lineWidth) [x, y] = [0, y + step];
-    placed.push({ pair, x, y });
-    x += wide;
-    right = Math.max(right, x);
-  }
-  const paper = new Paper(right, y + step);
-  for (const { pair: [picture, slots], x, y } of placed) {
-    paper.put(picture, x + 2 * GAP, y + 2 * GAP);
-    paper.put(slots, x + 3 * GAP + picture.width, y + 2 * GAP);
-  }
+  const widths = pairs.map(([{ width }]) => 2 * width + 5 * GAP);
+  const square = Math.sqrt(step * widths.reduce((sum, width) => sum + width, 0));
+  const layouts = [0.8, 1, 1.2, 1.4, 1.6].map((stretch) => {
+    const longest = Math.max(stretch * square, ...widths);
+    let x = 0, y = 0, right = 0;
+    const corners = widths.map((width) => {
+      if (x > 0 && x + width > longest) [x, y] = [0, y + step];
+      const corner = { x: x + 2 * GAP, y: y + 2 * GAP };
+      right = Math.max(right, x += width);
+      return corner;
+    });
+    return { corners, width: right, height: y + step };
+  });
+  const best = layouts.reduce((a, b) => b.width * b.height < a.width * a.height ? b : a);
+  const paper = new Paper(best.width, best.height);
+  pairs.forEach(([picture, slots], i) => {
+    const { x, y } = best.corners[i];
+    paper.put(picture, x, y);
+    paper.put(slots, x + picture.width + GAP, y);
+  });
   return paper;
 };

@@ -60,7 +60,7 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
     );
     return yield* retrieve(ranking, batches, { topk });
   }));
-  if (retrieval.pictures === 0) return yield* new NoPictures({ tried: files.length });
+  if (retrieval.pictures === 0) return yield* new NoPictures({});
 
   const { nearest, shares, wonIn } = retrieval;
   const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);

@@ -7,8 +7,8 @@ export interface Watcher {
   readonly bad: (sentence: string) => Effect.Effect<void>;
 }
 
-export class NoPictures extends Schema.TaggedError<NoPictures>()("NoPictures", { tried: Schema.Int }) {
+export class NoPictures extends Schema.TaggedError<NoPictures>()("NoPictures", {}) {
   override get message() {
-    return `None of the ${this.tried} pictures can be decoded`;
+    return "There is nothing to show: none of the pictures can be decoded";
   }
 }
