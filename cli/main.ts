@@ -14,8 +14,20 @@ import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 import { verify } from "./verify.ts";
 import { visualize } from "./visualize.ts";
+import { watch } from "./watch.ts";
 
-const commands = [convert, demo, doctor, evaluate, inspect, pretrain, test, verify, visualize] as const;
+const commands = [
+  convert,
+  demo,
+  doctor,
+  evaluate,
+  inspect,
+  pretrain,
+  test,
+  verify,
+  visualize,
+  watch,
+] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(

@@ -18,14 +18,15 @@ interface Access {
 
 interface Request {
   readonly option: (name: string) => string; // "" where it is not given
+  readonly has: (name: string) => boolean; // whether it is among the arguments
   readonly operands: readonly string[]; // what is neither an option nor the value of one
 }
 
 const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
-  pretrain: ({ option }) => ({
+  pretrain: ({ option, has }) => ({
     read: inputs(option),
     write: [option("output-dir") || usual(option).output],
-    net: hostOf(option("otlp")),
+    net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
   }),
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
   doctor: ({ option }) => ({
@@ -60,6 +61,10 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
       : withListed(option("data-dir") || "datasets/coco");
     return { read: [file, ...data, folderOf(target)], write: written.flatMap((to) => [to, `${to}.partial`]) };
   },
+  watch: ({ option, operands }) => ({
+    read: [...operands, option("overlay")], // a value of --overlay counts as an operand, unless it comes with "="
+    net: [/^[\w.:-]+$/.test(option("host")) ? bracketed(option("host")) : LOCALHOST],
+  }),
   test: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }), // the tests are a process of their own
 };
 
@@ -78,6 +83,7 @@ export const testFlags = (): string[] => [
 const VALUED = [
   "to which out device data-dir dataset pictures output labels image-size output-stride batch-size seed",
   "k temperature epochs lr momentum weight-decay topk sampling idxs save-path",
+  "port host",
 ].flatMap((names) => names.split(" ").map(sharedSpelling));
 
 /** The flags for `slotcon ...args`. */
@@ -89,7 +95,8 @@ export const permissionFlags = async (args: readonly string[]): Promise<string[]
   const isValued = (argument: string) =>
     argument.startsWith("--") && VALUED.includes(sharedSpelling(argument.slice(2)));
   const operands = args.slice(1).filter((argument, i) => !argument.startsWith("-") && !isValued(args[i]));
-  return flags(ACCESS[args[0]]?.({ option, operands }) ?? {});
+  const has = (name: string) => given.has(sharedSpelling(name));
+  return flags(ACCESS[args[0]]?.({ option, has, operands }) ?? {});
 };
 
 const ROOT = resolve(import.meta.dirname!, "..");
@@ -122,6 +129,11 @@ const inputs = (option: Request["option"]): string[] => [
   ...[option("data-dir") || usual(option).data, option("config"), option("init")].flatMap(withListed),
   folderOf(option("resume")), // if it is damaged, a good one beside it is looked for
 ];
+
+const LOCALHOST = "127.0.0.1";
+
+/** An address as permissions have it: that of IPv6 in brackets. */
+const bracketed = (host: string) => host.includes(":") ? `[${host}]` : host;
 
 /** Host and port of a URL; none where it is none, which the command itself will say. */
 const hostOf = (url: string): string[] => {

@@ -77,3 +77,13 @@ Deno.test(
 Deno.test("permissionFlags() allows a path with a comma by the folder above it", async () => {
   assert.ok((await allowed("read", "pretrain", "--data-dir", "/data/one,two/x")).includes("/data"));
 });
+
+Deno.test("permissionFlags() lets a page of runs be served to this machine alone, unless a host is named", async () => {
+  assert.deepEqual(await allowed("net", "watch", "runs", "--overlay", "/curves/a.csv"), ["127.0.0.1"]);
+  assert.ok((await allowed("read", "watch", "/runs", "--overlay", "/a.csv")).includes("/a.csv"));
+  assert.ok((await allowed("read", "watch", "--port", "80", "/runs")).includes("/runs"));
+  assert.deepEqual(await allowed("net", "watch", "runs", "--host", "0.0.0.0"), ["0.0.0.0"]);
+  assert.deepEqual(await allowed("net", "watch", "runs", "--host", "*"), ["127.0.0.1"]);
+  assert.deepEqual(await allowed("net", "pretrain", "--watch"), ["127.0.0.1"]);
+  assert.deepEqual(await allowed("net", "pretrain"), []);
+});

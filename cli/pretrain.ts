@@ -5,6 +5,7 @@ import { layers } from "../ops/gpu.ts";
 import { pretrain as run } from "../pipeline/pretrain.ts";
 import { configFlags, configOf } from "./options.ts";
 import { layerReport } from "./report.ts";
+import { watchFromApart } from "./watch.ts";
 
 export const pretrain = Command.make(
   "pretrain",
@@ -14,13 +15,18 @@ export const pretrain = Command.make(
       Flag.withDescription("print the configuration that would be used, as JSON, and stop"),
       Flag.withDefault(false),
     ),
+    watched: Flag.Boolean("watch").pipe(
+      Flag.withDescription("show the run on a web page for this machine, as slotcon watch does"),
+      Flag.withDefault(false),
+    ),
   },
-  Effect.fn(function* ({ printConfig, ...flags }) {
+  Effect.fn(function* ({ printConfig, watched, ...flags }) {
     const config = yield* configOf(flags);
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
     const images = yield* listImages(config);
+    if (watched) yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
     yield* run(config, images).pipe(Effect.provide([layerReport(), layers[config.device]]));
-  }),
+  }, Effect.scoped),
 ).pipe(
   Command.withDescription(
     "Pretrain an encoder on a folder of pictures. The output folder gets log.txt, metrics.jsonl, config.json and " +

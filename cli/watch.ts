@@ -1,0 +1,82 @@
+import { Console, Deferred, Effect } from "effect";
+import { Argument, Command, Flag } from "effect/cli";
+import { readCurve } from "./watch/recorded_curve.ts";
+import { watchedRuns, WatchError } from "./watch/runs.ts";
+import { serve } from "./watch/server.ts";
+import type { WatchReply, WatchRequest } from "./watch/worker.ts";
+
+const LOCALHOST = "127.0.0.1";
+
+export const watch = Command.make(
+  "watch",
+  {
+    runs: Argument.String("run").pipe(
+      Argument.withDescription("folder of a run, or a folder with several"),
+      Argument.atLeast(1),
+    ),
+    overlay: Flag.String("overlay").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription(
+        "a recorded loss curve to draw beside them: metrics.jsonl, CSV or JSON of step and loss",
+      ),
+      Flag.atLeast(0),
+    ),
+    port: Flag.Int("port").pipe(
+      Flag.withDescription("port to listen on (default: any that is free)"),
+      Flag.withDefault(0),
+    ),
+    host: Flag.String("host").pipe(
+      Flag.withDescription("address to listen on; anyone who can reach it can see the page"),
+      Flag.withDefault(LOCALHOST),
+    ),
+  },
+  Effect.fn(function* ({ runs: named, overlay, port, host }) {
+    const runs = watchedRuns(named);
+    runs.find();
+    if (runs.runs.length === 0) {
+      return yield* new WatchError({
+        message: `There is no run in ${named.map((folder) => `"${folder}"`).join(", ")}: ` +
+          "expected a folder that slotcon pretrain was given as --output-dir, or one with such folders",
+      });
+    }
+    const curves = yield* Effect.forEach(overlay, readCurve);
+    const url = yield* serve({ runs, curves }, { hostname: host, port });
+    yield* Console.log(
+      `Watching ${runs.runs.map(({ name }) => name).join(", ")} on ${url}   (Ctrl-C ends it)`,
+    );
+    yield* Effect.never;
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Show runs on a web page, live or long after: losses, norms, rates, speed, where time and memory go, the use of " +
+      "prototypes, and the slots of a few pictures as they change. The page is for this machine alone, and needs no internet.",
+  ),
+  Command.withShortDescription("Show runs on a live web page"),
+  Command.withExamples([
+    { command: "slotcon watch runs/coco", description: "One run, also while it trains" },
+    {
+      command: "slotcon watch runs --overlay pytorch.csv --port 8000",
+      description: "All runs below a folder, beside a recorded curve",
+    },
+  ]),
+);
+
+/** Serves the page of a run, in a thread of its own, until the scope ends; its address. */
+export const watchFromApart = Effect.fn("watchFromApart")(function* (folder: string) {
+  const reply = yield* Deferred.make<string, WatchError>();
+  const worker = yield* Effect.acquireRelease(
+    Effect.sync(() => new Worker(new URL("./watch/worker.ts", import.meta.url), { type: "module" })),
+    (worker) => Effect.sync(() => worker.terminate()),
+  );
+  worker.onmessage = ({ data }: MessageEvent<WatchReply>) =>
+    Deferred.doneUnsafe(
+      reply,
+      "url" in data ? Effect.succeed(data.url) : new WatchError({ message: data.problem }),
+    );
+  worker.onerror = (event) => {
+    event.preventDefault(); // the run goes on without its page
+    Deferred.doneUnsafe(reply, new WatchError({ message: event.message }));
+  };
+  worker.postMessage({ folder, hostname: LOCALHOST, port: 0 } satisfies WatchRequest);
+  return yield* Deferred.await(reply);
+});

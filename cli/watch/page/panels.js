@@ -1,0 +1,264 @@
+/** What the page shows besides curves: the list of runs, slot maps, and where time and memory go. */
+import { chartCard, element, runColor, short, swatch } from "/charts.js";
+
+const duration = (seconds) => {
+  if (!Number.isFinite(seconds)) return "–";
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor(whole / 60 % 60)} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor(whole / 3600 % 24)} h`;
+};
+const bytes = (count) => {
+  const units = ["B", "KiB", "MiB", "GiB"];
+  const power = Math.min(3, Math.floor(Math.log2(Math.max(count, 1)) / 10));
+  return `${(count / 1024 ** power).toPrecision(3)} ${units[power]}`;
+};
+
+/** Whether a run goes on, as far as its folder tells. */
+const stateOf = ({ steps, quietSeconds, plan, last }) => {
+  if (plan.lastStep !== undefined && steps >= plan.lastStep) return { text: "done", isRunning: false };
+  const stepSeconds = (plan.batchSize ?? 1) / (last.images_per_second || 1);
+  if (quietSeconds === null) return { text: "no steps yet", isRunning: false };
+  if (quietSeconds < Math.max(20, 10 * stepSeconds)) return { text: "running", isRunning: true };
+  return { text: `quiet for ${duration(quietSeconds)}`, isRunning: false };
+};
+
+/** The list of runs, in which they are chosen. */
+export const runsPanel = (section, { onToggle }) => {
+  const body = element("tbody");
+  const names = ["Run", "", "Step", "Epoch", "Loss", "Images/s", "Left", "Device memory"];
+  const heads = names.map((name) => element("th", { scope: "col" }, name));
+  section.append(
+    element(
+      "div",
+      { class: "card" },
+      element("table", {}, element("thead", {}, element("tr", {}, ...heads)), body),
+    ),
+  );
+  const rows = new Map();
+
+  const rowFor = (run, place) => {
+    const box = element("input", { type: "checkbox", "data-run": run.name });
+    box.addEventListener("change", () => onToggle(run.id));
+    const label = element("label", {}, box, swatch(runColor(place)), run.name);
+    if (place < 9) label.append(element("kbd", {}, String(place + 1)));
+    const cells = names.slice(1).map(() => element("td"));
+    const row = element("tr", {}, element("td", { title: run.name }, label), ...cells);
+    body.append(row);
+    return { box, cells };
+  };
+
+  return (runs, shown) => {
+    runs.forEach((run, place) => {
+      if (!rows.has(run.id)) rows.set(run.id, rowFor(run, place));
+      const { box, cells } = rows.get(run.id);
+      const { steps, plan, last, config } = run;
+      const state = stateOf(run);
+      box.checked = shown.has(run.id);
+      const bar = element("progress", {
+        max: plan.lastStep ?? 1,
+        value: steps,
+        "aria-label": "share that is done",
+      });
+      const [about, step, epoch, loss, speed, left, memory] = cells;
+      about.replaceChildren(...(plan.lastStep === undefined ? [] : [bar, " "]), state.text);
+      about.className = state.isRunning || state.text === "done" ? "soft" : "warn";
+      step.textContent = plan.lastStep === undefined ? String(steps) : `${steps} / ${plan.lastStep}`;
+      const epochs = (count) => (count / plan.stepsPerEpoch).toFixed(plan.stepsPerEpoch > 1 ? 1 : 0);
+      epoch.textContent = plan.stepsPerEpoch === undefined
+        ? "–"
+        : `${epochs(steps)} / ${config.epochs ?? "?"}`;
+      loss.textContent = short(last.loss);
+      speed.textContent = short(last.images_per_second);
+      const missing = ((plan.lastStep ?? NaN) - steps) * plan.batchSize / last.images_per_second;
+      left.textContent = state.isRunning ? duration(missing) : "–";
+      memory.textContent = plan.deviceBytes === undefined ? "–" : bytes(plan.deviceBytes);
+    });
+  };
+};
+
+/** Slot maps of fixed pictures, a row a run, at a step that a slider chooses: the newest unless it was moved back. */
+export const slotsPanel = (section) => {
+  const slider = element("input", {
+    type: "range",
+    min: 0,
+    max: 0,
+    value: 0,
+    "aria-label": "step of the slot maps",
+  });
+  const told = element("output", { class: "soft" });
+  const head = element("div", { class: "head" }, element("h2", {}, "Slots of some pictures"));
+  head.append(element("div", { class: "slider" }, slider, told));
+  const rows = element("div");
+  const note = element(
+    "p",
+    { class: "note" },
+    "What the teacher takes together. A colour stands for the same prototype in all pictures and at all steps of a run.",
+  );
+  section.append(element("div", { class: "card" }, head, rows, note));
+
+  let all = []; // steps of which any run has maps
+  let follows = true;
+  let runs = [];
+  const images = new Map();
+
+  const image = (key, alt) => {
+    if (!images.has(key)) images.set(key, element("img", { alt, decoding: "async" }));
+    return images.get(key);
+  };
+  const put = (img, source) => {
+    if (img.getAttribute("src") !== source) img.setAttribute("src", source);
+    return img;
+  };
+  const row = (name, img) =>
+    element("div", { class: "row" }, element("span", { class: "name", title: name }, name), img);
+
+  const draw = () => {
+    const step = all[Number(slider.value)];
+    told.textContent = step === undefined ? "" : `after ${step} steps`;
+    rows.replaceChildren(...runs.flatMap(({ id, name, slotMaps }, i) => {
+      const nearest = slotMaps.findLast((each) => each <= step) ?? slotMaps[0];
+      const picture = put(image(`picture ${id}`, "pictures of the data set"), `/slots?run=${id}`);
+      const map = put(
+        image(`map ${id}`, `their slots after ${nearest} steps`),
+        `/slots?run=${id}&step=${nearest}`,
+      );
+      return [...(i === 0 ? [row("pictures", picture)] : []), row(runs.length > 1 ? name : "slots", map)];
+    }));
+  };
+  slider.addEventListener("input", () => {
+    follows = Number(slider.value) === all.length - 1;
+    draw();
+  });
+
+  return (shown) => {
+    runs = shown.filter(({ slotMaps }) => slotMaps.length > 0);
+    section.hidden = runs.length === 0;
+    const kept = all[Number(slider.value)];
+    all = [...new Set(runs.flatMap(({ slotMaps }) => slotMaps))].sort((a, b) => a - b);
+    slider.max = String(Math.max(0, all.length - 1));
+    slider.value = String(follows ? all.length - 1 : Math.max(0, all.indexOf(kept)));
+    draw();
+  };
+};
+
+/** Stages of the device's work and accounts of the host's, in the order in which they are drawn from below. */
+const STAGES = ["augment", "forward", "backward", "update"];
+const ACCOUNTS = {
+  decode: "waits for pictures",
+  submit: "submits",
+  device: "waits for the device",
+  sync: "waits for ranks",
+  checkpoint: "saves",
+  report: "reports",
+};
+const MEMORY = {
+  state: "parameters, statistics, momentum",
+  activations: "activations",
+  scratch: "scratch",
+  batch: "batch",
+  constants: "constants",
+};
+
+/** Where the time and the memory of each run goes. */
+export const resourcesPanel = (section, handlers) => {
+  const cards = new Map();
+  const card = (key, title, note) => {
+    if (!cards.has(key)) {
+      const made = chartCard({ id: key, title, stacked: true, note }, handlers);
+      section.append(made.card);
+      cards.set(key, made);
+    }
+    return cards.get(key);
+  };
+
+  /** Shares of the wall time as lines that lie on top of each other, the topmost first. */
+  const stacked = (times, parts, x) => {
+    const wall = times.steps.map((_, i) =>
+      Object.keys(ACCOUNTS).reduce((sum, account) => sum + (times.columns[`host.${account}`]?.[i] ?? 0), 0)
+    );
+    const below = wall.map(() => 0);
+    return parts.map(([column, label], place) => {
+      const told = wall.map((all, i) => all > 0 ? (times.columns[column][i] ?? 0) / all : null);
+      told.forEach((share, i) => below[i] += share ?? 0);
+      return { table: times, x, values: [...below], told, label, paint: runColor(place), dash: [] };
+    }).reverse();
+  };
+
+  const show = (runs, view) => {
+    const used = new Set();
+    for (const { id, name, times, timesX, plan } of runs) {
+      const of = runs.length > 1 ? `: ${name}` : "";
+      const has = (column) => times?.columns[column]?.some((seconds) => seconds > 0);
+      const accounts = Object.entries(ACCOUNTS).map(([account, label]) => [`host.${account}`, label]);
+      const present = accounts.filter(([column]) => has(column));
+      if (present.length > 0) {
+        const known = Object.keys(times.columns).filter((column) => column.startsWith("device."))
+          .map((column) => column.slice("device.".length));
+        const stages = [
+          ...STAGES.filter((stage) => known.includes(stage)),
+          ...known.filter((s) => !STAGES.includes(s)),
+        ]
+          .map((stage) => [`device.${stage}`, stage]);
+        const key = `device ${id}`;
+        const measured = stages.length > 0;
+        const device = card(
+          key,
+          `Device time${of}`,
+          measured ? "Share of the wall time that the device spends on each stage; the rest it is idle." : "",
+        );
+        used.add(key);
+        if (measured) device.show(stacked(times, stages, timesX), view);
+        else if (!device.card.querySelector(".warn")) {
+          device.card.append(
+            element(
+              "p",
+              { class: "warn" },
+              "Not measured: this adapter cannot time its work (no timestamp-query).",
+            ),
+          );
+        }
+        card(
+          `host ${id}`,
+          `Time of the run's thread${of}`,
+          "Waiting for the device is good: then nothing else holds it up.",
+        )
+          .show(stacked(times, present, timesX), view);
+        used.add(`host ${id}`);
+      }
+      if (plan.memory !== undefined) {
+        const key = `memory ${id}`;
+        used.add(key);
+        if (!cards.has(key)) {
+          const made = memoryCard(`Device memory${of}`, plan);
+          section.append(made);
+          cards.set(key, { card: made, redraw: () => {} });
+        }
+      }
+    }
+    for (const [key, { card }] of cards) if (!used.has(key)) card.hidden = true;
+    for (const key of used) cards.get(key).card.hidden = false;
+  };
+  return { show, redraw: () => cards.forEach(({ redraw }) => redraw()) };
+};
+
+const memoryCard = (title, { memory, deviceBytes, device }) => {
+  const parts = Object.entries(MEMORY).filter(([group]) => memory[group] > 0);
+  const bar = element("div", { class: "bar", role: "img", "aria-label": title });
+  const key = element("ul", { class: "key" });
+  parts.forEach(([group, label], place) => {
+    const part = element("span");
+    part.style.width = `${100 * memory[group] / deviceBytes}%`;
+    part.style.background = `var(${runColor(place)})`;
+    bar.append(part);
+    key.append(
+      element("li", {}, swatch(runColor(place)), ` ${label} `, element("b", {}, bytes(memory[group]))),
+    );
+  });
+  const head = element("div", { class: "head" }, element("h2", {}, title));
+  head.append(element("span", { class: "soft" }, `${bytes(deviceBytes)} on ${device ?? "the device"}`));
+  const note =
+    "Reserved before the first step, until the end of the run; the part without a colour is what sharing wastes.";
+  return element("article", { class: "card" }, head, bar, key, element("p", { class: "note" }, note));
+};

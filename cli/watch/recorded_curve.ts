@@ -1,0 +1,96 @@
+/** A loss curve that was recorded elsewhere, a PyTorch run's for example, to be drawn beside those of runs. */
+import { Effect, Schema } from "effect";
+import { basename, extname } from "node:path";
+import { bytesInMemory } from "../../data/formats/byte_source.ts";
+import { openSafetensors } from "../../data/formats/safetensors.ts";
+import { widened } from "../../data/formats/file_tensor.ts";
+
+export interface RecordedCurve {
+  readonly name: string;
+  readonly steps: Float64Array; // ascending
+  readonly loss: Float64Array;
+}
+
+/** A file that holds no curve. */
+export class CurveError extends Schema.TaggedError<CurveError>()("CurveError", {
+  file: Schema.String,
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `--overlay "${this.file}": ${this.reason}; expected steps and losses as a metrics.jsonl, as CSV or JSON with ` +
+      `"step" and "loss", or as a recording of training steps`;
+  }
+}
+
+type Point = readonly [step: number, loss: number];
+
+/**
+ * Reads a curve: JSON lines or a JSON array of objects with `step` and `loss`, a JSON object of two such arrays, CSV with
+ * two such columns (TensorBoard's `Step` and `Value` will do), or a recording of steps in safetensors (testdata/steps).
+ */
+export const readCurve = Effect.fn("readCurve")(
+  function* (file: string): Effect.fn.Return<RecordedCurve, CurveError> {
+    const refuse = (reason: string) => new CurveError({ file, reason });
+    const bytes = yield* Effect.tryPromise({
+      try: () => Deno.readFile(file),
+      catch: (error) =>
+        refuse(error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message),
+    });
+    const points = extname(file) === ".safetensors"
+      ? yield* ofRecording(bytes, file)
+      : ofText(new TextDecoder().decode(bytes));
+    const good = points.filter((point) => point.every(Number.isFinite)).sort(([a], [b]) => a - b);
+    if (good.length === 0) return yield* refuse("it holds no step with a loss");
+    return {
+      name: basename(file),
+      steps: Float64Array.from(good, ([step]) => step),
+      loss: Float64Array.from(good, ([, loss]) => loss),
+    };
+  },
+);
+
+const ofText = (text: string): Point[] => {
+  const whole = parsed(text);
+  if (whole !== undefined) return ofJson(whole);
+  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
+  return lines[0]?.trimStart().startsWith("{") ? lines.flatMap((line) => ofJson(parsed(line))) : ofCsv(lines);
+};
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+};
+
+const ofJson = (json: unknown): Point[] => {
+  if (Array.isArray(json)) return json.flatMap(ofJson);
+  const { step, loss } = (json ?? {}) as { step?: unknown; loss?: unknown };
+  if (Array.isArray(step) && Array.isArray(loss)) {
+    return step.map((each, i) => [Number(each), Number(loss[i] ?? NaN)]);
+  }
+  return typeof step === "number" && typeof loss === "number" ? [[step, loss]] : [];
+};
+
+const ofCsv = ([header = "", ...rows]: readonly string[]): Point[] => {
+  const cells = (line: string) => line.split(/[,;\t]/).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1"));
+  const names = cells(header.toLowerCase());
+  const step = names.indexOf("step");
+  const loss = names.includes("loss") ? names.indexOf("loss") : names.indexOf("value");
+  if (step < 0 || loss < 0) return [];
+  return rows.map(cells).filter((row) => row[step] !== "" && row[loss] !== "")
+    .map((row) => [Number(row[step]), Number(row[loss])]);
+};
+
+const ofRecording = Effect.fnUntraced(function* (bytes: Uint8Array<ArrayBuffer>, file: string) {
+  const points: Point[] = [];
+  yield* Effect.gen(function* () {
+    const { tensors } = yield* openSafetensors(bytesInMemory(file, bytes));
+    for (const [name, { dtype, values }] of tensors) {
+      const step = name.match(/^step(\d+)\/expect\/loss$/)?.[1];
+      if (step !== undefined) points.push([Number(step), widened(dtype, yield* values)[0]]);
+    }
+  }).pipe(Effect.mapError(({ reason }) => new CurveError({ file, reason })));
+  return points;
+});

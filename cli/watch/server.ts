@@ -1,0 +1,166 @@
+/**
+ * What serves the page of `slotcon watch`. Requests hold no paths: they name a run by its number and a slot map by its
+ * step. Pages of other sites are given nothing, and this one may load nothing from elsewhere.
+ */
+import { Effect } from "effect";
+import type { GrowingTable } from "./growing_table.ts";
+import type { RecordedCurve } from "./recorded_curve.ts";
+import {
+  readInside,
+  readObject,
+  type Run,
+  slotMapsOf,
+  type watchedRuns,
+  WatchError,
+  writtenAt,
+} from "./runs.ts";
+import { thinned } from "./thinned.ts";
+
+export interface Watched {
+  readonly runs: ReturnType<typeof watchedRuns>;
+  readonly curves: readonly RecordedCurve[];
+}
+
+const page = (file: string) => new URL(`page/${file}`, import.meta.url);
+const library = (file: string) => new URL(`../../node_modules/uplot/dist/${file}`, import.meta.url);
+const SCRIPT = "text/javascript; charset=utf-8", STYLE = "text/css; charset=utf-8";
+
+/** Everything that is served as it lies there. */
+const FILES: Readonly<Record<string, readonly [URL, string]>> = {
+  "/": [page("index.html"), "text/html; charset=utf-8"],
+  "/page.css": [page("page.css"), STYLE],
+  "/page.js": [page("page.js"), SCRIPT],
+  "/charts.js": [page("charts.js"), SCRIPT],
+  "/panels.js": [page("panels.js"), SCRIPT],
+  "/icon.svg": [page("icon.svg"), "image/svg+xml"],
+  "/uplot.js": [library("uPlot.esm.js"), SCRIPT],
+  "/uplot.css": [library("uPlot.min.css"), STYLE],
+};
+
+const HEADERS = {
+  "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-resource-policy": "same-origin",
+  "cross-origin-opener-policy": "same-origin",
+  "cache-control": "no-store",
+};
+
+const answer = (body: BodyInit, type: string, status = 200) =>
+  new Response(body, { status, headers: { ...HEADERS, "content-type": type } });
+const json = (value: unknown) => answer(JSON.stringify(value), "application/json");
+const refusal = (status: number, reason: string) =>
+  answer(`${reason}\n`, "text/plain; charset=utf-8", status);
+
+/** Between two looks for new runs, in milliseconds. */
+const LOOK_AGAIN = 2000;
+
+/** Answers a request of the page. `hosts` are the names under which the page may be asked for; null: any. */
+export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readonly string[] | null) => {
+  let looked = -Infinity;
+  const look = () => {
+    if (performance.now() - looked < LOOK_AGAIN) return;
+    looked = performance.now();
+    find();
+  };
+
+  return async (request: Request): Promise<Response> => {
+    const { hostname, pathname, searchParams } = new URL(request.url);
+    // Another site can give its own name the address 127.0.0.1, but not this one's name.
+    if (hosts !== null && !hosts.includes(hostname)) return refusal(403, "This page is for localhost only");
+    if (request.method !== "GET") return refusal(405, "Only GET is answered");
+    if (Object.hasOwn(FILES, pathname)) {
+      const [file, type] = FILES[pathname];
+      return answer(await Deno.readFile(file), type);
+    }
+
+    const number = (name: string, otherwise: number) => {
+      const given = searchParams.get(name);
+      return given === null || given === "" || !Number.isFinite(Number(given)) ? otherwise : Number(given);
+    };
+    if (pathname === "/runs") {
+      look();
+      return json(await Promise.all(runs.map(describe)));
+    }
+    if (pathname === "/curves") {
+      return json(curves.map(({ name, steps, loss }) => {
+        const table = { rows: steps.length, steps, columns: new Map([["loss", loss]]) };
+        const range = { from: 0, to: Number.MAX_SAFE_INTEGER, points: 2000 };
+        return { name, ...thinned(table, { ...range, keep: "extremes", smoothing: null }) };
+      }));
+    }
+    const run = runs[number("run", -1)];
+    if (run === undefined) return refusal(404, "There is nothing here");
+    if (pathname === "/series" || pathname === "/times") {
+      const isSeries = pathname === "/series";
+      const source: GrowingTable = isSeries ? run.metrics : run.times;
+      await source.poll();
+      return json({
+        version: source.version(),
+        ...thinned(source.table(), {
+          from: number("from", 0),
+          to: number("to", Number.MAX_SAFE_INTEGER),
+          points: Math.min(Math.max(number("points", 1000), 2), 10_000),
+          keep: isSeries ? "extremes" : "sums",
+          smoothing: number("smoothing", 0) > 1 ? number("smoothing", 0) : null,
+        }),
+      });
+    }
+    if (pathname === "/slots") {
+      const step = number("step", -1);
+      const name = step < 0 ? "pictures.jpg" : `step_${String(Math.trunc(step)).padStart(6, "0")}.jpg`;
+      const bytes = await readInside(run, "slot_maps", name);
+      return bytes === null ? refusal(404, "There is no such picture") : answer(bytes, "image/jpeg");
+    }
+    return refusal(404, "There is nothing here");
+  };
+};
+
+/** What the page says of a run besides its curves. */
+const describe = async (run: Run, id: number) => {
+  await Promise.all([run.metrics.poll(), run.times.poll()]);
+  const { rows, steps, columns } = run.metrics.table();
+  const written = await writtenAt(run);
+  return {
+    id,
+    name: run.name,
+    version: `${run.metrics.version()} ${run.times.version()}`,
+    rows,
+    steps: rows === 0 ? 0 : steps[rows - 1] + 1, // that are done
+    last: rows === 0
+      ? {}
+      : Object.fromEntries([...columns].map(([name, column]) => [name, column[rows - 1]])),
+    quietSeconds: written === null ? null : Math.max(0, (Date.now() - written) / 1000),
+    plan: await readObject(run, "plan.json"),
+    config: await readObject(run, "config.json"),
+    slotMaps: slotMapsOf(run),
+  };
+};
+
+export interface Address {
+  readonly hostname: string;
+  readonly port: number; // 0: any that is free
+}
+
+const LOCAL = ["127.0.0.1", "localhost", "[::1]"];
+
+/** Serves the page until the scope ends; its address. Fails with a `WatchError` where it cannot listen there. */
+export const serve = Effect.fn("serve")(function* (watched: Watched, { hostname, port }: Address) {
+  watched.runs.find();
+  const isLocal = LOCAL.includes(hostname) || hostname === "::1";
+  const server = yield* Effect.acquireRelease(
+    Effect.try({
+      try: () => Deno.serve({ hostname, port, onListen: () => {} }, handler(watched, isLocal ? LOCAL : null)),
+      catch: (error) =>
+        new WatchError({
+          message: `Cannot listen on ${hostname}, port ${port}: ${
+            (error as Error).message
+          }; choose another --port`,
+        }),
+    }),
+    (server) => Effect.promise(() => server.shutdown()),
+  );
+  for (const { metrics } of watched.runs.runs) metrics.poll().catch(() => {}); // before anybody waits for it
+  return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${server.addr.port}/`;
+});
