@@ -1,5 +1,8 @@
 import { Command } from "effect/cli";
 import { grouping } from "./evaluate/grouping.ts";
+import { knn } from "./evaluate/knn.ts";
+import { linear } from "./evaluate/linear.ts";
+import { segmentationProbe } from "./evaluate/segmentation_probe.ts";
 
 export const evaluate = Command.make("evaluate").pipe(
   Command.withDescription(
@@ -7,5 +10,5 @@ export const evaluate = Command.make("evaluate").pipe(
       "JSON, and a page with pictures of successes and failures.",
   ),
   Command.withShortDescription("Score a checkpoint on labelled pictures"),
-  Command.withSubcommands([grouping]),
+  Command.withSubcommands([grouping, knn, linear, segmentationProbe]),
 );

@@ -56,7 +56,7 @@ const classesIn = Effect.fnUntraced(function* (path: string) {
   const folders = all.filter(({ isFile, name }) => !isFile && !name.startsWith("."));
   if (folders.length === 0) {
     const loose = all.filter(({ name }) => PICTURE.test(name)).length;
-    const found = loose > 0 ? `${loose} pictures, but no folder of a class` : "no folder of a class";
+    const found = loose > 0 ? `pictures (${loose}), but no folder of a class` : "no folder of a class";
     return yield* new ClassFolderError({ path, reason: `it has ${found}; ${LAYOUT}` });
   }
   const lists = yield* Effect.forEach(

@@ -1,7 +1,7 @@
 import { Console, Effect, Option } from "effect";
-import { Command, Flag } from "effect/cli";
+import { Command } from "effect/cli";
 import { basename } from "node:path";
-import { LABEL_KINDS, openLabels } from "../../data/coco_labels.ts";
+import { openLabels } from "../../data/coco_labels.ts";
 import { layers } from "../../ops/gpu.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
 import {
@@ -15,21 +15,10 @@ import { tinted } from "../../pipeline/visualize/tinted.ts";
 import { bold } from "../color.ts";
 import { table } from "../table.ts";
 import { whatItIs } from "../weights_in_words.ts";
-import { checkpoint, common, dataDir, expectCommon, outputStride } from "./options.ts";
+import { checkpoint, common, dataDir, expectCommon, labelFlags, outputStride } from "./options.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "./page.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
-
-export const labelFlags = {
-  labels: Flag.Literals("labels", LABEL_KINDS).pipe(
-    Flag.withDescription("which annotations say what is where; by default the first of these that is there"),
-    Flag.optional,
-  ),
-  supercategories: Flag.Boolean("supercategories").pipe(
-    Flag.withDescription("take COCO's supercategories as classes (27 of things and stuff)"),
-    Flag.withDefault(false),
-  ),
-};
 
 export const grouping = Command.make(
   "grouping",
@@ -151,8 +140,8 @@ const report = (about: About, { results }: GroupingEvaluation, classes: readonly
     `${bold(about.checkpoint)}: ${about.is}`,
     `${about.pictures} pictures with ${classes.length} classes, from ${about.labels}; ` +
     (about.picturesWithObjects === 0
-      ? "no annotations of objects"
-      : `${about.picturesWithObjects} of them with objects`),
+      ? "none with several annotated objects"
+      : `${about.picturesWithObjects} of them with several objects`),
     "",
     table([["", "", "one slot", "a class", "several", "slots", ""], HEAD, ...rows]),
     "",
@@ -204,7 +193,7 @@ const page = Effect.fnUntraced(function* (
       ["labels", about.labels],
       [
         "pictures",
-        `${about.pictures}, each at ${about.imageSize} × ${about.imageSize} pixels, ${about.picturesWithObjects} with objects`,
+        `${about.pictures}, each at ${about.imageSize} × ${about.imageSize} pixels, ${about.picturesWithObjects} with several objects`,
       ],
     ],
     body: [

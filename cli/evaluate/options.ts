@@ -1,6 +1,7 @@
 /** What the evaluations have in common: their flags, the file in question and what it is compared with. */
 import { Effect, Option, Schema } from "effect";
 import { Argument, Flag } from "effect/cli";
+import { LABEL_KINDS } from "../../data/coco_labels.ts";
 
 export class EvaluationFlagError extends Schema.TaggedError<EvaluationFlagError>()("EvaluationFlagError", {
   flag: Schema.String,
@@ -64,6 +65,17 @@ export const outputStride = Flag.ChoiceWithValue("output-stride", [["8", 8], ["1
 export const dataDir = (layout: string) =>
   Flag.String("data-dir").pipe(Flag.withMetavar("PATH"), Flag.withDescription(`folder with ${layout}`));
 
+export const labelFlags = {
+  labels: Flag.Literals("labels", LABEL_KINDS).pipe(
+    Flag.withDescription("which annotations say what is where; by default the first of these that is there"),
+    Flag.optional,
+  ),
+  supercategories: Flag.Boolean("supercategories").pipe(
+    Flag.withDescription("take COCO's supercategories as classes (27 of things and stuff)"),
+    Flag.withDefault(false),
+  ),
+};
+
 /** Training of a linear layer. */
 export const training = (epochs: number) => ({
   epochs: Flag.Int("epochs").pipe(
@@ -107,4 +119,19 @@ export const expectCommon = (
     pictures: [Option.getOrNull(pictures), 1],
     "batch-size": [batchSize, 1],
     seed: [seed, 0],
+  });
+
+export const expectTraining = (
+  { epochs, lr, momentum, weightDecay }: {
+    readonly epochs: number;
+    readonly lr: number;
+    readonly momentum: number;
+    readonly weightDecay: number;
+  },
+) =>
+  expectAtLeast({
+    epochs: [epochs, 1],
+    lr: [lr, 0],
+    momentum: [momentum, 0],
+    "weight-decay": [weightDecay, 0],
   });

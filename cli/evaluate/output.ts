@@ -22,27 +22,32 @@ export interface OutputFiles {
   readonly page: string;
 }
 
-/** The files of an evaluation; without `--output` they are in the folder "evaluations" beside the checkpoint. */
+/**
+ * The files of an evaluation; without `--output` they are in the folder "evaluations" beside the checkpoint. Fails at once
+ * where they cannot be written, not when hours of work are done.
+ */
 export const outputFiles = Effect.fnUntraced(
   function* (output: Option.Option<string>, checkpoint: string, kind: string) {
-    if (Option.isSome(output)) {
-      if (extname(output.value) !== ".json") {
-        const found = `"${output.value}"`;
-        return yield* new EvaluationFlagError({ flag: "--output", expected: "a file named *.json", found });
-      }
-      return { json: output.value, page: pageBeside(output.value) } satisfies OutputFiles;
-    }
     const folder = join(dirname(checkpoint), "evaluations");
-    const json = join(folder, `${basename(checkpoint, extname(checkpoint))}.${kind}.json`);
-    yield* Effect.tryPromise({
-      try: () => Deno.mkdir(folder, { recursive: true }),
+    const json = Option.getOrElse(
+      output,
+      () => join(folder, `${basename(checkpoint, extname(checkpoint))}.${kind}.json`),
+    );
+    if (extname(json) !== ".json") {
+      const expected = "a file named *.json";
+      return yield* new EvaluationFlagError({ flag: "--output", expected, found: `"${json}"` });
+    }
+    yield* Effect.try({
+      try: () => {
+        if (Option.isNone(output)) Deno.mkdirSync(folder, { recursive: true });
+        Deno.openSync(`${json}.partial`, { write: true, create: true }).close();
+        Deno.removeSync(`${json}.partial`);
+      },
       catch: (error) => new EvaluationOutputError({ file: json, reason: (error as Error).message }),
     });
-    return { json, page: pageBeside(json) } satisfies OutputFiles;
+    return { json, page: json.replace(/\.json$/, ".html") } satisfies OutputFiles as OutputFiles;
   },
 );
-
-const pageBeside = (json: string) => json.replace(/\.json$/, ".html");
 
 /** Writes both files and says where they are. */
 export const writeEvaluation = Effect.fnUntraced(

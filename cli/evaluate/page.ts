@@ -126,16 +126,18 @@ dt { opacity: 0.65; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; }
+td, tbody th { white-space: nowrap; }
 th:first-child { text-align: left; }
 tbody th { font-weight: normal; }
 tbody tr.own { font-weight: 600; }
-.bar { display: inline-block; width: 5rem; height: 0.6rem; margin-right: 0.5rem; background: var(--faint); }
+.bar { display: inline-block; width: 3.5rem; height: 0.6rem; margin-right: 0.5rem; background: var(--faint); }
 .bar b { display: block; height: 100%; background: var(--bar); }
 .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin: 0 0.4rem 0 0; border-radius: 2px; vertical-align: -1px; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1.25rem; }
 figure { margin: 0; }
 figure div { display: flex; gap: 3px; }
+figure .small { display: grid; grid-template-columns: repeat(2, auto); align-content: start; gap: 4px; }
 img { display: block; image-rendering: pixelated; background: var(--faint); }
 figcaption { font-size: 0.85rem; max-width: 34rem; overflow-wrap: anywhere; }
 figcaption span { margin-right: 0.75rem; white-space: nowrap; }

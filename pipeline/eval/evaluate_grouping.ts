@@ -31,7 +31,7 @@ export interface GroupingOptions {
 export interface GroupingResult extends GroupingScore {
   readonly method: string;
   readonly slots: number;
-  /** Mean over the pictures with objects; null without annotations of objects. */
+  /** Mean over the pictures with several objects (one alone is easily in one slot); null where there are none. */
   readonly foregroundAri: number | null;
 }
 
@@ -39,7 +39,7 @@ export interface GroupingResult extends GroupingScore {
 export interface GroupedPicture {
   readonly file: string;
   readonly accuracy: number; // share of its labelled pixels in the slot that is matched to their class
-  readonly foregroundAri: number | null; // null without objects
+  readonly foregroundAri: number | null; // null with less than two objects
 }
 
 export interface ShownGrouping extends GroupedPicture {
@@ -51,7 +51,7 @@ export interface ShownGrouping extends GroupedPicture {
 export interface GroupingEvaluation {
   readonly results: readonly GroupingResult[]; // of the teacher, an untrained one, colours and places alone
   readonly pictures: number;
-  readonly picturesWithObjects: number;
+  readonly picturesWithObjects: number; // with two or more
   readonly best: readonly ShownGrouping[];
   readonly worst: readonly ShownGrouping[];
 }
@@ -84,7 +84,7 @@ export const evaluateGrouping = Effect.fn("evaluateGrouping")(function* (options
     yield* colorMethod(evenly(files, CLUSTERED), model.numPrototypes, seed, frame),
   ];
   const overlaps = methods.map(() => noOverlap(counts));
-  const indices = methods.map(() => new Map<number, number>()); // of pictures with objects
+  const indices = methods.map(() => new Map<number, number>()); // of pictures with several objects
   const shared: Shared[] = []; // by the teacher's slots
 
   yield* pictureBatches(files, { stage: "scoring", batch, frame }).pipe(
@@ -98,8 +98,9 @@ export const evaluateGrouping = Effect.fn("evaluateGrouping")(function* (options
           const common = sharedPixels(own, labels, K);
           common.forEach((pixels, key) => overlaps[m][Math.floor(key / K)][key % K] += pixels);
           if (m === 0) shared.push(common);
-          const index = objects === null ? null : foregroundRandIndex(objects, own);
-          if (index !== null) indices[m].set(first + i, index);
+          if (objects !== null && hasSeveral(objects)) {
+            indices[m].set(first + i, foregroundRandIndex(objects, own)!);
+          }
         });
       }
       release(pixels);
@@ -224,6 +225,11 @@ const sharedPixels = (slots: ArrayLike<number>, labels: ArrayLike<number>, K: nu
   }
   add();
   return common;
+};
+
+const hasSeveral = (objects: Uint16Array): boolean => {
+  const first = objects.find((object) => object !== 0);
+  return first !== undefined && objects.some((object) => object !== 0 && object !== first);
 };
 
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
