@@ -76,6 +76,8 @@ export const readObject = async (run: Run, name: string): Promise<Record<string,
   }
 };
 
+export const slotMapName = (step: number): string => `step_${String(step).padStart(6, "0")}.jpg`;
+
 /** The steps of which there are slot maps, ascending. */
 export const slotMapsOf = ({ folder }: Run): number[] =>
   entriesOf(join(folder, "slot_maps")).flatMap(({ name }) => {

@@ -9,6 +9,7 @@ import {
   readInside,
   readObject,
   type Run,
+  slotMapName,
   slotMapsOf,
   type watchedRuns,
   WatchError,
@@ -108,9 +109,9 @@ export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readon
       });
     }
     if (pathname === "/slots") {
-      const step = number("step", -1);
-      const name = step < 0 ? "pictures.jpg" : `step_${String(Math.trunc(step)).padStart(6, "0")}.jpg`;
-      const bytes = await readInside(run, "slot_maps", name);
+      const step = searchParams.get("step"); // none: the pictures themselves
+      const name = step === null ? "pictures.jpg" : /^\d+$/.test(step) ? slotMapName(Number(step)) : null;
+      const bytes = name === null ? null : await readInside(run, "slot_maps", name);
       return bytes === null ? refusal(404, "There is no such picture") : answer(bytes, "image/jpeg");
     }
     return refusal(404, "There is nothing here");

@@ -129,7 +129,7 @@ export const linesOf = (chart, runs, curves) => {
 /** A card with a chart that lives as long as the page; `show` gives it lines, `redraw` new colours. */
 export const chartCard = (chart, { onZoom, onWhole }) => {
   const legend = element("ul");
-  const plot = element("div", { class: "plot" });
+  const plot = element("div", { class: "plot", role: "img" });
   const title = element("h2", {}, chart.title);
   const card = element("article", { class: chart.wide ? "card wide" : "card", "data-chart": chart.id });
   card.append(element("div", { class: "head" }, title, legend), plot);
@@ -261,6 +261,9 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
       ]);
       card.hidden = lines.length === 0;
       if (card.hidden) return;
+      const points = Math.max(...lines.map(({ x }) => x.length));
+      const [from, to] = range ?? span;
+      plot.setAttribute("aria-label", `${chart.title}: ${points} points from ${short(from)} to ${short(to)}`);
       if (next !== shape) {
         shape = next;
         legend.replaceChildren(...lines.map((line) =>
