@@ -5,7 +5,7 @@ import { sceneClasses } from "../data/draw_scene.ts";
 import { listImages } from "../data/image_list.ts";
 import { makeScenes } from "../data/scenes.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
-import { Gpu, layers } from "../ops/gpu.ts";
+import { Gpu } from "../ops/gpu.ts";
 import { latestCheckpoint } from "../pipeline/checkpoint_file.ts";
 import { type Config, configure, type OptionName, PRESETS } from "../pipeline/config.ts";
 import { colorClusters } from "../pipeline/eval/color_clusters.ts";
@@ -13,6 +13,7 @@ import { scoreGrouping } from "../pipeline/eval/grouping.ts";
 import { type LabelledPicture, labelledPictures } from "../pipeline/eval/labelled_pictures.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { pretrain } from "../pipeline/pretrain.ts";
+import { rankGpu } from "../pipeline/ranks/device.ts";
 import { initialState, type StateValues } from "../pipeline/state.ts";
 import { stepGraph } from "../pipeline/step_graph.ts";
 import { distinctColors } from "../pipeline/visualize/colors.ts";
@@ -83,7 +84,7 @@ export const demo = Command.make(
           `  slotcon pretrain --dataset Folder --data-dir ~/photos --output-dir runs/photos --arch resnet18 ` +
           `--batch-size 32 --epochs 50`,
       );
-    }).pipe(Effect.provide(layers[config.device]));
+    }).pipe(Effect.provide(rankGpu(config)));
   }),
 ).pipe(
   Command.withDescription(

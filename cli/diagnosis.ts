@@ -58,7 +58,7 @@ const LATER_MESA = [1, 3, 240];
 
 const adapterFindings = ({ adapter, drivers, config }: Facts): readonly Finding[] => {
   if ("failure" in adapter) return [problem(adapter)];
-  const webgpu = config.device === "native" ? "Deno's WebGPU" : "Dawn";
+  const webgpu = config.device.startsWith("native") ? "Deno's WebGPU" : "Dawn";
   const found = `${webgpu} runs on ${adapter.description}`;
   if (!adapter.software) return [{ level: "ok", says: found }];
   const names = drivers.map(({ name }) => name).join(", ");

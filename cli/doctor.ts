@@ -4,9 +4,10 @@ import { Command, Flag } from "effect/cli";
 import sharp from "sharp";
 import project from "../deno.json" with { type: "json" };
 import { listImages } from "../data/image_list.ts";
-import { type AdapterReport, Gpu, layers } from "../ops/gpu.ts";
+import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
 import { type Config, optionNames } from "../pipeline/config.ts";
+import { rankGpu } from "../pipeline/ranks/device.ts";
 import { planStep, type StepPlan } from "../pipeline/step_plan.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
 import { decodeSpeed } from "./decode_speed.ts";
@@ -67,11 +68,14 @@ const GUARANTEED = {
 
 const gather = Effect.fn("gather")(
   function* (config: Config, namesData: boolean): Effect.fn.Return<Facts, never, Scope.Scope> {
-    const opened = yield* Effect.result(Layer.build(layers[config.device]));
+    const opened = yield* Effect.result(Layer.build(rankGpu(config)));
     const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
     const adapter = Result.match(opened, {
       onSuccess: (context): StepFacts["adapter"] => Context.get(context, Gpu).report,
-      onFailure: ({ during, reason, remedy }) => ({ failure: `cannot ${during}: ${reason}`, remedy }),
+      onFailure: (error) =>
+        error._tag === "GpuError"
+          ? { failure: `cannot ${error.during}: ${error.reason}`, remedy: error.remedy }
+          : { failure: error.message, remedy: "see --device" },
     });
     const limits = gpu?.report.limits ?? GUARANTEED;
     const traits: AdapterTraits = gpu?.traits ?? {

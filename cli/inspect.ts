@@ -4,7 +4,7 @@ import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import { datasets, listImages } from "../data/image_list.ts";
 import { openBytes } from "../data/formats/byte_source.ts";
-import { layers } from "../ops/gpu.ts";
+import { type Backend, layers } from "../ops/gpu.ts";
 import { type Config, optionNames, OPTIONS } from "../pipeline/config.ts";
 import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
 import { architectureOf, encoderOf } from "../pipeline/interop/encoder.ts";
@@ -131,7 +131,7 @@ const countUse = Effect.fnUntraced(function* (
     readonly dataDir: string;
     readonly dataset: Config["dataset"];
     readonly pictures: number;
-    readonly device: Config["device"];
+    readonly device: Backend;
   },
 ) {
   const { model, values } = yield* teacherOf(weights);

@@ -23,6 +23,7 @@ const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
     .with("choice", () => Flag.Literals(written, choices!))
     .with("path", () => Flag.String(written).pipe(Flag.withMetavar("PATH")))
     .with("url", () => Flag.String(written).pipe(Flag.withMetavar("URL")))
+    .with("device", () => Flag.String(written).pipe(Flag.withMetavar("WEBGPU")))
     .with("integer", () => Flag.Int(written))
     .with("number", () => Flag.Finite(written))
     .with("switch", () => Flag.Boolean(written))

@@ -1,8 +1,8 @@
 import { Console, Effect } from "effect";
 import { Command, Flag } from "effect/cli";
 import { listImages } from "../data/image_list.ts";
-import { layers } from "../ops/gpu.ts";
 import { pretrain as run } from "../pipeline/pretrain.ts";
+import { rankGpu } from "../pipeline/ranks/device.ts";
 import { configFlags, configOf } from "./options.ts";
 import { layerReport } from "./report.ts";
 import { watchFromApart } from "./watch.ts";
@@ -25,7 +25,7 @@ export const pretrain = Command.make(
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
     const images = yield* listImages(config);
     if (watched) yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
-    yield* run(config, images).pipe(Effect.provide([layerReport(), layers[config.device]]));
+    yield* run(config, images).pipe(Effect.provide([layerReport(), rankGpu(config)]));
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(

@@ -9,7 +9,7 @@ import { flagName } from "./option_name.ts";
 
 /** One option of a run. The command line's flags and the check of configuration files are made from this. */
 export interface Option<A> {
-  readonly kind: "choice" | "path" | "url" | "integer" | "number" | "switch"; // how it is written on a command line
+  readonly kind: "choice" | "path" | "url" | "device" | "integer" | "number" | "switch"; // how it is written on a command line
   readonly schema: Schema.Codec<NonNullable<A>>;
   readonly initial: A; // null where it may be left open
   readonly help: string;
@@ -24,6 +24,9 @@ const path = (initial: string, help: string): Option<string> => (
 );
 const url = (initial: string, help: string): Option<string> => (
   { kind: "url", schema: Schema.String.check(httpUrl), initial, help }
+);
+const device = (initial: string, help: string): Option<string> => (
+  { kind: "device", schema: Schema.String.check(webgpu), initial, help }
 );
 const onOff = (initial: boolean, help: string): Option<boolean> => (
   { kind: "switch", schema: Schema.Boolean, initial, help }
@@ -43,6 +46,10 @@ const between = (minimum: number, maximum: number, exclude: object = {}) =>
 const httpUrl = Schema.makeFilter<string>(
   (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
   { expected: "a URL such as http://localhost:4318" },
+);
+const webgpu = Schema.makeFilter<string>(
+  (text) => /^(native|dawn)(:[^,]+(,[^,]+)*)?$/.test(text),
+  { expected: '"native" or "dawn", or with adapters "native:0,1"' },
 );
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum));
 
@@ -93,7 +100,10 @@ export const OPTIONS = {
   seed: integer(0, Schema.Int.check(between(0, 2 ** 32 - 1)), "seed of the initial weights and of all random draws"),
   numWorkers: integer(Math.min(8, navigator.hardwareConcurrency), atLeast(1), "threads that read and decode pictures"),
   maxBadImages: number(0.01, between(0, 1), "share of unreadable pictures beyond which the run stops"),
-  device: choice(["native", "dawn"], "native", "WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
+  device: device("native", "WebGPU of Deno (native) or of the npm package webgpu (dawn); native:0,1 also names the adapters that the ranks of a machine take"),
+  ranks: integer(1, atLeast(1), "processes that share every batch, one an adapter; mpirun starts them on this machine"),
+  allowSharedDevice: onOff(false, "let several ranks use one adapter"),
+  watchdogMinutes: number(10, above(0), "minutes that a rank waits for the others before it gives up"),
 };
 
 export type OptionName = keyof typeof OPTIONS;
@@ -196,7 +206,7 @@ export const configure = Effect.fn("configure")(
 );
 
 const findContradiction = (config: Config): [OptionName, string] | undefined => {
-  const { arch, imageSize, startEpoch, epochs } = config;
+  const { arch, imageSize, startEpoch, epochs, ranks, batchSize } = config;
   const own = (ARCHITECTURES[arch] as { outputStride?: number }).outputStride ?? 32;
   const stride = config.outputStride ?? own;
   if (stride > own) {
@@ -207,6 +217,9 @@ const findContradiction = (config: Config): [OptionName, string] | undefined => 
   }
   if (startEpoch > epochs) {
     return ["startEpoch", `expected at most the ${epochs} epochs of the run, found ${startEpoch}`];
+  }
+  if (batchSize % ranks !== 0) {
+    return ["ranks", `expected a divisor of the batch size ${batchSize}, found ${ranks}`];
   }
   return undefined;
 };

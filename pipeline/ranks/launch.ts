@@ -1,5 +1,6 @@
 /** Whether this process is one of several, and where the library is by which they speak. Imports little: see cli/permissions.ts. */
-import { dirname, join } from "node:path";
+import { join } from "node:path";
+import { libraryFolders, libraryVariables } from "./shared_library.ts";
 
 /** Reads a variable of the environment. */
 export type Environment = (name: string) => string | undefined;
@@ -21,7 +22,8 @@ const LAUNCHERS = [
 /** The variables that tell it; a process must be allowed to read them. */
 export const launchVariables: readonly string[] = [
   ...LAUNCHERS.flatMap(({ rank, world }) => [rank, world]),
-  ...["LD_LIBRARY_PATH", "PATH", "SLOTCON_MPI_LIBRARY"],
+  "SLOTCON_MPI_LIBRARY",
+  ...libraryVariables,
 ];
 
 /** How this process was started; null where it is the only one. */
@@ -36,13 +38,15 @@ export const launchedAs = (env: Environment): Launch | null => {
 /**
  * What `mpirun` is told through its environment, in the words of Open MPI 4 and of 5; MPICH needs none of it. A rank may
  * use all cores (its decoders and, without a GPU, its adapter do), there may be more ranks than cores, and root may
- * start them, as in containers.
+ * start them, as in containers. Who waits in a message lets others have the core: without that, an exchange takes
+ * milliseconds on a machine that is busy, and microseconds with it.
  */
 export const launcherSettings: Readonly<Record<string, string>> = {
   OMPI_MCA_hwloc_base_binding_policy: "none",
   PRTE_MCA_hwloc_default_binding_policy: "none",
   OMPI_MCA_rmaps_base_oversubscribe: "1",
   PRTE_MCA_rmaps_default_mapping_policy: ":oversubscribe",
+  OMPI_MCA_mpi_yield_when_idle: "1",
   OMPI_ALLOW_RUN_AS_ROOT: "1",
   OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
   PRTE_ALLOW_RUN_AS_ROOT: "1",
@@ -65,11 +69,7 @@ const LIBRARIES: Readonly<Record<Launch["by"], readonly string[]>> = {
 export const mpiLibraries = ({ by }: Pick<Launch, "by">, env: Environment): readonly string[] => {
   const named = env("SLOTCON_MPI_LIBRARY") ?? "";
   if (named !== "") return [named];
-  const listed = (variable: string) => (env(variable) ?? "").split(":").filter((path) => path !== "");
-  const beside = [`lib/${Deno.build.arch}-linux-gnu`, "lib64", "lib"];
-  const folders = [
-    ...listed("LD_LIBRARY_PATH"),
-    ...listed("PATH").flatMap((programs) => beside.map((folder) => join(dirname(programs), folder))),
+  return [
+    ...new Set(LIBRARIES[by].flatMap((name) => libraryFolders(env).map((folder) => join(folder, name)))),
   ];
-  return [...new Set(LIBRARIES[by].flatMap((name) => folders.map((folder) => join(folder, name))))];
 };

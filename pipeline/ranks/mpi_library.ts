@@ -1,5 +1,6 @@
 /** The C library of MPI: what we call of it, and the constants of its header, which differ between the two families. */
 import { Effect, Schema } from "effect";
+import { openLibrary } from "./shared_library.ts";
 
 /** Several ranks are wanted, and there is no MPI to start or to join them. */
 export class MpiMissing extends Schema.TaggedError<MpiMissing>()("MpiMissing", { reason: Schema.String }) {
@@ -28,7 +29,6 @@ const SYMBOLS = {
   MPI_Comm_set_errhandler: { parameters: [HANDLE, HANDLE], ...CODE },
   MPI_Error_string: { parameters: ["i32", "buffer", "buffer"], ...CODE },
   MPI_Get_library_version: { parameters: ["buffer", "buffer"], ...CODE },
-  dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
   // Open MPI's handles are the addresses of these; MPICH has none of them.
   ompi_mpi_comm_world: { type: "pointer", optional: true },
   ompi_mpi_errors_return: { type: "pointer", optional: true },
@@ -38,12 +38,6 @@ const SYMBOLS = {
 } as const;
 
 type Functions = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
-
-/**
- * Opening it a second time keeps the library where it is when Deno closes it at the end of the process: threads that
- * called it tidy up with its code.
- */
-const RTLD_LAZY = 1;
 
 /** MPI_THREAD_SERIALIZED: calls come from different threads, one at a time. */
 export const SERIALIZED = 2;
@@ -69,20 +63,10 @@ export interface MpiLibrary {
 /** Opens the first library that there is at one of these paths. Fails with `MpiMissing`. */
 export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissing> =>
   Effect.suspend(() => {
-    let reason = "its library is not on this machine";
-    for (const path of paths) {
-      try {
-        const { symbols } = Deno.dlopen(path, SYMBOLS);
-        symbols.dlopen(new TextEncoder().encode(`${path}\0`), RTLD_LAZY);
-        return Effect.succeed(describe(path, symbols));
-      } catch (error) {
-        // What is not there is not allowed either: see cli/permissions.ts.
-        const absent = error instanceof Deno.errors.NotCapable ||
-          /No such file|no such file/.test(String(error));
-        if (!absent) reason = `its library "${path}" cannot be used (${(error as Error).message})`;
-      }
-    }
-    return new MpiMissing({ reason });
+    const opened = openLibrary(paths, SYMBOLS);
+    if (opened === null) return new MpiMissing({ reason: "its library is not on this machine" });
+    if ("failure" in opened) return new MpiMissing({ reason: `its library ${opened.failure}` });
+    return Effect.succeed(describe(opened.path, opened.functions));
   });
 
 const describe = (path: string, functions: Functions): MpiLibrary => {

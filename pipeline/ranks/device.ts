@@ -1,0 +1,155 @@
+/**
+ * An adapter for every rank of a machine. WebGPU cannot choose among equal adapters, but the environment can, if it is
+ * set before a process first asks for one:
+ *
+ * - `DRI_PRIME` and `MESA_VK_DEVICE_SELECT` are heeded by a layer that Mesa puts between Vulkan's loader and the drivers,
+ *   of whatever vendor; it comes with Mesa's drivers (Debian: mesa-vulkan-drivers) and works beside others;
+ * - `VK_DRIVER_FILES` leaves Vulkan's loader with one driver.
+ *
+ * CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and their like mean nothing to Vulkan.
+ */
+import { Effect, Layer, Schema } from "effect";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/collective.ts";
+import { type Backend, Gpu, type GpuError, layers } from "../../ops/gpu.ts";
+import type { Config } from "../config.ts";
+import { type VulkanDevice, vulkanDevices } from "./vulkan.ts";
+
+/** No adapter can be had as --device asks for, or ranks share one. */
+export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError", {
+  problem: Schema.String,
+  remedy: Schema.String,
+}) {
+  override get message() {
+    return `${this.problem}: ${this.remedy}`;
+  }
+}
+
+/** What `--device` says: a WebGPU, and the adapters that the ranks of a machine take in turn, where it names any. */
+export const parseDevice = (device: Config["device"]) => {
+  const [backend, adapters = ""] = device.split(/:(.*)/s);
+  return { backend: backend as Backend, adapters: adapters.split(",").filter((adapter) => adapter !== "") };
+};
+
+/** Variables with which a user may have chosen already. */
+const CHOOSING = ["DRI_PRIME", "MESA_VK_DEVICE_SELECT", "VK_LOADER_DEVICE_SELECT"];
+
+/** All variables that are read or set here. */
+export const deviceVariables: readonly string[] = [
+  ...CHOOSING,
+  ...["MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
+];
+
+/**
+ * The device as a service, of this rank's own: one that `--device` names, or where it names none and there are several
+ * hardware ones, the next that no other rank of the machine has. Fails with a `DeviceError` where ranks share an adapter
+ * and may not.
+ */
+export const rankGpu = (
+  config: Pick<Config, "device" | "allowSharedDevice">,
+): Layer.Layer<Gpu, GpuError | DeviceError | CollectiveError> =>
+  Layer.unwrap(Effect.gen(function* () {
+    const { backend, adapters } = parseDevice(config.device);
+    const { rank, world } = yield* Collective;
+    const host = Deno.hostname();
+    const hosts = yield* gatherTexts(host);
+    const local = hosts.slice(0, rank).filter((other) => other === host).length;
+    const wanted = adapters.length > 0
+      ? yield* named(adapters, local)
+      : world === 1 || CHOOSING.some((name) => Deno.env.has(name))
+      ? null
+      : unnamed(local);
+    if (wanted !== null) yield* select(wanted);
+    const check = world === 1 || config.allowSharedDevice
+      ? Layer.empty
+      : Layer.effectDiscard(expectOwn(host));
+    return check.pipe(Layer.provideMerge(layers[backend]));
+  }));
+
+const named = (adapters: readonly string[], local: number) =>
+  local < adapters.length ? Effect.succeed(adapters[local]) : new DeviceError({
+    problem: `--device names ${adapters.length} adapters, and this machine has more ranks than that`,
+    remedy: "name one for each, or start fewer ranks",
+  });
+
+const unnamed = (local: number): string | null => {
+  const hardware = numbered(vulkanDevices() ?? []).filter(({ kind }) => kind !== "cpu");
+  return hardware.length < 2 ? null : String(local % hardware.length);
+};
+
+/** Devices in the order of their numbers for `--device`: by kind, and by where they are plugged in. */
+export const numbered = (devices: readonly VulkanDevice[]): readonly VulkanDevice[] => {
+  const place = ({ kind, pci }: VulkanDevice) =>
+    `${["discrete", "integrated", "virtual", "other", "cpu"].indexOf(kind)} ${pci ?? "x"}`;
+  return devices.toSorted((a, b) => place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0);
+};
+
+/**
+ * The variables that leave this process with one adapter, by its number, its PCI address or the manifest of its driver,
+ * and the device that it must then see, where that is known; null where there is none such.
+ */
+export const deviceEnvironment = (
+  adapter: string,
+  devices: readonly VulkanDevice[],
+): { variables: Readonly<Record<string, string>>; device: VulkanDevice | null } | null => {
+  if (adapter.endsWith(".json")) {
+    return { variables: { VK_DRIVER_FILES: adapter, VK_ICD_FILENAMES: adapter }, device: null };
+  }
+  const all = numbered(devices);
+  const device = /^\d+$/.test(adapter)
+    ? all[Number(adapter)]
+    : all.find(({ pci }) => pci !== null && (pci === adapter || pci.endsWith(`:${adapter}`)));
+  if (device === undefined) return null;
+  const { pci, vendor, device: id } = device;
+  const variables: Record<string, string> = pci === null
+    ? { MESA_VK_DEVICE_SELECT: `${vendor.toString(16)}:${id.toString(16)}!` }
+    : { DRI_PRIME: `pci-${pci.replace(/[:.]/g, "_")}!`, MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE: "1" };
+  return { variables, device };
+};
+
+const select = Effect.fnUntraced(function* (adapter: string) {
+  const devices = vulkanDevices();
+  if (devices === null) {
+    return yield* new DeviceError({
+      problem: `adapter ${adapter} cannot be chosen: there is no Vulkan here to choose it`,
+      remedy: "--device can name adapters on Linux only",
+    });
+  }
+  const chosen = deviceEnvironment(adapter, devices);
+  if (chosen === null) {
+    const known = numbered(devices).map(({ name, pci }, i) =>
+      `${i} ${name}${pci === null ? "" : ` (${pci})`}`
+    );
+    return yield* new DeviceError({
+      problem: `there is no adapter ${adapter}`,
+      remedy: `there are ${known.join(", ") || "none"}`,
+    });
+  }
+  for (const name of CHOOSING) Deno.env.delete(name);
+  for (const [name, value] of Object.entries(chosen.variables)) Deno.env.set(name, value);
+  const [found] = vulkanDevices() ?? [];
+  if (found === undefined || chosen.device !== null && found.uuid !== chosen.device.uuid) {
+    return yield* new DeviceError({
+      problem: `adapter ${adapter} was asked for, and Vulkan offers ${found?.name ?? "none"}`,
+      remedy: adapter.endsWith(".json")
+        ? "is that the manifest of a Vulkan driver?"
+        : "adapters are chosen by Mesa's device-select layer (Debian: the package mesa-vulkan-drivers)",
+    });
+  }
+});
+
+/** Fails where another rank of this machine uses the same adapter. */
+const expectOwn = Effect.fnUntraced(function* (host: string) {
+  const { description } = (yield* Gpu).report;
+  const devices = vulkanDevices() ?? [];
+  const device = devices.find(({ name }) => name === description) ?? devices[0];
+  const all = yield* gatherTexts(JSON.stringify([host, device?.uuid ?? description]));
+  const own = all[(yield* Collective).rank];
+  const sharing = [...all.keys()].filter((rank) => all[rank] === own);
+  if (sharing.length < 2) return;
+  return yield* new DeviceError({
+    problem: `Ranks ${sharing.join(" and ")} share an adapter of "${host}", ${description}`,
+    remedy:
+      "name one for each, such as --device native:0,1 (slotcon doctor lists them), start fewer ranks, or let " +
+      "them with --allow-shared-device",
+  });
+});
