@@ -24,6 +24,8 @@ export interface SegmentationOptions {
   readonly training: TrainingOptions & { readonly epochs: number; readonly seed: number };
   readonly imageSize: number;
   readonly batch: number; // pictures of a step
+  /** Bytes of features that may be kept for the next epoch; where they need more, they are computed again. */
+  readonly memory?: number;
 }
 
 export interface SegmentationScore {
@@ -50,8 +52,7 @@ export interface SegmentationEvaluation {
 const SEGMENTATION_PROBE = 8;
 /** Pictures that tell the scale of features. */
 const SCALED = 256;
-/** Bytes of features that are kept for the next epoch; beyond that they are computed again. */
-const KEPT = 2 ** 31;
+const MEMORY = 2 ** 31;
 
 /**
  * Trains a layer for each descriptor on the labelled cells of `train`, a cell being of the class that most of its labelled
@@ -88,7 +89,7 @@ export const segmentationProbe = Effect.fn("segmentationProbe")(function* (optio
     }));
 
   const each = all.map(({ channels }) => cells * channels);
-  const keeps = train.length * each.reduce((sum, size) => sum + size, 0) * 4 <= KEPT;
+  const keeps = train.length * each.reduce((sum, size) => sum + size, 0) * 4 <= (options.memory ?? MEMORY);
   const kept = new Map<number, Described>();
   const losses: (number | null)[] = all.map(() => null);
   for (let epoch = 0; epoch < training.epochs; epoch++) {

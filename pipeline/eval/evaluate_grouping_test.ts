@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { Effect } from "effect";
+import { openLabels } from "../../data/coco_labels.ts";
+import { makeScenes } from "../../data/scenes.ts";
+import { gpuTest } from "../../ops/_test_kit.ts";
+import { input } from "../../ops/tensor.ts";
+import type { ModelOptions } from "../forward.ts";
+import { StateBuilder } from "../model/network.ts";
+import { initialState } from "../state.ts";
+import { slotMapper, teacherScores } from "../visualize/slot_maps.ts";
+import { adjustedRandIndex } from "./adjusted_rand.ts";
+import { colorClusters } from "./color_clusters.ts";
+import { evaluateGrouping, extremes } from "./evaluate_grouping.ts";
+import { scoreGrouping } from "./grouping.ts";
+import { labelledPictures } from "./labelled_pictures.ts";
+
+const S = 64, CLASSES = 7;
+const model: ModelOptions = { arch: "resnet18", width: 4, dimHidden: 16, dimOut: 8, numPrototypes: 6 };
+const teacher = (seed: number) => {
+  const state = new StateBuilder();
+  teacherScores(state, input("pictures", [1, 64, 64], "u32"), model);
+  return initialState(state, seed);
+};
+
+gpuTest(
+  "evaluateGrouping() scores pictures that pass by as scoreGrouping() does all of them at once",
+  function* () {
+    const folder = yield* Effect.promise(() => Deno.makeTempDir());
+    yield* Effect.addFinalizer(() => Effect.promise(() => Deno.remove(folder, { recursive: true })));
+    const dataDir = join(folder, "scenes");
+    yield* makeScenes({ dir: dataDir, seed: 5, train: 1, val: 10, size: S });
+    const labels = yield* openLabels({
+      dataDir,
+      split: "val",
+      kind: "pixelmaps",
+      coarse: false,
+      objects: true,
+    });
+    const evaluation = yield* evaluateGrouping({
+      ...{ model, values: teacher(1), labelled: labels.pictures, classes: labels.classes.length },
+      ...{ imageSize: S, batch: 4, seed: 2 }, // batches of 4 do not divide 10
+    });
+
+    const scenes = yield* labelledPictures(dataDir);
+    const pictures = scenes.map(({ picture }) => picture);
+    const frame = { resize: S, crop: S, batch: 5 };
+    const slots = [
+      ...yield* Effect.forEach([1, 2], (seed) =>
+        Effect.gen(function* () {
+          const map = yield* slotMapper(model, teacher(seed), frame);
+          return (yield* map(pictures)).map(({ slots }) => slots);
+        })),
+      colorClusters(pictures, { clusters: 6, seed: 2 }),
+    ];
+    const objects = yield* Effect.forEach(
+      labels.pictures,
+      ({ read }) => Effect.map(read, ({ objects }) => objects!),
+    );
+    assert.equal(evaluation.results.length, slots.length);
+    slots.forEach((maps, m) => {
+      const { method, foregroundAri, perClass, slotOf: _, ...score } = evaluation.results[m];
+      const { perClass: expectedClasses, slotOf: __, ...expected } = scoreGrouping(
+        scenes.map(({ labels }, i) => ({ labels, slots: maps[i] })),
+        { slots: 6, classes: CLASSES },
+      );
+      assert.deepEqual(score, { slots: 6, ...expected }, method);
+      assert.deepEqual(perClass.slice(0, CLASSES), expectedClasses);
+
+      const indices = objects.flatMap((all, i) => {
+        const places = [...all.keys()].filter((pixel) => all[pixel] > 0);
+        const inPicture = places.map((pixel) => all[pixel]);
+        if (new Set(inPicture).size < 2) return [];
+        return [adjustedRandIndex(inPicture, places.map((pixel) => maps[i][pixel]))];
+      });
+      assert.equal(evaluation.picturesWithObjects, indices.length);
+      const mean = indices.reduce((sum, index) => sum + index, 0) / indices.length;
+      assert.ok(Math.abs(foregroundAri! - mean) < 1e-12, method);
+    });
+
+    // The pictures that are shown are the ones that they are said to be.
+    for (const { file, accuracy, labels: truth, slots: shown } of [...evaluation.best, ...evaluation.worst]) {
+      const i = labels.pictures.findIndex((picture) => picture.file === file);
+      assert.deepEqual([...truth], [...scenes[i].labels]);
+      assert.deepEqual([...shown], [...slots[0][i]]);
+      const { slotOf } = evaluation.results[0];
+      const right = scenes[i].labels.filter((label, pixel) => slotOf[label - 1] === shown[pixel]).length;
+      assert.ok(Math.abs(accuracy - right / S / S) < 1e-12, file);
+    }
+  },
+);
+
+Deno.test("extremes() names the highest and the lowest, none twice, and leaves out what has no score", () => {
+  const same = (value: number) => value;
+  assert.deepEqual(extremes([3, NaN, 1, 5, 2], same, 3), { best: [3, 0], worst: [2, 4] });
+  assert.deepEqual(extremes([3, 1, 5, 2, 4, 6, 0], same, 2), { best: [5, 2], worst: [6, 1] });
+  assert.deepEqual(extremes([1], same), { best: [0], worst: [] });
+});
