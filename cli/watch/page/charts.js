@@ -160,6 +160,12 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
     });
   };
 
+  const clear = () => {
+    drawn?.destroy();
+    [drawn, shape] = [null, ""];
+    legend.replaceChildren();
+  };
+
   const make = () => {
     drawn?.destroy();
     const stroke = () => color("--soft");
@@ -260,10 +266,13 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
         lines.map(({ label, paint, dash, smooth }) => [label, paint, dash, !!smooth]),
       ]);
       card.hidden = lines.length === 0;
-      if (card.hidden) return;
+      if (card.hidden) return clear();
       const points = Math.max(...lines.map(({ x }) => x.length));
       const [from, to] = range ?? span;
-      plot.setAttribute("aria-label", `${chart.title}: ${points} points from ${short(from)} to ${short(to)}`);
+      plot.setAttribute(
+        "aria-label",
+        `${title.textContent}: ${points} points from ${short(from)} to ${short(to)}`,
+      );
       if (next !== shape) {
         shape = next;
         legend.replaceChildren(...lines.map((line) =>

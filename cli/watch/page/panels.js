@@ -164,14 +164,17 @@ const MEMORY = {
 /** Where the time and the memory of each run goes. */
 export const resourcesPanel = (section, handlers) => {
   const cards = new Map();
-  const card = (key, title, note) => {
+  /** The card of this key, made where it is not there yet, under a title that may change. */
+  const titled = (key, title, make) => {
     if (!cards.has(key)) {
-      const made = chartCard({ id: key, title, stacked: true, note }, handlers);
-      section.append(made.card);
-      cards.set(key, made);
+      cards.set(key, make());
+      section.append(cards.get(key).card);
     }
+    cards.get(key).card.querySelector("h2").textContent = title;
     return cards.get(key);
   };
+  const chart = (key, title, note) =>
+    titled(key, title, () => chartCard({ id: key, title, stacked: true, note }, handlers));
 
   /** Shares of the wall time as lines that lie on top of each other, the topmost first. */
   const stacked = (times, parts, x) => {
@@ -203,7 +206,7 @@ export const resourcesPanel = (section, handlers) => {
           .map((stage) => [`device.${stage}`, stage]);
         const key = `device ${id}`;
         const measured = stages.length > 0;
-        const device = card(
+        const device = chart(
           key,
           `Device time${of}`,
           measured ? "Share of the wall time that the device spends on each stage; the rest it is idle." : "",
@@ -219,7 +222,7 @@ export const resourcesPanel = (section, handlers) => {
             ),
           );
         }
-        card(
+        chart(
           `host ${id}`,
           `Time of the run's thread${of}`,
           "Waiting for the device is good: then nothing else holds it up.",
@@ -230,11 +233,7 @@ export const resourcesPanel = (section, handlers) => {
       if (plan.memory !== undefined) {
         const key = `memory ${id}`;
         used.add(key);
-        if (!cards.has(key)) {
-          const made = memoryCard(`Device memory${of}`, plan);
-          section.append(made);
-          cards.set(key, { card: made, redraw: () => {} });
-        }
+        titled(key, `Device memory${of}`, () => ({ card: memoryCard(plan), redraw: () => {} }));
       }
     }
     for (const [key, { card }] of cards) if (!used.has(key)) card.hidden = true;
@@ -243,9 +242,9 @@ export const resourcesPanel = (section, handlers) => {
   return { show, redraw: () => cards.forEach(({ redraw }) => redraw()) };
 };
 
-const memoryCard = (title, { memory, deviceBytes, device }) => {
+const memoryCard = ({ memory, deviceBytes, device }) => {
   const parts = Object.entries(MEMORY).filter(([group]) => memory[group] > 0);
-  const bar = element("div", { class: "bar", role: "img", "aria-label": title });
+  const bar = element("div", { class: "bar", role: "img", "aria-label": "shares of the memory" });
   const key = element("ul", { class: "key" });
   parts.forEach(([group, label], place) => {
     const part = element("span");
@@ -256,7 +255,7 @@ const memoryCard = (title, { memory, deviceBytes, device }) => {
       element("li", {}, swatch(runColor(place)), ` ${label} `, element("b", {}, bytes(memory[group]))),
     );
   });
-  const head = element("div", { class: "head" }, element("h2", {}, title));
+  const head = element("div", { class: "head" }, element("h2"));
   head.append(element("span", { class: "soft" }, `${bytes(deviceBytes)} on ${device ?? "the device"}`));
   const note =
     "Reserved before the first step, until the end of the run; the part without a colour is what sharing wastes.";
