@@ -1,4 +1,5 @@
 /** The command line. A new command is a file beside this one and its name in `commands`. */
+import process from "node:process";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as NodeServices from "@effect/platform-node/NodeServices";
 import { Console, Effect, Layer, Runtime } from "effect";
@@ -11,6 +12,7 @@ import { evaluate } from "./evaluate.ts";
 import { explain, explainUsage } from "./explain.ts";
 import { inspect } from "./inspect.ts";
 import { pretrain } from "./pretrain.ts";
+import { ownRank } from "./ranks.ts";
 import { test } from "./test.ts";
 import { verify } from "./verify.ts";
 import { visualize } from "./visualize.ts";
@@ -48,7 +50,9 @@ const presenter: CliOutput.Presenter = {
 const program = Command.run(slotcon, { version: project.version }).pipe(
   Effect.tapCause((cause) => {
     const words = explain(cause);
-    return words === null ? Effect.void : Console.error(`slotcon: ${words}`);
+    if (words === null) return Effect.void;
+    const who = ownRank === null || words.startsWith("Rank") ? "" : `rank ${ownRank}: `;
+    return Console.error(`slotcon: ${who}${words}`);
   }),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,
@@ -57,7 +61,9 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
   )),
 );
 
-// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint.
+// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint. So does SIGUSR1, which
+// mpirun hands on to its ranks where it would answer the others by killing them.
+Deno.addSignalListener("SIGUSR1", () => process.emit("SIGINT"));
 let terminated = false;
 Deno.addSignalListener("SIGTERM", () => terminated = true);
 NodeRuntime.runMain(program, {

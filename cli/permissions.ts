@@ -7,6 +7,8 @@
  */
 import { dirname, join, resolve } from "node:path";
 import { sharedSpelling } from "../pipeline/option_name.ts";
+import { launchedAs, launchVariables, mpiLibraries } from "../pipeline/ranks/launch.ts";
+import { deviceVariables, vulkanLibraries } from "../pipeline/ranks/vulkan.ts";
 
 /** What a command may touch beyond the project's own folder: paths, of which empty ones count for nothing, and hosts. */
 interface Access {
@@ -26,12 +28,14 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   pretrain: ({ option, has }) => ({
     read: inputs(option),
     write: [option("output-dir") || usual(option).output],
+    run: launcher(option),
     net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
   }),
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
   doctor: ({ option }) => ({
     read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"],
     write: option("output-dir") === "" ? ["output", "runs/demo"] : [option("output-dir")],
+    run: launcher(option),
   }),
   verify: ({ option, operands }) => ({
     read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
@@ -103,7 +107,9 @@ const ROOT = resolve(import.meta.dirname!, "..");
 
 const ENVIRONMENT = [
   ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "SLOTCON_DEVICE", "TERM", "TMPDIR"],
-  ...["DENO_DIR", "MESA_SHADER_CACHE_DIR", "MESA_VK_DEVICE_SELECT", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
+  ...["DENO_DIR", "MESA_SHADER_CACHE_DIR"],
+  ...deviceVariables,
+  ...launchVariables,
 ];
 
 const flags = ({ read = [], write = [], run = [], net = [] }: Access): string[] => {
@@ -113,7 +119,7 @@ const flags = ({ read = [], write = [], run = [], net = [] }: Access): string[] 
     `--allow-write=${list(writable)}`,
     ...run.length > 0 ? [`--allow-run=${list(run)}`] : [],
     ...net.length > 0 ? [`--allow-net=${net.join()}`] : [],
-    `--allow-ffi=${list([join(ROOT, "node_modules")])}`, // the image decoder and the second WebGPU
+    `--allow-ffi=${list([join(ROOT, "node_modules"), ...libraries()])}`, // the image decoder, the second WebGPU
     "--allow-sys=cpus,hostname,networkInterfaces,systemMemoryInfo", // the first three: the image decoder
     `--allow-env=${ENVIRONMENT.join()}`, // the launcher makes all others read as unset
   ];
@@ -141,6 +147,19 @@ const hostOf = (url: string): string[] => {
   if (!hostname || /[,*]/.test(hostname)) return [];
   return [`${hostname}:${port || (protocol === "https:" ? 443 : 80)}`];
 };
+
+/** What starts several ranks; one of them starts none. */
+const launcher = (option: Request["option"]): string[] =>
+  Number(option("ranks")) > 1 && launchedAs(environment) === null ? ["mpirun"] : [];
+
+/** Libraries of the system: Vulkan's loader, which WebGPU uses, too, and that of MPI for a rank. */
+const libraries = (): string[] => {
+  const launch = launchedAs(environment);
+  return [...vulkanLibraries(environment), ...launch === null ? [] : mpiLibraries(launch, environment)]
+    .filter(isFile);
+};
+
+const environment = (name: string) => Deno.env.get(name);
 
 const folderOf = (path: string) => path === "" ? "" : dirname(resolve(path));
 
@@ -187,7 +206,9 @@ const readConfig = async (path: string): Promise<Map<string, string>> => {
     const { parse } = await import("yaml");
     const entries = Object.entries(parse(Deno.readTextFileSync(path)) as Record<string, unknown>);
     return new Map(
-      entries.map(([key, value]) => [sharedSpelling(key), typeof value === "string" ? value : ""]),
+      entries.map((
+        [key, value],
+      ) => [sharedSpelling(key), /string|number/.test(typeof value) ? String(value) : ""]),
     );
   } catch {
     return new Map(); // the command will say what is wrong with the file

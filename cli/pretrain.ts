@@ -3,8 +3,10 @@ import { Command, Flag } from "effect/cli";
 import { listImages } from "../data/image_list.ts";
 import { pretrain as run } from "../pipeline/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
+import { ranks } from "../pipeline/ranks/mpi.ts";
 import { configFlags, configOf } from "./options.ts";
-import { layerReport } from "./report.ts";
+import { ownRank, startRanks, startsRanks } from "./ranks.ts";
+import { rankReport } from "./report.ts";
 import { watchFromApart } from "./watch.ts";
 
 export const pretrain = Command.make(
@@ -23,9 +25,15 @@ export const pretrain = Command.make(
   Effect.fn(function* ({ printConfig, watched, ...flags }) {
     const config = yield* configOf(flags);
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
+    if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
     const images = yield* listImages(config);
-    if (watched) yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
-    yield* run(config, images).pipe(Effect.provide([layerReport(), rankGpu(config)]));
+    if (watched && (ownRank ?? 0) === 0) {
+      yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
+    }
+    yield* run(config, images).pipe(
+      Effect.provide([rankReport(ownRank), rankGpu(config)]),
+      Effect.provide(ranks(config)),
+    );
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(

@@ -60,6 +60,17 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
     return Layer.mergeAll(Layer.succeed(Progress, { begin, step }), Logger.layer([logger]));
   }));
 
+/**
+ * The report of a rank: the first one's in plain lines, as its terminal is that of the launcher; the others keep what they
+ * have to say to their logs.
+ */
+export const rankReport = (rank: number | null): Layer.Layer<never> =>
+  rank === null
+    ? layerReport()
+    : rank === 0
+    ? layerReport({ ...thisProcess, columns: () => null })
+    : Logger.layer([]);
+
 /** The step in at most `columns` columns: less important parts are left out first. */
 export const liveLine = (report: StepReport, plan: RunPlan, columns: number): string => {
   const { step, epoch, metrics: { loss, loss_group, loss_slot, lr }, imagesPerSecond } = report;

@@ -12,7 +12,7 @@ import { Effect, Layer, Schema } from "effect";
 import { Collective, type CollectiveError, gatherTexts } from "../../ops/collective.ts";
 import { type Backend, Gpu, type GpuError, layers } from "../../ops/gpu.ts";
 import type { Config } from "../config.ts";
-import { type VulkanDevice, vulkanDevices } from "./vulkan.ts";
+import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
 /** No adapter can be had as --device asks for, or ranks share one. */
 export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError", {
@@ -29,15 +29,6 @@ export const parseDevice = (device: Config["device"]) => {
   const [backend, adapters = ""] = device.split(/:(.*)/s);
   return { backend: backend as Backend, adapters: adapters.split(",").filter((adapter) => adapter !== "") };
 };
-
-/** Variables with which a user may have chosen already. */
-const CHOOSING = ["DRI_PRIME", "MESA_VK_DEVICE_SELECT", "VK_LOADER_DEVICE_SELECT"];
-
-/** All variables that are read or set here. */
-export const deviceVariables: readonly string[] = [
-  ...CHOOSING,
-  ...["MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
-];
 
 /**
  * The device as a service, of this rank's own: one that `--device` names, or where it names none and there are several

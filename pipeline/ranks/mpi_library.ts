@@ -1,6 +1,6 @@
 /** The C library of MPI: what we call of it, and the constants of its header, which differ between the two families. */
 import { Effect, Schema } from "effect";
-import { openLibrary } from "./shared_library.ts";
+import { type Library, openLibrary } from "./shared_library.ts";
 
 /** Several ranks are wanted, and there is no MPI to start or to join them. */
 export class MpiMissing extends Schema.TaggedError<MpiMissing>()("MpiMissing", { reason: Schema.String }) {
@@ -10,7 +10,7 @@ export class MpiMissing extends Schema.TaggedError<MpiMissing>()("MpiMissing", {
   }
 }
 
-// A handle is an address in Open MPI and a 32-bit number in MPICH; either fits the register that "usize" goes into.
+// A handle is the address of a symbol in Open MPI and a 32-bit number in MPICH; either fits the register that "usize" goes into.
 const HANDLE = "usize";
 /** The outcome of every call: 0, or what `MPI_Error_string` puts into words. */
 const CODE = { result: "i32" } as const;
@@ -29,15 +29,7 @@ const SYMBOLS = {
   MPI_Comm_set_errhandler: { parameters: [HANDLE, HANDLE], ...CODE },
   MPI_Error_string: { parameters: ["i32", "buffer", "buffer"], ...CODE },
   MPI_Get_library_version: { parameters: ["buffer", "buffer"], ...CODE },
-  // Open MPI's handles are the addresses of these; MPICH has none of them.
-  ompi_mpi_comm_world: { type: "pointer", optional: true },
-  ompi_mpi_errors_return: { type: "pointer", optional: true },
-  ompi_mpi_float: { type: "pointer", optional: true },
-  ompi_mpi_byte: { type: "pointer", optional: true },
-  ompi_mpi_op_sum: { type: "pointer", optional: true },
 } as const;
-
-type Functions = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 /** MPI_THREAD_SERIALIZED: calls come from different threads, one at a time. */
 export const SERIALIZED = 2;
@@ -54,7 +46,7 @@ const MPICH = {
 export interface MpiLibrary {
   readonly path: string;
   readonly version: string; // in its own words
-  readonly functions: Functions;
+  readonly functions: Library<typeof SYMBOLS>["functions"];
   readonly constants: Readonly<typeof MPICH>;
   /** What a code other than 0 means. */
   readonly textOf: (code: number) => string;
@@ -66,17 +58,16 @@ export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibra
     const opened = openLibrary(paths, SYMBOLS);
     if (opened === null) return new MpiMissing({ reason: "its library is not on this machine" });
     if ("failure" in opened) return new MpiMissing({ reason: `its library ${opened.failure}` });
-    return Effect.succeed(describe(opened.path, opened.functions));
+    return Effect.succeed(describe(opened));
   });
 
-const describe = (path: string, functions: Functions): MpiLibrary => {
-  const address = (handle: unknown) => Deno.UnsafePointer.value(handle as Deno.PointerValue);
-  const constants = functions.ompi_mpi_comm_world === null ? MPICH : {
-    world: address(functions.ompi_mpi_comm_world),
-    errorsReturn: address(functions.ompi_mpi_errors_return),
-    float: address(functions.ompi_mpi_float),
-    byte: address(functions.ompi_mpi_byte),
-    sum: address(functions.ompi_mpi_op_sum),
+const describe = ({ path, functions, address }: Library<typeof SYMBOLS>): MpiLibrary => {
+  const constants = address("ompi_mpi_comm_world") === 0n ? MPICH : {
+    world: address("ompi_mpi_comm_world"),
+    errorsReturn: address("ompi_mpi_errors_return"),
+    float: address("ompi_mpi_float"),
+    byte: address("ompi_mpi_byte"),
+    sum: address("ompi_mpi_op_sum"),
     inPlace: 1n,
   };
   // No text of either family is longer than MPICH's version.

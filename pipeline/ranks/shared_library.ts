@@ -15,17 +15,22 @@ export const libraryFolders = (env: Environment): readonly string[] => {
   ];
 };
 
-/** The first of these libraries that can be opened, or why the last one that is there cannot; null where there is none. */
+export interface Library<S extends Deno.ForeignLibraryInterface> {
+  readonly path: string;
+  readonly functions: Deno.DynamicLibrary<S>["symbols"];
+  /** Where a symbol of the library lies; 0 where it has none of that name. */
+  readonly address: (symbol: string) => bigint;
+}
+
+/** The first of these libraries that can be opened, or why one that is there cannot; null where there is none. */
 export const openLibrary = <S extends Deno.ForeignLibraryInterface>(
   paths: readonly string[],
   symbols: S,
-): { path: string; functions: Deno.DynamicLibrary<S>["symbols"] } | { failure: string } | null => {
+): Library<S> | { readonly failure: string } | null => {
   let found: { failure: string } | null = null;
   for (const path of paths) {
     try {
-      const functions = Deno.dlopen(path, symbols).symbols;
-      keepLoaded(path);
-      return { path, functions };
+      return { path, functions: Deno.dlopen(path, symbols).symbols, address: pinned(path) };
     } catch (error) {
       // What is not there is not allowed either: see cli/permissions.ts.
       const absent = error instanceof Deno.errors.NotCapable || /no such file/i.test(String(error));
@@ -36,13 +41,22 @@ export const openLibrary = <S extends Deno.ForeignLibraryInterface>(
 };
 
 /**
- * Deno closes libraries when the process ends, but threads that called them tidy up even later, with the libraries' code:
- * what has been opened a second time stays.
+ * Opens a library for good. Deno closes libraries when the process ends, but threads that called them tidy up even later,
+ * with the libraries' code.
  */
-const keepLoaded = (path: string) => {
-  const { dlopen } = Deno.dlopen(path, {
-    dlopen: { parameters: ["buffer", "i32"], result: "pointer", optional: true }, // of the C library that it links to
-  }).symbols;
-  const RTLD_LAZY = 1;
-  dlopen?.(new TextEncoder().encode(`${path}\0`), RTLD_LAZY);
+const pinned = (path: string) => {
+  const { dlopen, dlsym } = Deno.dlopen(path, C).symbols;
+  const handle = dlopen(cString(path), RTLD_LAZY);
+  return (symbol: string) => dlsym(handle, cString(symbol));
 };
+
+const RTLD_LAZY = 1;
+
+// Functions of the C library, which every other links to. Addresses are numbers here: Deno's own pointers may be looked
+// into only by a process that may call any library.
+const C = {
+  dlopen: { parameters: ["buffer", "i32"], result: "usize" },
+  dlsym: { parameters: ["usize", "buffer"], result: "usize" },
+} as const;
+
+const cString = (text: string) => new TextEncoder().encode(`${text}\0`);

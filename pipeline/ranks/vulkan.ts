@@ -16,6 +16,15 @@ export interface VulkanDevice {
   readonly pci: string | null;
 }
 
+/** Variables by which one of several devices can be chosen: see device.ts. */
+export const CHOOSING = ["DRI_PRIME", "MESA_VK_DEVICE_SELECT", "VK_LOADER_DEVICE_SELECT"];
+
+/** These, and others that are set for it. */
+export const deviceVariables: readonly string[] = [
+  ...CHOOSING,
+  ...["MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
+];
+
 /** Paths at which Vulkan's loader can be. */
 export const vulkanLibraries = (env: Environment): readonly string[] => [
   ...new Set(libraryFolders(env).map((folder) => join(folder, "libvulkan.so.1"))),
@@ -27,6 +36,7 @@ const SYMBOLS = {
   vkEnumeratePhysicalDevices: { parameters: ["u64", "buffer", "buffer"], result: "i32" },
   vkEnumerateDeviceExtensionProperties: { parameters: ["u64", "pointer", "buffer", "buffer"], result: "i32" },
   vkGetPhysicalDeviceProperties2: { parameters: ["u64", "buffer"], result: "void" },
+  memmove: { parameters: ["buffer", "buffer", "usize"], result: "usize" }, // of the C library: gives back an address
 } as const;
 
 /**
@@ -42,14 +52,14 @@ export const vulkanDevices = (
   const vk = opened.functions;
 
   const instance = new BigUint64Array(1);
-  if (vk.vkCreateInstance(instanceInfo(), null, instance) !== 0) return [];
+  if (vk.vkCreateInstance(instanceInfo(vk), null, instance) !== 0) return [];
   try {
     const count = new Uint32Array(1);
     vk.vkEnumeratePhysicalDevices(instance[0], count, null);
     const handles = new BigUint64Array(count[0]);
     vk.vkEnumeratePhysicalDevices(instance[0], count, handles);
     const devices = [...handles.subarray(0, count[0])].map((handle) => {
-      const told = properties(extensions(vk, handle).includes("VK_EXT_pci_bus_info"));
+      const told = properties(vk, extensions(vk, handle).includes("VK_EXT_pci_bus_info"));
       vk.vkGetPhysicalDeviceProperties2(handle, told.all);
       return described(told);
     });
@@ -77,31 +87,33 @@ const PREFERENCE: readonly DeviceKind[] = ["discrete", "integrated", "other", "v
 
 // Below are structures of vulkan_core.h with the layout of 64-bit systems: sType at 0, pNext at 8, members from 16 on.
 
-const addressOf = (bytes: DataView<ArrayBuffer>) =>
-  Deno.UnsafePointer.value(Deno.UnsafePointer.of(new Uint8Array(bytes.buffer)));
-
-const structure = (type: number, bytes: number, next?: DataView<ArrayBuffer>) => {
+const structure = (type: number, bytes: number) => {
   const view = new DataView(new ArrayBuffer(bytes));
   view.setUint32(0, type, true);
-  if (next !== undefined) view.setBigUint64(8, addressOf(next), true);
   return view;
 };
+
+/** Writes into a structure where another one lies. */
+const point = (vk: Vulkan, from: DataView<ArrayBuffer>, at: number, to: DataView<ArrayBuffer>) =>
+  from.setBigUint64(at, vk.memmove(to, to, 0n), true);
 
 const application = structure(0, 48); // VkApplicationInfo
 application.setUint32(44, (1 << 22) | (1 << 12), true); // apiVersion: Vulkan 1.1
 
 /** VkInstanceCreateInfo, without layers or extensions. */
-const instanceInfo = () => {
+const instanceInfo = (vk: Vulkan) => {
   const info = structure(1, 64);
-  info.setBigUint64(24, addressOf(application), true);
+  point(vk, info, 24, application);
   return info;
 };
 
 /** VkPhysicalDeviceProperties2, followed by VkPhysicalDeviceIDProperties and VkPhysicalDevicePCIBusInfoPropertiesEXT. */
-const properties = (withBus: boolean) => {
-  const bus = withBus ? structure(1000212000, 32) : undefined;
-  const identity = structure(1000071004, 64, bus);
-  return { all: structure(1000059001, 1024, identity), identity, bus };
+const properties = (vk: Vulkan, withBus: boolean) => {
+  const all = structure(1000059001, 1024), identity = structure(1000071004, 64);
+  const bus = withBus ? structure(1000212000, 32) : null;
+  point(vk, all, 8, identity);
+  if (bus !== null) point(vk, identity, 8, bus);
+  return { all, identity, bus };
 };
 
 const described = ({ all, identity, bus }: ReturnType<typeof properties>): VulkanDevice => ({
@@ -110,7 +122,7 @@ const described = ({ all, identity, bus }: ReturnType<typeof properties>): Vulka
   vendor: all.getUint32(24, true),
   device: all.getUint32(28, true),
   uuid: new Uint8Array(identity.buffer, 16, 16).toHex(),
-  pci: bus === undefined ? null : pciAddress([16, 20, 24, 28].map((at) => bus.getUint32(at, true))),
+  pci: bus === null ? null : pciAddress([16, 20, 24, 28].map((at) => bus.getUint32(at, true))),
 });
 
 const pciAddress = ([domain, bus, slot, part]: readonly number[]) => {

@@ -1,0 +1,73 @@
+/** Several ranks of a command: started here, or joined by a process that a launcher has started. */
+import { join } from "node:path";
+import { Console, Effect, Fiber, Stream } from "effect";
+import { type Config, ConfigError } from "../pipeline/config.ts";
+import { launchedAs, launcherSettings } from "../pipeline/ranks/launch.ts";
+import { MpiMissing } from "../pipeline/ranks/mpi_library.ts";
+import { launcherReport } from "./launcher_report.ts";
+
+const environment = (name: string) => Deno.env.get(name);
+
+/** The rank that this process was started as; null where it is the only one, or the one that starts others. */
+export const ownRank = launchedAs(environment)?.rank ?? null;
+
+/** Whether this process is to start the ranks that `config` asks for. Fails where a launcher has started others. */
+export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Config) {
+  const launch = launchedAs(environment);
+  if (launch !== null && ranks > 1 && ranks !== launch.world) {
+    return yield* new ConfigError({
+      where: "--ranks",
+      problem: `expected the ${launch.world} that ${launch.by} has started, or nothing, found ${ranks}`,
+    });
+  }
+  return ranks > 1 && launch === null;
+});
+
+/**
+ * Runs this very command as so many ranks on this machine, by `mpirun`. Its exit status becomes that of this process; if a
+ * rank ended badly, that is said in a sentence. An interruption asks all ranks to stop, and waits until they have.
+ */
+export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
+  const child = yield* Effect.try({
+    try: () =>
+      new Deno.Command("mpirun", {
+        args: ["-n", String(ranks), join(import.meta.dirname!, "slotcon"), ...Deno.args],
+        env: launcherSettings,
+        stdin: "null",
+        stdout: "inherit",
+        stderr: "piped",
+        detached: true, // a Ctrl-C is for us alone: mpirun would kill the ranks while they save
+      }).spawn(),
+    catch: () => new MpiMissing({ reason: "there is no mpirun here" }),
+  });
+  const report = launcherReport();
+  const running = yield* Effect.forkChild(
+    Stream.fromReadableStream({ evaluate: () => child.stderr, onError: (error) => error as Error }).pipe(
+      Stream.decodeText(),
+      Stream.splitLines,
+      Stream.runForEach((line) => Effect.forEach(report.lines(line), (text) => Console.error(text))),
+      Effect.ignore,
+      Effect.andThen(Effect.promise(() => child.status)),
+    ),
+  );
+  const { code } = yield* Fiber.join(running).pipe(
+    Effect.onInterrupt(() =>
+      Effect.gen(function* () {
+        Deno.addSignalListener("SIGINT", () => send(child, "SIGTERM")); // who asks twice does not want to wait
+        send(child, "SIGUSR1");
+        yield* Fiber.await(running);
+      })
+    ),
+  );
+  const culprit = report.culprit();
+  if (code !== 0 && culprit !== null) yield* Console.error(`slotcon: ${culprit}`);
+  Deno.exitCode = code;
+});
+
+const send = (child: Deno.ChildProcess, signal: Deno.Signal) => {
+  try {
+    child.kill(signal);
+  } catch {
+    // it has ended already
+  }
+};
