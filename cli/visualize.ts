@@ -26,15 +26,17 @@ export const visualize = Command.make(
     ),
     dataDir: Flag.String("data-dir").pipe(
       Flag.withMetavar("PATH"),
-      Flag.withDescription("folder of the data set"),
+      Flag.withDescription("folder of the data set (default: datasets/coco)"),
       Flag.withDefault("datasets/coco"),
     ),
     dataset: Flag.Literals("dataset", datasets).pipe(
-      Flag.withDescription("layout of that folder; Folder: any pictures, or a text file of paths"),
+      Flag.withDescription(
+        "layout of that folder; Folder: any pictures, or a text file of paths (default: COCOval)",
+      ),
       Flag.withDefault("COCOval" as const),
     ),
     topk: Flag.Int("topk").pipe(
-      Flag.withDescription("nearest pictures of each prototype"),
+      Flag.withDescription("nearest pictures of each prototype (default: 5)"),
       Flag.withDefault(5),
     ),
     sampling: Flag.Int("sampling").pipe(
@@ -54,16 +56,16 @@ export const visualize = Command.make(
     savePath: Flag.String("save-path").pipe(
       Flag.withMetavar("FILE"),
       Flag.withDescription(
-        "picture (.jpg or .png), with a page of the same name beside it, or a page alone (.html)",
+        "picture (.jpg, .png) with a page of the same name beside it, or a page alone (.html) (default: viz_slots.jpg)",
       ),
       Flag.withDefault("viz_slots.jpg"),
     ),
     batchSize: Flag.Int("batch-size").pipe(
-      Flag.withDescription("pictures that the device works on at a time"),
+      Flag.withDescription("pictures that the device works on at a time (default: 64)"),
       Flag.withDefault(64),
     ),
     seed: Flag.Int("seed").pipe(
-      Flag.withDescription("seed of --sampling"),
+      Flag.withDescription("seed of --sampling (default: 0)"),
       Flag.withDefault(0),
     ),
     device: Flag.Literals("device", ["native", "dawn"]).pipe(

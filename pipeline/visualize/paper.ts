@@ -42,8 +42,12 @@ export const label = (
 ): Effect.Effect<Picture> => {
   const high = size.height * 0.14, low = high * 0.62;
   const percent = 100 * share;
-  const below = `${percent >= 10 || percent === 0 ? percent.toFixed(0) : percent.toPrecision(2)}%`;
-  const [first, second] = [stroked(String(number), high), stroked(below, low)];
+  const below = percent >= 10 || percent === 0
+    ? percent.toFixed(0)
+    : percent >= 0.1
+    ? percent.toPrecision(2)
+    : "<0.1";
+  const [first, second] = [stroked(String(number), high), stroked(`${below}%`, low)];
   const right = size.width - high * 0.6;
   const middle = size.height / 2;
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${size.width}" height="${size.height}">
@@ -91,6 +95,7 @@ const SIGNS: Readonly<Record<string, readonly [number, string]>> = {
     "M.4 8.4C.9 9.4 1.8 10 2.9 10 5 10 6 8 6 4.6 6 1.7 5 0 3 0 1.2 0 0 1.3 0 3.2s1.2 3.1 3 3.1c1.6 0 2.8-1 3-2.5",
   ],
   ".": [1, "M.5 10v0"],
+  "<": [5, "M5 1.5 0 5l5 3.5"],
   "%": [9, "M7.8 0 1.2 10M2 0a2 2 0 100 4 2 2 0 100-4zM7 6a2 2 0 100 4 2 2 0 100-4z"],
 };
 
