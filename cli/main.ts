@@ -61,9 +61,9 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
   )),
 );
 
-// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint. So does SIGUSR1, which
-// mpirun hands on to its ranks where it would answer the others by killing them.
-Deno.addSignalListener("SIGUSR1", () => process.emit("SIGINT"));
+// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint. So does SIGUSR2:
+// mpirun hands that one on to its ranks, where it would answer the others by killing them.
+Deno.addSignalListener("SIGUSR2", () => process.emit("SIGINT"));
 let terminated = false;
 Deno.addSignalListener("SIGTERM", () => terminated = true);
 NodeRuntime.runMain(program, {

@@ -28,18 +28,20 @@ export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Config) {
  * rank ended badly, that is said in a sentence. An interruption asks all ranks to stop, and waits until they have.
  */
 export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
-  const child = yield* Effect.try({
-    try: () =>
-      new Deno.Command("mpirun", {
-        args: ["-n", String(ranks), join(import.meta.dirname!, "slotcon"), ...Deno.args],
-        env: launcherSettings,
-        stdin: "null",
-        stdout: "inherit",
-        stderr: "piped",
-        detached: true, // a Ctrl-C is for us alone: mpirun would kill the ranks while they save
-      }).spawn(),
+  const { stdout } = yield* Effect.tryPromise({
+    try: () => new Deno.Command("mpirun", { args: ["--version"] }).output(),
     catch: () => new MpiMissing({ reason: "there is no mpirun here" }),
   });
+  // What a launcher hands on to the ranks: Open MPI answers SIGINT by killing them, MPICH SIGUSR2.
+  const stop = /Open MPI/.test(new TextDecoder().decode(stdout)) ? "SIGUSR2" : "SIGINT";
+  const child = new Deno.Command("mpirun", {
+    args: ["-n", String(ranks), join(import.meta.dirname!, "slotcon"), ...Deno.args],
+    env: launcherSettings,
+    stdin: "null",
+    stdout: "inherit",
+    stderr: "piped",
+    detached: true, // a Ctrl-C on the terminal is for us alone
+  }).spawn();
   const report = launcherReport();
   const running = yield* Effect.forkChild(
     Stream.fromReadableStream({ evaluate: () => child.stderr, onError: (error) => error as Error }).pipe(
@@ -54,7 +56,7 @@ export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
     Effect.onInterrupt(() =>
       Effect.gen(function* () {
         Deno.addSignalListener("SIGINT", () => send(child, "SIGTERM")); // who asks twice does not want to wait
-        send(child, "SIGUSR1");
+        send(child, stop);
         yield* Fiber.await(running);
       })
     ),
