@@ -80,7 +80,9 @@ export const liveLine = (report: StepReport, plan: RunPlan, columns: number): st
     { text: `epoch ${epoch}/${Math.ceil(plan.lastStep / plan.stepsPerEpoch)}`, rank: 2 },
     { text: `step ${done}/${plan.lastStep}`, rank: 0 },
     { text: `loss ${loss.toFixed(3)}`, rank: 0 },
-    { text: `= group ${loss_group.toFixed(3)} + slot ${loss_slot.toFixed(3)}`, rank: 5 },
+    ...loss_group === undefined || loss_slot === undefined
+      ? []
+      : [{ text: `= group ${loss_group.toFixed(3)} + slot ${loss_slot.toFixed(3)}`, rank: 5 }],
     { text: `lr ${lr.toPrecision(3)}`, rank: 4 },
     { text: `${imagesPerSecond.toPrecision(3)} images/s`, rank: 2 },
     { text: `${(plan.deviceBytes / 2 ** 30).toFixed(2)} GiB`, rank: 6 },

@@ -82,22 +82,22 @@ export const pretrain = Effect.fnUntraced(function* (
   const expectSameBits = yield* sameBits(declared, state);
 
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
+  const slotMaps = rank === 0
+    ? yield* slotPictures(own, images, { state: declared, buffers: state, lastStep })
+    : null;
+  const slotBytes = slotMaps?.deviceBytes ?? 0;
   const plan: RunPlan = {
     firstStep: start.step,
     lastStep,
     stepsPerEpoch: schedule.stepsPerEpoch,
     batchSize: config.batchSize,
     printFreq: config.printFreq,
-    deviceBytes: program.plan.total,
-    memory: program.plan.groups,
+    deviceBytes: program.plan.total + slotBytes,
+    memory: { ...program.plan.groups, slot_maps: slotBytes },
     device: gpu.report.description,
   };
   const folder = rank === 0 ? yield* openRunFolder(config, plan) : yield* openRankFolder(config, rank);
   const saving = rank === 0 ? yield* checkpoints({ ...config, ...plan }, folder.flush) : noCheckpoints;
-  const slotMaps = rank !== 0
-    ? null
-    : yield* slotPictures(own, images, { state: declared, buffers: state, lastStep })
-      .pipe(Effect.withLogger(folder.logger));
   const clock = stopwatch(config.batchSize);
   const time = timeShares();
 

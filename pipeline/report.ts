@@ -7,7 +7,6 @@ import { Context, Effect, Logger, Schema } from "effect";
 import { type AppendFile, openAppendFile } from "../data/append_file.ts";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
-import type { MemoryPlan } from "../ops/memory.ts";
 import type { Config } from "./config.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 import { added, type Seconds } from "./time_shares.ts";
@@ -19,7 +18,7 @@ export interface RunPlan {
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
   readonly deviceBytes: number; // of device memory, for the whole run
-  readonly memory: MemoryPlan["groups"]; // what it is for
+  readonly memory: Readonly<Record<string, number>>; // bytes of what it is for
   readonly device: string; // the adapter, in words
   readonly printFreq: number; // steps between two lines of the log
 }
@@ -35,12 +34,12 @@ export interface StepReport {
 
 export interface Metrics {
   readonly loss: number;
-  readonly loss_group: number;
-  readonly loss_slot: number;
+  readonly loss_group?: number; // its parts, unless a step of the user's own has others
+  readonly loss_slot?: number;
   readonly lr: number;
   readonly teacher_momentum: number;
   readonly bad_images: number; // of this step's batch, each replaced by another
-  readonly [more: string]: number;
+  readonly [more: string]: number | undefined;
 }
 
 /** Who watches a run besides its folder: nobody, unless a command shows it on a terminal. */
@@ -166,8 +165,11 @@ export const isPrinted = (step: number, { printFreq }: RunPlan): boolean => (ste
 /** A step in one line, for logs. */
 export const stepLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport, plan: RunPlan): string => {
   const { loss, loss_group, loss_slot, lr } = metrics;
-  return `epoch ${epoch}  step ${step + 1}/${plan.lastStep}  loss ${loss.toFixed(4)} ` +
-    `(group ${loss_group.toFixed(4)}, slot ${loss_slot.toFixed(4)})  lr ${lr.toPrecision(4)}  ` +
+  const parts = loss_group === undefined || loss_slot === undefined
+    ? ""
+    : ` (group ${loss_group.toFixed(4)}, slot ${loss_slot.toFixed(4)})`;
+  return `epoch ${epoch}  step ${step + 1}/${plan.lastStep}  loss ${loss.toFixed(4)}${parts}  ` +
+    `lr ${lr.toPrecision(4)}  ` +
     `${imagesPerSecond.toPrecision(3)} images/s  ${duration(secondsLeft(step, imagesPerSecond, plan))} left`;
 };
 

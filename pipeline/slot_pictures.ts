@@ -9,18 +9,21 @@ import { type Picture, readPicture } from "../data/decode_image.ts";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import type { CollectiveError } from "../ops/collective.ts";
-import type { DeviceState } from "../ops/compile.ts";
+import { compile, type DeviceState } from "../ops/compile.ts";
 import type { GpuError } from "../ops/gpu.ts";
 import { input, sameShape } from "../ops/tensor.ts";
+import { winnerMap } from "../ops/winner_map.ts";
 import type { Config } from "./config.ts";
 import { StateBuilder } from "./model/network.ts";
 import { distinctColors } from "./visualize/colors.ts";
 import { evaluationFrame, framed } from "./visualize/framed.ts";
 import { pack } from "./visualize/packed_pictures.ts";
-import { slotProgram, teacherScores } from "./visualize/slot_maps.ts";
+import { teacherScores } from "./visualize/slot_maps.ts";
 import { tinted } from "./visualize/tinted.ts";
 
 export interface SlotPictures {
+  /** Of device memory, beside the run's own state. */
+  readonly deviceBytes: number;
   /** Are the slots to be drawn when this many steps are done? */
   readonly due: (done: number) => boolean;
   /**
@@ -47,17 +50,17 @@ export const slotPictures = Effect.fn("slotPictures")(function* (
   images: readonly string[],
   run: { readonly state: StateBuilder; readonly buffers: DeviceState; readonly lastStep: number },
 ) {
-  const shape = [PICTURES, config.imageSize, config.imageSize];
+  const size = config.imageSize;
   const teacher = new StateBuilder();
-  teacherScores(teacher, input("pictures", shape, "u32"), config);
+  const scores = teacherScores(teacher, input("pictures", [PICTURES, size, size], "u32"), config);
   const known = (name: string) => run.state.declared.get(name)?.tensor.shape ?? [NaN];
   if (![...teacher.declared.values()].every(({ name, tensor }) => sameShape(known(name), tensor.shape))) {
     return null;
   }
-  const pictures = yield* spreadOut(images, config.imageSize);
+  const pictures = yield* spreadOut(images, size);
   if (pictures.length === 0) return null;
-  const slots = { width: config.imageSize, height: config.imageSize };
-  const program = yield* slotProgram(config, run.buffers, { pictures: shape, slots }).pipe(
+  const outputs = { slots: winnerMap(scores, { width: size, height: size }) };
+  const program = yield* compile({ label: "the slot maps", outputs }, run.buffers).pipe(
     Effect.catch(({ message }) =>
       Effect.as(Effect.logWarning(`${message}. The run shows no slot maps.`), null)
     ),
@@ -76,22 +79,28 @@ export const slotPictures = Effect.fn("slotPictures")(function* (
     );
     return picture;
   });
-  yield* write("pictures.jpg", pictures);
-
-  const words = config.imageSize ** 2;
-  const pixels = new Uint32Array(pictures.length * words);
+  const words = size * size;
+  const pixels = new Uint32Array(PICTURES * words); // of pictures that are missing, black
   pictures.forEach((picture, i) => pack(picture, pixels.subarray(i * words, (i + 1) * words)));
   const colors = distinctColors(config.numPrototypes);
   const every = Math.max(FEWEST_STEPS, Math.ceil(run.lastStep / DRAWINGS));
+  let isFirst = true;
   return {
+    deviceBytes: program.plan.total - program.plan.groups.state,
     due: (done) => done % every === 0 || done === run.lastStep,
     draw: (done) =>
-      program.run(pixels).pipe(Effect.map(Effect.flatMap(({ values }) => {
-        const maps = pictures.map((picture, i) =>
-          tinted(picture, values.subarray(i * words, (i + 1) * words), colors)
-        );
-        return write(`step_${String(done).padStart(6, "0")}.jpg`, maps);
-      }))),
+      program.run({ pictures: pixels }).pipe(
+        Effect.map(Effect.flatMap(({ slots }) =>
+          Effect.gen(function* () {
+            if (isFirst) yield* write("pictures.jpg", pictures);
+            isFirst = false;
+            const row = pictures.map((picture, i) =>
+              tinted(picture, slots.subarray(i * words, (i + 1) * words), colors)
+            );
+            return yield* write(`step_${String(done).padStart(6, "0")}.jpg`, row);
+          })
+        )),
+      ),
   } satisfies SlotPictures as SlotPictures;
 });
 

@@ -159,6 +159,7 @@ const MEMORY = {
   scratch: "scratch",
   batch: "batch",
   constants: "constants",
+  slot_maps: "slots of the pictures above",
 };
 
 /** Where the time and the memory of each run goes. */
