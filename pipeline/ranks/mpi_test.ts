@@ -1,16 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { mpiTest, runRanks } from "./_test_mpi.ts";
+import { mpiTest, runScript } from "./_test_mpi.ts";
 
 /** What every rank of a case finds, by rank. */
-const run = async (ranks: number, name: string, watchdogMinutes = 1) => {
-  const script = join(import.meta.dirname!, "_mpi_rank.ts");
-  const deno = ["run", "--quiet", "--cached-only", "-A", script, name, String(watchdogMinutes)];
-  const { code, out, err } = await runRanks(ranks, Deno.execPath(), ...deno);
-  const lines = out.split("\n").filter((line) => line.startsWith("{"));
-  const found = lines.map((line) => JSON.parse(line)).sort((a, b) => a.rank - b.rank);
-  return { code, err, found };
-};
+const run = (ranks: number, name: string, watchdogMinutes = 1) =>
+  runScript(ranks, join(import.meta.dirname!, "_mpi_rank.ts"), [name, String(watchdogMinutes)]);
 
 const results = async (ranks: number, name: string) => {
   const { code, err, found } = await run(ranks, name);
