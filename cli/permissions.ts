@@ -40,6 +40,7 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   verify: ({ option, operands }) => ({
     read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
     write: [option("out")],
+    run: launcher(option),
   }),
   convert: ({ operands: [from = "", to = ""] }) => ({
     read: [from, folderOf(to)],
@@ -87,7 +88,7 @@ export const testFlags = (): string[] => [
 const VALUED = [
   "to which out device data-dir dataset pictures output labels image-size output-stride batch-size seed",
   "k temperature epochs lr momentum weight-decay topk sampling idxs save-path",
-  "port host",
+  "port host ranks",
 ].flatMap((names) => names.split(" ").map(sharedSpelling));
 
 /** The flags for `slotcon ...args`. */

@@ -11,8 +11,8 @@ const environment = (name: string) => Deno.env.get(name);
 /** The rank that this process was started as; null where it is the only one, or the one that starts others. */
 export const ownRank = launchedAs(environment)?.rank ?? null;
 
-/** Whether this process is to start the ranks that `config` asks for. Fails where a launcher has started others. */
-export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Config) {
+/** Whether this process is to start the ranks that it is asked for. Fails where a launcher has started others. */
+export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Pick<Config, "ranks">) {
   const launch = launchedAs(environment);
   if (launch !== null && ranks > 1 && ranks !== launch.world) {
     return yield* new ConfigError({

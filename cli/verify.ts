@@ -4,7 +4,9 @@ import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import type { FileTensor } from "../data/formats/file_tensor.ts";
 import { writeSafetensors } from "../data/formats/safetensors.ts";
-import { type Backend, type Gpu, layers } from "../ops/gpu.ts";
+import type { Backend, Gpu } from "../ops/gpu.ts";
+import { rankGpu } from "../pipeline/ranks/device.ts";
+import { ranks } from "../pipeline/ranks/mpi.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
 import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
@@ -12,6 +14,7 @@ import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
 import { bold, green, red } from "./color.ts";
+import { ownRank, startRanks, startsRanks } from "./ranks.ts";
 
 export const verify = Command.make(
   "verify",
@@ -35,23 +38,31 @@ export const verify = Command.make(
       Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
       Flag.withDefault("native" as const),
     ),
+    ranks: Flag.Int("ranks").pipe(
+      Flag.withDescription(
+        "processes to replay steps with, as many as were recorded; one replays all in one",
+      ),
+      Flag.withDefault(1),
+    ),
   },
-  Effect.fn(function* ({ recordings, json, out, device }) {
+  Effect.fn(function* ({ recordings, json, out, device, ranks }) {
     const target = Option.getOrNull(out);
     if (target !== null) yield* checkTarget(target, recordings);
+    if (yield* startsRanks({ ranks })) return yield* startRanks(ranks);
+    const isFirst = (ownRank ?? 0) === 0; // the first rank speaks for all
 
     const replay = yield* replayOn(device);
     const reports: Report[] = [];
     for (const recording of recordings) {
       const { report, outputs } = yield* Effect.catch(replay(recording), refused(recording));
       reports.push(report);
-      if (!json && "groups" in report) yield* Console.log(table(report));
-      if (target !== null && outputs !== null) yield* write(target, outputs, recording);
+      if (isFirst && !json && "groups" in report) yield* Console.log(table(report));
+      if (isFirst && target !== null && outputs !== null) yield* write(target, outputs, recording);
     }
     const holds = reports.every((report) => report.holds);
-    if (json) yield* Console.log(JSON.stringify({ holds, recordings: reports }, null, 2));
-    Deno.exitCode = holds ? 0 : 1;
-  }, Effect.scoped),
+    if (isFirst && json) yield* Console.log(JSON.stringify({ holds, recordings: reports }, null, 2));
+    Deno.exitCode = holds || !isFirst ? 0 : 1;
+  }, (verified) => Effect.provide(Effect.scoped(verified), joined)),
 ).pipe(
   Command.withDescription(
     "Replay recordings of the reference implementation and compare everything that they hold: training steps, " +
@@ -92,9 +103,12 @@ interface Refused {
   readonly error: string;
 }
 
+/** The ranks that a launcher has started; nothing where this process is the only one, or starts them. */
+const joined = ranks({ watchdogMinutes: 10 });
+
 /** The function that replays a recording; the device is opened when one first needs it. */
 const replayOn = Effect.fnUntraced(function* (device: Backend) {
-  const opened = yield* Effect.cached(Layer.build(layers[device]));
+  const opened = yield* Effect.cached(Layer.build(rankGpu({ device, allowSharedDevice: true })));
   const onDevice = <A, E>(effect: Effect.Effect<A, E, Gpu>) =>
     Effect.flatMap(opened, (context) => Effect.provide(effect, context));
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Effect } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
 import { readSafetensors } from "../data/formats/safetensors.ts";
+import { mpiTest } from "../pipeline/ranks/_test_mpi.ts";
 
 const root = join(import.meta.dirname!, "..");
 const augment = join(root, "testdata/augment/augment.safetensors");
@@ -51,5 +52,19 @@ Deno.test(
       group === "learning rate"
     );
     assert.deepEqual({ holds: rates.holds, worst: rates.worst }, { holds: false, worst: 0.5 });
+  }),
+);
+
+mpiTest(
+  "slotcon verify --ranks replays a recording of two ranks by two processes over MPI",
+  inTestFolder(async (folder) => {
+    const recording = new URL("../testdata/steps/resnet18_world2.safetensors", import.meta.url).pathname;
+    const { code, out, err } = await verify(folder, "--ranks", "2", recording, "--json");
+    assert.equal(code, 0, err);
+    const [{ groups }] = JSON.parse(out).recordings;
+    assert.equal(groups.length, 9);
+    const alone = await verify(folder, "--ranks", "3", recording);
+    assert.equal(alone.code, 1);
+    assert.match(alone.err, /of 2 ranks, which 3 processes cannot replay: start 2 of them, or one/);
   }),
 );
