@@ -21,6 +21,8 @@ export interface Program {
   /** How often a run waits for other ranks, and for how many tensors in all; 0 in a program for one process. */
   readonly stops: number;
   readonly exchanges: number;
+  /** What a run gives to the others. */
+  readonly exchangedBytes: number;
   /** Milliseconds that all runs so far have spent at their stops. */
   readonly spent: {
     /** Waiting for the device and bringing data over. */
@@ -327,6 +329,7 @@ export const compile = Effect.fn("compile")(function* (
     stageSeconds: () => stageSeconds,
     stops: stops.length,
     exchanges: stops.reduce((total, { exchanges }) => total + exchanges.length, 0),
+    exchangedBytes: halts.reduce((total, { staging }) => total + staging.size, 0),
     spent,
     run: Effect.fnUntraced(function* (values) {
       const missing = [...uploads.keys()].filter((name) => values[name] === undefined);
