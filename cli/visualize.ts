@@ -40,8 +40,8 @@ export const visualize = Command.make(
       Flag.withDefault(5),
     ),
     sampling: Flag.Int("sampling").pipe(
-      Flag.withDescription("draw this many prototypes, at random; the page has all (default: all)"),
-      Flag.optional,
+      Flag.withDescription("draw this many prototypes, at random; the page has all (default: 0, all)"),
+      Flag.withDefault(0),
     ),
     idxs: Flag.String("idxs").pipe(
       Flag.withMetavar("NUMBERS"),
@@ -75,8 +75,9 @@ export const visualize = Command.make(
   },
   Effect.fn(function* ({ checkpoint, others, images, device, savePath, ...flags }) {
     const target = yield* targetOf(savePath);
-    yield* atLeastOne("topk", flags.topk);
-    yield* atLeastOne("batch-size", flags.batchSize);
+    yield* expectBetween("topk", flags.topk, 1, 100);
+    yield* expectBetween("batch-size", flags.batchSize, 1, 4096);
+    yield* expectBetween("seed", flags.seed, 0, 2 ** 32 - 1);
     if (others.length > 0 && images.length === 0) {
       return yield* new UsageError({
         where: "--images",
@@ -129,47 +130,39 @@ class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   }
 }
 
-const atLeastOne = (option: string, value: number) =>
-  value >= 1
+const expectBetween = (option: string, value: number, least: number, most: number) =>
+  value >= least && value <= most
     ? Effect.void
-    : new UsageError({ where: `--${option}`, problem: `expected at least 1, found ${value}` });
+    : new UsageError({ where: `--${option}`, problem: `expected ${least} to ${most}, found ${value}` });
 
 /** The prototypes to draw: those named or drawn at random, or null for all. */
 const chosen = Effect.fnUntraced(function* (
   { sampling, idxs, seed }: {
-    readonly sampling: Option.Option<number>;
+    readonly sampling: number;
     readonly idxs: Option.Option<string>;
     readonly seed: number;
   },
   K: number,
 ) {
-  const there = `there are ${K} prototypes, 0 to ${K - 1}`;
-  if (Option.isSome(idxs)) {
-    if (Option.isSome(sampling)) {
-      return yield* new UsageError({ where: "--sampling", problem: "--idxs names the prototypes already" });
-    }
-    const numbers: number[] = [];
-    for (const word of idxs.value.split(",").map((word) => word.trim())) {
-      if (!/^\d+$/.test(word) || Number(word) >= K) {
-        const problem = `expected numbers such as 3,7 (${there}), found "${word}"`;
-        return yield* new UsageError({ where: "--idxs", problem });
-      }
-      numbers.push(Number(word));
-    }
-    return numbers;
+  yield* expectBetween("sampling", sampling, 0, K);
+  if (Option.isNone(idxs)) {
+    if (sampling === 0) return null;
+    return Array.from(permutation(K, seed, SAMPLING).subarray(0, sampling)).sort((a, b) => a - b);
   }
-  if (Option.isNone(sampling) || sampling.value === 0) return null; // 0 is the published tool's way to say all
-  if (sampling.value < 0 || sampling.value > K) {
-    return yield* new UsageError({
-      where: "--sampling",
-      problem: `expected at most ${K} (${there}), found ${sampling.value}`,
-    });
+  if (sampling > 0) {
+    return yield* new UsageError({ where: "--sampling", problem: "--idxs names the prototypes already" });
   }
-  if (seed !== seed >>> 0) {
-    return yield* new UsageError({ where: "--seed", problem: `expected 0 to 4294967295, found ${seed}` });
+  const words = idxs.value.split(",").map((word) => word.trim());
+  const wrong = words.find((word) => !/^\d+$/.test(word) || Number(word) >= K);
+  if (wrong !== undefined) {
+    const problem = `expected numbers such as 3,7 (there are ${K} prototypes, 0 to ${
+      K - 1
+    }), found "${wrong}"`;
+    return yield* new UsageError({ where: "--idxs", problem });
   }
-  return Array.from(permutation(K, seed, SAMPLING).subarray(0, sampling.value)).sort((a, b) => a - b);
+  return words.map(Number);
 });
+
 /** What tells this draw of a seed from the others. */
 const SAMPLING = 7;
 

@@ -136,9 +136,9 @@ Deno.test(
     await Deno.copyFile(`${testdata}augment/pictures/coffee_420.jpg`, `${folder}/coffee.jpg`);
     const cases: [string[], RegExp][] = [
       [["--idxs", "3,16"], /^slotcon: --idxs: .*there are 16 prototypes, 0 to 15.*, found "16"$/],
-      [["--sampling", "17"], /^slotcon: --sampling: expected at most 16 .*, found 17$/],
+      [["--sampling", "17"], /^slotcon: --sampling: expected 0 to 16, found 17$/],
       [["--sampling", "2", "--idxs", "3"], /^slotcon: --sampling: --idxs names the prototypes already$/],
-      [["--topk", "0"], /^slotcon: --topk: expected at least 1, found 0$/],
+      [["--topk", "0"], /^slotcon: --topk: expected 1 to 100, found 0$/],
       [["--save-path", "a.gif"], /^slotcon: --save-path: .* ends in \.jpg, \.png or \.html, found "a\.gif"$/],
       [["--save-path", "none/a.jpg"], /^slotcon: --save-path: there is no folder ".*\/none"$/],
       [

@@ -4,7 +4,7 @@ import { type Picture, readPicture } from "../../data/decode_image.ts";
 import { resizeCrop } from "../../data/resample.ts";
 import type { DeviceState } from "../../ops/compile.ts";
 import type { Teacher, TeacherOptions } from "../interop/teacher.ts";
-import { distinctColors } from "./colors.ts";
+import { type Color, distinctColors } from "./colors.ts";
 import { evaluationFrame } from "./framed.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { MOST_PIXELS, Paper } from "./paper.ts";
@@ -53,7 +53,8 @@ export const showPictures = Effect.fn("showPictures")(function* (
     shares[b] - shares[a] || a - b
   );
   const palette = distinctColors(byUse.length);
-  const colors = Array.from(shares, (_, k) => palette[byUse.indexOf(k)]);
+  const colors: Color[] = [];
+  byUse.forEach((number, rank) => colors[number] = palette[rank]);
   return {
     sheet: pairSheet(onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)])),
     pictures: onPage,

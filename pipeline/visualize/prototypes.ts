@@ -2,7 +2,7 @@
 import { Effect, Schema, Stream } from "effect";
 import type { Picture } from "../../data/decode_image.ts";
 import type { Teacher } from "../interop/teacher.ts";
-import { distinctColors } from "./colors.ts";
+import { type Color, distinctColors } from "./colors.ts";
 import { framedBatches } from "./framed_batches.ts";
 import { evaluationFrame } from "./framed.ts";
 import { highlighted } from "./highlighted.ts";
@@ -65,11 +65,12 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
   const { nearest, shares, wonIn } = retrieval;
   const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);
   const palette = distinctColors(byUse.length);
-  const colors = byUse.reduce((all, k, rank) => all.with(k, palette[rank]), [...palette]);
+  const colors: Color[] = [];
+  byUse.forEach((number, rank) => colors[number] = palette[rank]);
   const drawn = rows ?? byUse;
   const sheet = yield* prototypeSheet(
     drawn.map((number) => ({ number, share: shares[number], color: colors[number] })),
-    topk,
+    Math.min(topk, retrieval.pictures),
   );
   const cells = Map.groupBy(
     drawn.flatMap((number, row) =>
@@ -123,14 +124,14 @@ const GAP = 4; // pixels between cells
  */
 const prototypeSheet = Effect.fnUntraced(function* (
   rows: readonly Parameters<typeof label>[0][],
-  topk: number,
+  length: number, // pictures in a row
 ) {
   const cell = Math.max(
     16,
-    Math.min(200, Math.floor(Math.sqrt(MOST_PIXELS / rows.length / (topk + 0.6))) - GAP),
+    Math.min(200, Math.floor(Math.sqrt(MOST_PIXELS / rows.length / (length + 0.6))) - GAP),
   );
   const beside = Math.round(0.6 * cell);
-  const rowWidth = beside + topk * (cell + GAP) + 4 * GAP;
+  const rowWidth = beside + length * (cell + GAP) + 4 * GAP;
   const columns = Math.max(1, Math.round(Math.sqrt(rows.length * (cell + GAP) / rowWidth)));
   const perColumn = Math.ceil(rows.length / columns);
   const paper = new Paper(columns * rowWidth, perColumn * (cell + GAP) + GAP);

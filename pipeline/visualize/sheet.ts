@@ -1,6 +1,6 @@
-import { Effect } from "effect";
-import sharp from "sharp";
+import type { Effect } from "effect";
 import type { Picture } from "../../data/decode_image.ts";
+import { Paper } from "./paper.ts";
 
 const GAP = 6; // pixels between pictures, and around them
 
@@ -9,21 +9,20 @@ export const sheet = (rows: readonly (readonly Picture[])[], zoom = 2): Effect.E
   const [{ width, height }] = rows[0];
   const [stepX, stepY] = [zoom * width + GAP, zoom * height + GAP];
   const columns = Math.max(...rows.map((row) => row.length));
-  return Effect.promise(async () => {
-    const tiles = rows.flatMap((row, y) =>
-      row.map(async ({ rgb }, x) => ({
-        input: await sharp(rgb, { raw: { width, height, channels: 3 } })
-          .resize(zoom * width, zoom * height, { kernel: "nearest" }).png().toBuffer(),
-        left: GAP + x * stepX,
-        top: GAP + y * stepY,
-      }))
-    );
-    const paper = {
-      width: GAP + columns * stepX,
-      height: GAP + rows.length * stepY,
-      channels: 3,
-      background: "white",
-    } as const;
-    return await sharp({ create: paper }).composite(await Promise.all(tiles)).png().toBuffer();
-  });
+  const paper = new Paper(GAP + columns * stepX, GAP + rows.length * stepY);
+  rows.forEach((row, y) =>
+    row.forEach((picture, x) => paper.put(enlarged(picture, zoom), GAP + x * stepX, GAP + y * stepY))
+  );
+  return paper.encode("png");
+};
+
+/** Every pixel as a square of `zoom` × `zoom`. */
+const enlarged = ({ width, height, rgb }: Picture, zoom: number): Picture => {
+  const wide = zoom * width, high = zoom * height;
+  const result = new Uint8Array(3 * wide * high);
+  for (let i = 0; i < wide * high; i++) {
+    const from = 3 * (Math.floor(i / wide / zoom) * width + Math.floor(i % wide / zoom));
+    result.set(rgb.subarray(from, from + 3), 3 * i);
+  }
+  return { width: wide, height: high, rgb: result };
 };
