@@ -7,10 +7,10 @@
  * `checkpoints/current` names the newest one.
  */
 import { createHash } from "node:crypto";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { Effect, Result, Schema, type Scope } from "effect";
 import { openBytes } from "../data/formats/byte_source.ts";
-import { type FileArray, type FileTensor, type StoredTensor } from "../data/formats/file_tensor.ts";
+import type { FileArray, FileTensor, StoredTensor } from "../data/formats/file_tensor.ts";
 import { FormatError } from "../data/formats/format_error.ts";
 import { openSafetensors, type PlacedTensor, writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { Effect, Schema } from "effect";
 import { checksum } from "../ops/checksum.ts";
-import { Collective, CollectiveError, gatherTexts } from "../ops/collective.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../ops/collective.ts";
 import { compile, type DeviceState } from "../ops/compile.ts";
 import { sizeOf } from "../ops/tensor.ts";
 import type { StateBuilder } from "./model/network.ts";

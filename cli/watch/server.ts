@@ -34,7 +34,7 @@ const FILES: Readonly<Record<string, readonly [URL, string]>> = {
   "/charts.js": [page("charts.js"), SCRIPT],
   "/panels.js": [page("panels.js"), SCRIPT],
   "/icon.svg": [page("icon.svg"), "image/svg+xml"],
-  "/uplot.js": [library("uPlot.esm.js"), SCRIPT],
+  "/uplot.js": [library("uPlot.iife.min.js"), SCRIPT],
   "/uplot.css": [library("uPlot.min.css"), STYLE],
 };
 

@@ -10,7 +10,7 @@ import { isStoredTensor, type TorchValue } from "../../data/formats/pth.ts";
 import { Float, type PickleInput } from "../../data/formats/write_pickle.ts";
 import { constant, input, sameShape } from "../../ops/tensor.ts";
 import type { RunMeta } from "../checkpoint_file.ts";
-import { type Config, configure, type OptionName, optionNames, OPTIONS } from "../config.ts";
+import { type Config, configure, type OptionName, optionNames } from "../config.ts";
 import { forward, student } from "../forward.ts";
 import { predictor } from "../model/heads.ts";
 import { StateBuilder, within } from "../model/network.ts";

@@ -1,5 +1,6 @@
 /** The curves of the page: what is drawn together, and how. */
-import uPlot from "/uplot.js";
+
+const { uPlot } = globalThis; // a script of its own, before this one
 
 /** What is drawn together, by the names that metrics.jsonl has for it. */
 const CHARTS = [

@@ -1,6 +1,6 @@
 /** The page: asks the server how the runs are, again and again, and shows what has changed. */
-import { chartCard, chartsFor, linesOf } from "/charts.js";
-import { resourcesPanel, runsPanel, slotsPanel } from "/panels.js";
+import { chartCard, chartsFor, linesOf } from "./charts.js";
+import { resourcesPanel, runsPanel, slotsPanel } from "./panels.js";
 
 const EVERY = 1000; // milliseconds between two questions
 const POINTS = 1200; // of a curve

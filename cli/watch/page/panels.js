@@ -1,5 +1,5 @@
 /** What the page shows besides curves: the list of runs, slot maps, and where time and memory go. */
-import { chartCard, element, runColor, short, swatch } from "/charts.js";
+import { chartCard, element, runColor, short, swatch } from "./charts.js";
 
 const duration = (seconds) => {
   if (!Number.isFinite(seconds)) return "–";
