@@ -38,7 +38,7 @@ Deno.test(
     const slots = await evaluate(folder, ["grouping", "tiny.pth", "--data-dir", data, "--image-size", "64"]);
     assert.equal(slots.code, 0, slots.err);
     const grouping = written(folder, "evaluations/tiny.grouping").numbers;
-    assert.deepEqual(grouping.results.map(({ slots }: { slots: number }) => slots), [5, 5, 5]);
+    assert.deepEqual(grouping.results.map(({ slots }: { slots: number }) => slots), [5, 5, 5, 7]);
     for (const { method, matched, foregroundAri } of grouping.results) {
       assert.ok(slots.out.includes(method), slots.out);
       assert.ok(matched > 0 && matched < 1 && foregroundAri < 1);

@@ -75,7 +75,7 @@ export const grouping = Command.make(
     "Unsupervised semantic segmentation: how well the slots, which never saw a label, match the classes of pixels. Each " +
       "class is matched to one slot (Hungarian algorithm, for the highest mean IoU), and by majority to several. The " +
       "foreground ARI says how well slots tell the objects of a picture apart. Beside the checkpoint stand the same network " +
-      "untrained, and k-means on colours and places with as many clusters.",
+      "untrained, and k-means on colours and places with as many clusters as slots, and as classes.",
   ),
   Command.withShortDescription("Match slots to classes and objects: mIoU, accuracy, foreground ARI"),
   Command.withExamples([
@@ -126,7 +126,13 @@ const classScores = ({ results }: GroupingEvaluation, names: readonly string[]):
   }).sort((a, b) => b.share - a.share);
 };
 
-const HEAD = ["", "slots", "mIoU", "accuracy", "mIoU", "accuracy", "foreground ARI"];
+const shortNames = (results: GroupingEvaluation["results"]) =>
+  results.map(({ slots }, i) => i === 0 ? "this" : i === 1 ? "untrained" : `k-means ${slots}`);
+
+const HEAD = [
+  ["", "", "matched", "matched", "majority", "majority", "foreground"],
+  ["", "slots", "mIoU", "accuracy", "mIoU", "accuracy", "ARI"],
+];
 
 const report = (about: About, { results }: GroupingEvaluation, classes: readonly ClassRow[]): string => {
   const digits = (value: number | null) => value === null ? "-" : value.toFixed(3);
@@ -143,10 +149,10 @@ const report = (about: About, { results }: GroupingEvaluation, classes: readonly
       ? "none with several annotated objects"
       : `${about.picturesWithObjects} of them with several objects`),
     "",
-    table([["", "", "one slot", "a class", "several", "slots", ""], HEAD, ...rows]),
+    table([...HEAD, ...rows]),
     "",
     table([
-      ["IoU with one slot a class", "of all pixels", "slot", "this", "untrained", "k-means"],
+      ["IoU with one slot a class", "of all pixels", "slot", ...shortNames(results)],
       ...shown.map(({ name, share, slot, matched }) => [
         `  ${name}`,
         `${(100 * share).toFixed(1)} %`,
@@ -224,12 +230,12 @@ const page = Effect.fnUntraced(function* (
         <p>IoU of each class that occurs.</p>
       `,
       pageTable(
-        ["class", "of all pixels", "slot", "matched", "majority", "untrained, matched", "k-means, matched"],
+        ["class", "of all pixels", "slot", ...shortNames(results), "this, majority"],
         classes.map(({ place, name, share, slot, matched, majority }) => [
           html`${swatch(colors.of(place))}${name}`,
           `${(100 * share).toFixed(2)} %`,
           slot ?? "–",
-          ...[matched[0], majority[0], matched[1], matched[2]].map(value),
+          ...[...matched, majority[0]].map(value),
         ]),
       ),
     ],

@@ -22,8 +22,8 @@ import { checkpoint, common, dataDir, expectCommon, expectTraining, training, wh
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 import { bar, html, pageOf, pageTable } from "./page.ts";
 
-/** Rows of features that the layer learns from at a time. */
-const ROWS = 256;
+/** Rows of features that the layer learns from at a time: few pictures still make many steps. */
+const rowsPerStep = (pictures: number) => Math.min(256, Math.ceil(pictures / 20));
 
 export const linear = Command.make(
   "linear",
@@ -59,7 +59,14 @@ export const linear = Command.make(
       const descriptors = yield* descriptorsOf(encoder, { seed, per: "picture", imageSize, batch });
       return yield* evaluateLinear({
         ...{ folders, descriptors, batch },
-        training: { epochs, batchSize: ROWS, rate: lr, momentum, weightDecay, seed },
+        training: {
+          epochs,
+          batchSize: rowsPerStep(folders.train.length),
+          rate: lr,
+          momentum,
+          weightDecay,
+          seed,
+        },
         frame: evaluationFrame(imageSize),
       });
     }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);

@@ -49,7 +49,7 @@ export interface ShownGrouping extends GroupedPicture {
 }
 
 export interface GroupingEvaluation {
-  readonly results: readonly GroupingResult[]; // of the teacher, an untrained one, colours and places alone
+  readonly results: readonly GroupingResult[]; // of the teacher, an untrained one, clusters of colour and place
   readonly pictures: number;
   readonly picturesWithObjects: number; // with two or more
   readonly best: readonly ShownGrouping[];
@@ -68,22 +68,20 @@ const CLUSTERED = 64;
 const SHOWN = 6;
 
 /**
- * Scores slots on labelled pictures, with as many slots for those who compare: an untrained network, and k-means on
- * colours and places. Pictures pass by one after the other; what stays of each is how many pixels slots and classes share.
+ * Scores slots on labelled pictures, beside those of an untrained network and k-means on colours and places, with as many
+ * clusters as there are slots (the same chances by majority) and as classes (the best chances when matched). Pictures pass by one after the other; what stays of each is how many pixels slots and classes share.
  */
 export const evaluateGrouping = Effect.fn("evaluateGrouping")(function* (options: GroupingOptions) {
   const { model, values, labelled, classes, imageSize: S, batch, seed } = options;
   const frame: Frame = { resize: S, crop: S };
   const files = labelled.map(({ file }) => file);
-  const counts = { slots: model.numPrototypes, classes };
-
   const teacher = yield* slotMethod("slots", model, values, options);
   const methods: Method[] = [
     teacher,
     yield* slotMethod("slots of an untrained network", model, untrained(model, seed), options),
-    yield* colorMethod(evenly(files, CLUSTERED), model.numPrototypes, seed, frame),
+    ...yield* colorMethods(evenly(labelled, CLUSTERED), options, frame),
   ];
-  const overlaps = methods.map(() => noOverlap(counts));
+  const overlaps = methods.map(({ slots }) => noOverlap({ slots, classes }));
   const indices = methods.map(() => new Map<number, number>()); // of pictures with several objects
   const shared: Shared[] = []; // by the teacher's slots
 
@@ -179,31 +177,39 @@ const untrained = (model: ModelOptions, seed: number): StateValues => {
   return initialState(state, seed);
 };
 
-const colorMethod = Effect.fnUntraced(
-  function* (files: readonly string[], clusters: number, seed: number, frame: Frame) {
+const colorMethods = Effect.fnUntraced(
+  function* (sampled: readonly LabelledFile[], { model, seed }: GroupingOptions, frame: Frame) {
     const S = frame.crop;
     const sample: Picture[] = [];
-    yield* pictureBatches(files, { stage: "clustering colours", batch: 16, frame }).pipe(
-      Stream.runForEach(({ pixels, count }) =>
-        Effect.sync(() => {
-          for (let i = 0; i < count; i++) sample.push(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S));
-        })
-      ),
+    yield* pictureBatches(sampled.map(({ file }) => file), { stage: "clustering colours", batch: 16, frame })
+      .pipe(
+        Stream.runForEach(({ pixels, count }) =>
+          Effect.sync(() => {
+            for (let i = 0; i < count; i++) {
+              sample.push(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S));
+            }
+          })
+        ),
+      );
+    const classes = new Set<number>();
+    for (const { read } of sampled) (yield* read).labels.forEach((label) => label > 0 && classes.add(label));
+    return [...new Set([model.numPrototypes, classes.size])].filter((clusters) => clusters > 0).map(
+      (clusters): Method => {
+        const clusterOf = fitColorClusters(sample, { clusters, seed });
+        return {
+          method: "k-means of colour and place",
+          slots: clusters,
+          map: (pixels, count) =>
+            Effect.sync(() => {
+              const all = new Uint32Array(count * S * S);
+              for (let i = 0; i < count; i++) {
+                all.set(clusterOf(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S)), i * S * S);
+              }
+              return all;
+            }),
+        };
+      },
     );
-    const clusterOf = fitColorClusters(sample, { clusters, seed });
-    const map: Method["map"] = (pixels, count) =>
-      Effect.sync(() => {
-        const all = new Uint32Array(count * S * S);
-        for (let i = 0; i < count; i++) {
-          all.set(clusterOf(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S)), i * S * S);
-        }
-        return all;
-      });
-    return {
-      method: "clusters of colour and place (k-means)",
-      slots: clusters,
-      map,
-    } satisfies Method as Method;
   },
 );
 
