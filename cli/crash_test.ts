@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { join } from "node:path";
-import sharp from "sharp";
 import { inTestFolder } from "../data/_test_folder.ts";
 import { randomStream } from "../data/random.ts";
-import { latestCheckpoint, loadCheckpoint, savedStep } from "../pipeline/checkpoint_file.ts";
+import { loadCheckpoint, savedStep } from "../pipeline/checkpoint_file.ts";
+import { currentOf, finish, makePictures, result, sleep, start } from "./_test_runs.ts";
 
 const KILLS = 50;
 
@@ -22,47 +22,6 @@ const mountable = await mount(probe, 1);
 if (mountable) await unmount(probe);
 await Deno.remove(probe);
 
-const makePictures = async (folder: string) => {
-  await Deno.mkdir(folder);
-  for (let i = 0; i < 12; i++) {
-    const random = randomStream(7, i);
-    const [width, height] = [48 + i, 60 - i];
-    const data = Uint8Array.from({ length: width * height * 3 }, () => random.integer(256));
-    await sharp(data, { raw: { width, height, channels: 3 } }).png().toFile(join(folder, `${i}.png`));
-  }
-};
-
-/** A run of a tiny network, which saves at every step and goes on from what it finds in its folder. */
-const start = (pictures: string, output: string, steps: number) =>
-  new Deno.Command(join(import.meta.dirname!, "slotcon"), {
-    args: [
-      ...["pretrain", "--dataset", "Folder", "--data-dir", pictures, "--output-dir", output, "--auto-resume"],
-      ..."--arch resnet18 --width 4 --output-stride 8 --dim-hidden 8 --dim-out 8 --num-prototypes 4".split(
-        " ",
-      ),
-      ..."--image-size 32 --batch-size 4 --epochs 200 --warmup-epoch 1 --num-workers 1".split(" "),
-      ..."--save-steps 1 --keep 2 --steps".split(" "),
-      String(steps),
-    ],
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-
-const finish = async (pictures: string, output: string, steps: number) => {
-  const { code, stderr } = await start(pictures, output, steps).output();
-  assert.equal(code, 0, new TextDecoder().decode(stderr));
-};
-
-const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-const currentOf = (output: string): string => {
-  try {
-    return Deno.readTextFileSync(join(output, "checkpoints", "current"));
-  } catch {
-    return "";
-  }
-};
-
 /** All files that a run takes for checkpoints, and the one that it takes for the newest, must be whole. */
 const assertWhole = async (output: string) => {
   const folder = join(output, "checkpoints");
@@ -74,19 +33,6 @@ const assertWhole = async (output: string) => {
     names.includes(currentOf(output).trim()),
     `current names ${currentOf(output)}, there are ${names}`,
   );
-};
-
-/** The state at the end, and the metrics of all steps without what depends on the clock. */
-const result = async (output: string, steps: number) => {
-  const checkpoint = await Effect.runPromise(latestCheckpoint(output));
-  assert.equal(checkpoint?.meta.step, steps);
-  const lines = Deno.readTextFileSync(join(output, "metrics.jsonl")).trim().split("\n");
-  return {
-    tensors: Object.fromEntries(
-      [...checkpoint.tensors].map(([name, { data }]) => [name, new Uint32Array(data.slice().buffer)]),
-    ),
-    metrics: lines.map((line) => ({ ...JSON.parse(line), images_per_second: null })),
-  };
 };
 
 Deno.test(
