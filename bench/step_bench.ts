@@ -100,8 +100,8 @@ bench(
 );
 
 bench(
-  "SlotCon step of the preset demo, 16×64²",
-  { count: 16, of: "pictures" },
+  "SlotCon step of the preset demo, 8×96²",
+  { count: 8, of: "pictures" },
   Effect.gen(function* () {
     const config = yield* configure("demo");
     const { batchSize, imageSize, minScale } = config;

@@ -9,8 +9,7 @@ import { Gpu } from "../ops/gpu.ts";
 import { latestCheckpoint } from "../pipeline/checkpoint_file.ts";
 import { type Config, configure, type OptionName, PRESETS } from "../pipeline/config.ts";
 import { colorClusters } from "../pipeline/eval/color_clusters.ts";
-import { scoreGrouping } from "../pipeline/eval/grouping.ts";
-import { type LabelledPicture, labelledPictures } from "../pipeline/eval/labelled_pictures.ts";
+import { type LabelledPicture, labelledPictures, scorePictures } from "../pipeline/eval/labelled_pictures.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { pretrain } from "../pipeline/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
@@ -21,8 +20,9 @@ import { sheet } from "../pipeline/visualize/sheet.ts";
 import { slotMapper } from "../pipeline/visualize/slot_maps.ts";
 import { tinted } from "../pipeline/visualize/tinted.ts";
 import { layerReport } from "./report.ts";
+import { table } from "./table.ts";
 
-const SCENES = { train: 800, val: 150, size: 128 };
+const SCENES = { train: 600, val: 150, size: 128 };
 const CLASSES = sceneClasses.length;
 const SHOWN = 8; // pictures in slots.png
 
@@ -69,12 +69,16 @@ export const demo = Command.make(
         [`slots after ${trained.meta.step} steps`, after.score],
       ] as const;
       yield* Console.log(
-        `\nHow well do they match the ${CLASSES} kinds of things drawn? Mean overlap (IoU), 1 is perfect:\n\n` +
-          `${"".padEnd(36)}one slot a kind   several slots a kind\n` +
-          rows.map(([what, { matched, majority }]) =>
-            `  ${what.padEnd(34)}${matched.toFixed(3).padStart(15)}${majority.toFixed(3).padStart(23)}\n`
-          ).join("") +
-          `\nThe loss fell from ${(yield* losses(config)).join(" to ")}.\n\n` +
+        `\nHow well do they match the ${CLASSES} kinds of things drawn (mean IoU), and the objects of each scene ` +
+          `(foreground ARI)? 1 is perfect:\n\n` +
+          table([
+            ["", "one slot a kind", "several slots a kind", "objects"],
+            ...rows.map(([what, { matched, majority, foregroundAri }]) => [
+              `  ${what}`,
+              ...[matched, majority, foregroundAri].map((score) => score.toFixed(3)),
+            ]),
+          ]) +
+          `\n\nThe loss fell from ${(yield* losses(config)).join(" to ")}.\n\n` +
           [
             [picture, "from the top: scenes, slots before, slots after, the truth"],
             [join(config.outputDir, "metrics.jsonl"), "every step in numbers; log.txt: the same in words"],
@@ -129,7 +133,7 @@ const train = Effect.fnUntraced(function* (config: Config) {
     );
     return present;
   }
-  yield* pretrain(config, images).pipe(Effect.provide(layerReport()));
+  yield* pretrain({ ...config, autoResume: true }, images).pipe(Effect.provide(layerReport()));
   return (yield* latestCheckpoint(config.outputDir))!;
 });
 
@@ -152,7 +156,7 @@ const groupByColor = (scenes: readonly LabelledPicture[], seed: number) =>
   );
 
 const score = (maps: readonly ArrayLike<number>[], scenes: readonly LabelledPicture[], slots: number) =>
-  scoreGrouping(scenes.map(({ labels }, i) => ({ labels, slots: maps[i] })), { slots, classes: CLASSES });
+  scorePictures(maps, scenes, { slots, classes: CLASSES });
 
 /**
  * Scenes, a row of slot maps for each grouping, and the truth. A class has the same colour in all rows, and so has the

@@ -1,8 +1,12 @@
 /**
- * Draws one scene: two grounds that meet at a horizon, one to three objects before them, one light.
+ * Draws one scene: two grounds that meet at a horizon, two to four objects before them, no two of a kind, one light.
  *
- * What a thing is shows in its shape and its texture, never in its colour: every region draws its colours anew. Lengths
- * below are in pixels of a picture 128 wide and grow with the size.
+ * What a thing is shows in its texture and its shape, never in its colour: all that is in a scene is drawn in the same two
+ * tones, a dark and a light one, a little different for each thing. The tones vary little between scenes, too: otherwise
+ * a network can tell scenes apart by them, and learns that instead. Textures repeat every 7 to 13 pixels: that is what a
+ * network of small reach can see as a texture, and the blur of the augmentation leaves of it.
+ *
+ * Lengths below are in pixels of a picture 128 wide and grow with the size.
  */
 import type { Random } from "./random.ts";
 
@@ -32,10 +36,11 @@ export const drawScene = (random: Random, size: number): Scene => {
   };
   const light = drawLight(random);
   const grain = Float32Array.from({ length: GRAIN * GRAIN }, () => random.uniform(-1, 1));
-  const surface = (shape: Shape) => drawSurface(random, shape, { unit, grain });
+  const tones: Tones = { dark: drawColour(random, 55, 95), light: drawColour(random, 160, 200) };
+  const surface = (shape: Shape) => drawSurface(random, shape, { unit, grain, tones });
 
   for (const ground of drawGrounds(random, size, unit)) paint(canvas, ground, surface(ground), light, 0);
-  const bodies = Array.from({ length: 1 + random.integer(3) }, () => drawBody(random, size, unit));
+  const bodies = drawKinds(random).map((kind) => drawBody(random, kind, size, unit));
   bodies.sort((a, b) => a.y - b.y); // what stands lower is nearer
   bodies.forEach((body, i) => {
     castShadow(canvas, body, light, unit);
@@ -151,10 +156,15 @@ const drawGrounds = (random: Random, size: number, unit: number): Shape[] => {
 
 const LARGEST_STRETCH = 1.2;
 
-const drawBody = (random: Random, size: number, unit: number): Shape<SceneObject> => {
-  const kind = sceneObjects[random.integer(sceneObjects.length)];
+/** Two to four different ones. */
+const drawKinds = (random: Random): SceneObject[] => {
+  const left: SceneObject[] = [...sceneObjects];
+  return Array.from({ length: 2 + random.integer(3) }, () => left.splice(random.integer(left.length), 1)[0]);
+};
+
+const drawBody = (random: Random, kind: SceneObject, size: number, unit: number): Shape<SceneObject> => {
   const [x, y] = [random.uniform(0.1, 0.9) * size, random.uniform(0.1, 0.9) * size];
-  const radius = random.uniform(16, 34) * unit;
+  const radius = random.uniform(22, 38) * unit;
   const stretch = random.uniform(1, LARGEST_STRETCH);
   const [cos, sin] = direction(random.uniform(0, 2 * Math.PI));
   const outline = outlines[kind](random);
@@ -179,7 +189,7 @@ const outlines: Record<SceneObject, (random: Random) => Field> = {
   },
   star: (random) => {
     // Folded to the tenth between a tip at (1, 0) and a valley, the outline is one straight line.
-    const valley = random.uniform(0.4, 0.55);
+    const valley = random.uniform(0.5, 0.6);
     const tenth = Math.PI / 5;
     const [lineX, lineY] = [valley * Math.cos(tenth) - 1, valley * Math.sin(tenth)];
     const length = Math.hypot(lineX, lineY);
@@ -191,21 +201,35 @@ const outlines: Record<SceneObject, (random: Random) => Field> = {
     };
   },
   ring: (random) => {
-    const hole = random.uniform(0.4, 0.6);
+    const hole = random.uniform(0.3, 0.5);
     return (x, y) => Math.abs(Math.hypot(x, y) - (1 + hole) / 2) - (1 - hole) / 2;
   },
 };
 
+interface Tones {
+  readonly dark: readonly number[];
+  readonly light: readonly number[];
+}
+
 interface Brush {
   readonly unit: number;
   readonly grain: Float32Array; // [GRAIN, GRAIN], white noise
+  readonly tones: Tones;
 }
 
-const drawSurface = (random: Random, shape: Shape, brush: Brush): Surface => ({
-  colour: [0, 1, 2].map(() => random.uniform(60, 200)),
-  amplitude: [0, 1, 2].map(() => 40 * random.uniform(0.7, 1.1)),
-  texture: textures[shape.kind](random, shape, brush),
-});
+const drawColour = (random: Random, low: number, high: number) =>
+  [0, 1, 2].map(() => random.uniform(low, high));
+
+const drawSurface = (random: Random, shape: Shape, brush: Brush): Surface => {
+  const [dark, light] = [brush.tones.dark, brush.tones.light].map((tone) =>
+    tone.map((value) => value + random.uniform(-15, 15))
+  );
+  return {
+    colour: dark.map((value, c) => (value + light[c]) / 2),
+    amplitude: dark.map((value, c) => (light[c] - value) / 2),
+    texture: textures[shape.kind](random, shape, brush),
+  };
+};
 
 type DrawTexture = (random: Random, shape: Shape, brush: Brush) => Field;
 
@@ -215,23 +239,27 @@ const gradient: DrawTexture = (random, { x, y, radius }) => {
 };
 
 /** Waves that run in direction `angle`, a little tilted, with flattened tops. */
-const stripes = (angle: number, shortest: number, longest: number): DrawTexture => (random, _, { unit }) => {
+const stripes = (angle: number): DrawTexture => (random, _, { unit }) => {
   const [dx, dy] = direction(angle + random.uniform(-0.2, 0.2));
-  const frequency = 2 * Math.PI / (random.uniform(shortest, longest) * unit);
+  const frequency = 2 * Math.PI / (random.uniform(7, 9) * unit);
   const phase = random.uniform(0, 2 * Math.PI);
   return (x, y) => Math.tanh(2 * Math.sin(frequency * (x * dx + y * dy) + phase));
 };
 
+/** Stripes that fall to the left or to the right: mirrored, they are the same. */
+const slanted: DrawTexture = (random, shape, brush) =>
+  stripes(random.uniform() < 0.5 ? Math.PI / 4 : -Math.PI / 4)(random, shape, brush);
+
 const checks: DrawTexture = (random, _, { unit }) => {
   const [dx, dy] = direction(random.uniform(-0.2, 0.2));
-  const frequency = 2 * Math.PI / (random.uniform(10, 15) * unit);
+  const frequency = 2 * Math.PI / (random.uniform(10.5, 13.5) * unit);
   return (x, y) =>
     Math.tanh(6 * Math.sin(frequency * (x * dx + y * dy)) * Math.sin(frequency * (y * dx - x * dy)));
 };
 
 const GRAIN = 64; // a power of 2
 
-/** Noise in cells of `cell` pixels with smooth passages. */
+/** Noise in cells of `cell` pixels: patches of the one tone on the other. */
 const speckles = (cell: number): DrawTexture => (random, _, { unit, grain }) => {
   const [shiftX, shiftY] = [random.integer(GRAIN), random.integer(GRAIN)];
   const at = (x: number, y: number) =>
@@ -242,18 +270,18 @@ const speckles = (cell: number): DrawTexture => (random, _, { unit, grain }) => 
     const [fx, fy] = [x - left, y - top];
     const upper = at(left, top) * (1 - fx) + at(left + 1, top) * fx;
     const lower = at(left, top + 1) * (1 - fx) + at(left + 1, top + 1) * fx;
-    return upper * (1 - fy) + lower * fy;
+    return Math.tanh(4 * (upper * (1 - fy) + lower * fy));
   };
 };
 
 const textures: Record<SceneClass, DrawTexture> = {
-  disc: checks,
-  square: stripes(Math.PI / 2, 5, 8),
-  star: speckles(2.5),
-  ring: gradient,
+  disc: stripes(0),
+  square: stripes(Math.PI / 2),
+  star: gradient,
+  ring: checks,
   plain: gradient,
-  sand: speckles(1),
-  field: stripes(0, 6, 10),
+  sand: speckles(2.5),
+  field: slanted,
 };
 
 const direction = (angle: number): readonly [number, number] => [Math.cos(angle), Math.sin(angle)];

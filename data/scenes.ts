@@ -34,7 +34,7 @@ export class SceneError extends Schema.TaggedError<SceneError>()("SceneError", {
 }
 
 /** Counts changes of what is drawn, so that no older set is taken for a new one. */
-const DRAWING = 1;
+const DRAWING = 2;
 const RECIPE = "scenes.json";
 
 /**

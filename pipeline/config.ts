@@ -140,7 +140,7 @@ export const PRESETS = {
     dataset: "COCO",
     dataDir: "runs/demo/data",
     outputDir: "runs/demo",
-    imageSize: 64,
+    imageSize: 96, // at 64 the blur, meant for views of 224, would leave little of a texture
     minScale: 0.3,
     arch: "resnet18",
     width: 16,
@@ -148,11 +148,12 @@ export const PRESETS = {
     dimHidden: 256,
     dimOut: 64,
     numPrototypes: 32,
-    batchSize: 16,
+    batchSize: 8,
     teacherMomentum: 0.97, // a short run: the teacher has to follow sooner
-    baseLr: 16,
-    epochs: 3,
-    warmupEpoch: 0.3,
+    optimizer: "sgd",
+    baseLr: 2,
+    epochs: 2,
+    warmupEpoch: 0.2,
     saveFreq: 1,
   },
 } as const satisfies Record<string, Partial<Config>>;
