@@ -194,7 +194,14 @@ const Panoptic = Schema.Struct({
 
 const readIndex = Effect.fnUntraced(function* (path: string) {
   const { images, categories, annotations } = yield* Effect.tryPromise({
-    try: async () => JSON.parse(await Deno.readTextFile(path)) as unknown,
+    try: async () => {
+      if ((await Deno.stat(path)).size > LARGEST) {
+        throw new Error(
+          "it is too large to be read as a whole (512 MiB and more): choose others by --labels",
+        );
+      }
+      return JSON.parse(await Deno.readTextFile(path)) as unknown;
+    },
     catch: (error) => new LabelError({ path, reason: (error as Error).message }),
   }).pipe(Effect.flatMap(decoded(Index, path)));
   const byPicture = new Map<unknown, unknown[]>();
@@ -211,6 +218,9 @@ const readIndex = Effect.fnUntraced(function* (path: string) {
     annotationsOf: ({ id }) => byPicture.get(id) ?? [],
   } satisfies OpenIndex as OpenIndex;
 });
+
+/** Bytes that fit into a string. */
+const LARGEST = 2 ** 29 - 24;
 
 const decoded = <A>(schema: Schema.Decoder<A>, path: string) => (value: unknown) =>
   Schema.decodeUnknownEffect(schema)(value).pipe(

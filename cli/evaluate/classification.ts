@@ -3,10 +3,16 @@ import { Effect } from "effect";
 import { basename } from "node:path";
 import { readPicture } from "../../data/decode_image.ts";
 import type { ClassFolders } from "../../data/class_folders.ts";
-import { cellColors, colorHistograms, encoderDescriptor } from "../../pipeline/eval/descriptors.ts";
+import type { ClassifiedPicture } from "../../pipeline/eval/classification.ts";
+import {
+  cellColors,
+  colorHistograms,
+  encoderDescriptor,
+  type NamedDescriptor,
+} from "../../pipeline/eval/descriptors.ts";
 import { type FrozenEncoder, untrainedEncoder } from "../../pipeline/eval/encoders.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
-import type { ClassifiedPicture, NamedDescriptor } from "../../pipeline/eval/evaluate_knn.ts";
+
 import type { EncoderOptions } from "../../pipeline/model/resnet.ts";
 import { bar, figure, gallery, type Html, html, image, pageTable, thumbnail } from "./page.ts";
 

@@ -23,6 +23,12 @@ export interface Descriptor {
   readonly describe: (pixels: Uint32Array, count: number) => Effect.Effect<Float32Array, RunError>;
 }
 
+/** A descriptor, and what it is called in tables. */
+export interface NamedDescriptor {
+  readonly method: string;
+  readonly descriptor: Descriptor;
+}
+
 /** How running a program can fail. */
 export type RunError = GpuError | CollectiveError;
 

@@ -14,6 +14,7 @@ import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { fitColorClusters } from "./color_clusters.ts";
 import { evenly, pictureBatches } from "./described.ts";
 import type { RunError } from "./descriptors.ts";
+import { extremes } from "./extremes.ts";
 import { framedLabels } from "./framed_labels.ts";
 import { type GroupingScore, noOverlap, scoreOverlap } from "./grouping.ts";
 
@@ -65,7 +66,6 @@ interface Method {
 
 /** Pictures that clusters of colours are looked for in. */
 const CLUSTERED = 64;
-const SHOWN = 6;
 
 /**
  * Scores slots on labelled pictures, beside those of an untrained network and k-means on colours and places, with as many
@@ -239,13 +239,3 @@ const hasSeveral = (objects: Uint16Array): boolean => {
 };
 
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** The places of the highest and of the lowest scores, the most extreme first; NaN is neither. */
-export const extremes = <A>(all: readonly A[], scoreOf: (one: A) => number, count = SHOWN) => {
-  const scores = all.map(scoreOf);
-  const order = [...scores.keys()].filter((i) => !Number.isNaN(scores[i])).sort((a, b) =>
-    scores[b] - scores[a]
-  );
-  const most = Math.min(count, Math.ceil(order.length / 2));
-  return { best: order.slice(0, most), worst: order.slice(most).slice(-count).reverse() };
-};

@@ -11,7 +11,7 @@ import { initialState } from "../state.ts";
 import { slotMapper, teacherScores } from "../visualize/slot_maps.ts";
 import { adjustedRandIndex } from "./adjusted_rand.ts";
 import { colorClusters } from "./color_clusters.ts";
-import { evaluateGrouping, extremes } from "./evaluate_grouping.ts";
+import { evaluateGrouping } from "./evaluate_grouping.ts";
 import { scoreGrouping } from "./grouping.ts";
 import { labelledPictures } from "./labelled_pictures.ts";
 
@@ -91,10 +91,3 @@ gpuTest(
     }
   },
 );
-
-Deno.test("extremes() names the highest and the lowest, none twice, and leaves out what has no score", () => {
-  const same = (value: number) => value;
-  assert.deepEqual(extremes([3, NaN, 1, 5, 2], same, 3), { best: [3, 0], worst: [2, 4] });
-  assert.deepEqual(extremes([3, 1, 5, 2, 4, 6, 0], same, 2), { best: [5, 2], worst: [6, 1] });
-  assert.deepEqual(extremes([1], same), { best: [0], worst: [] });
-});

@@ -3,25 +3,9 @@ import { Effect, Stream } from "effect";
 import type { ClassFolders } from "../../data/class_folders.ts";
 import type { Frame } from "../visualize/framed.ts";
 import { describedBatches } from "./described.ts";
-import type { Descriptor } from "./descriptors.ts";
-import { neighbourBank, type Neighbours, type Vote, vote } from "./nearest_neighbours.ts";
-
-export interface NamedDescriptor {
-  readonly method: string;
-  readonly descriptor: Descriptor;
-}
-
-export interface ClassificationScore {
-  readonly top1: number; // share of the pictures whose class comes first: 0 … 1
-  readonly top5: number; // or is among the first five
-}
-
-/** What became of one picture. */
-export interface ClassifiedPicture {
-  readonly file: string;
-  readonly label: number;
-  readonly ranked: readonly Vote[]; // at most five
-}
+import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
+import type { NamedDescriptor } from "./descriptors.ts";
+import { neighbourBank, type Neighbours, vote } from "./nearest_neighbours.ts";
 
 export interface KnnOptions {
   readonly folders: ClassFolders;
@@ -84,14 +68,3 @@ export const evaluateKnn = Effect.fn("evaluateKnn")(function* (options: KnnOptio
     })),
   } satisfies KnnEvaluation as KnnEvaluation;
 }, Effect.scoped);
-
-/** How often the class of a picture ranks first, and among the first five. */
-export const classificationScore = (
-  ranked: readonly (readonly Vote[])[],
-  truth: readonly { readonly label: number }[],
-): ClassificationScore => {
-  const share = (most: number) =>
-    ranked.filter((votes, i) => votes.slice(0, most).some(({ label }) => label === truth[i].label)).length /
-    truth.length;
-  return { top1: share(1), top5: share(5) };
-};

@@ -3,12 +3,8 @@ import { Effect, Stream } from "effect";
 import type { ClassFolders, ClassifiedFile } from "../../data/class_folders.ts";
 import type { Frame } from "../visualize/framed.ts";
 import { describedBatches } from "./described.ts";
-import {
-  type ClassificationScore,
-  classificationScore,
-  type ClassifiedPicture,
-  type NamedDescriptor,
-} from "./evaluate_knn.ts";
+import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
+import type { NamedDescriptor } from "./descriptors.ts";
 import type { TrainingOptions } from "./linear_classifier.ts";
 import { linearProbe } from "./linear_probe.ts";
 

@@ -3,8 +3,9 @@ import { Effect } from "effect";
 import { permutation } from "../../data/random.ts";
 import { compile } from "../../ops/compile.ts";
 import { input } from "../../ops/tensor.ts";
+import type { RankedClass } from "./classification.ts";
 import { linearClassifier, ScaleOf, type TrainingOptions } from "./linear_classifier.ts";
-import type { Vote } from "./nearest_neighbours.ts";
+
 import { EvaluationProgress } from "./progress.ts";
 
 /** Features of pictures, each [C], and their classes. */
@@ -66,7 +67,7 @@ export const linearProbe = Effect.fn("linearProbe")(function* (
 
   const logits = classifier.logits(input("rows", [R, C]));
   const program = yield* compile({ label: "the classifier", outputs: { logits } }, classifier.state);
-  const ranked: (readonly Vote[])[] = [];
+  const ranked: (readonly RankedClass[])[] = [];
   for (let first = 0; first < asked.length; first += R) {
     const some = asked.slice(first, first + R);
     const rows = new Float32Array(R * C);
@@ -79,7 +80,7 @@ export const linearProbe = Effect.fn("linearProbe")(function* (
   return { ranked, loss };
 }, Effect.scoped);
 
-const likeliest = (logits: Float32Array): readonly Vote[] => {
+const likeliest = (logits: Float32Array): readonly RankedClass[] => {
   const top = logits.reduce((most, value) => Math.max(most, value), -Infinity);
   const weights = Array.from(logits, (value) => Math.exp(value - top));
   const whole = weights.reduce((sum, weight) => sum + weight, 0);

@@ -4,6 +4,7 @@ import { compile } from "../../ops/compile.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { transpose } from "../../ops/slice.ts";
 import { input } from "../../ops/tensor.ts";
+import type { RankedClass } from "./classification.ts";
 
 /** The neighbours of one query, nearest first. */
 export interface Neighbours {
@@ -130,22 +131,16 @@ class Nearest {
   });
 }
 
-/** Classes that neighbours vote for, the most wanted first; those without a vote are left out. */
-export interface Vote {
-  readonly label: number;
-  readonly share: number; // of all votes: 0 … 1
-}
-
 /**
  * Weighted k-NN: the `k` nearest neighbours vote for their classes with weights exp(similarity / temperature). Of classes
- * with as many votes, the one with the nearest neighbour comes first. Source: Wu et al., Unsupervised Feature Learning via
+ * with as many votes, the one with the nearest neighbour comes first; those without a vote are left out. Source: Wu et al., Unsupervised Feature Learning via
  * Non-Parametric Instance Discrimination, CVPR 2018, section 3.4.
  */
 export const vote = (
   { similarities, places }: Neighbours,
   labels: ArrayLike<number>, // of the bank
   { k, temperature }: { readonly k: number; readonly temperature: number },
-): readonly Vote[] => {
+): readonly RankedClass[] => {
   const votes = new Map<number, number>();
   let all = 0;
   for (let i = 0; i < Math.min(k, places.length); i++) {
