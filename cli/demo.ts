@@ -19,6 +19,7 @@ import { distinctColors } from "../pipeline/visualize/colors.ts";
 import { sheet } from "../pipeline/visualize/sheet.ts";
 import { slotMapper } from "../pipeline/visualize/slot_maps.ts";
 import { tinted } from "../pipeline/visualize/tinted.ts";
+import { demoReport } from "./demo_report.ts";
 import { layerReport } from "./report.ts";
 import { table } from "./table.ts";
 
@@ -61,25 +62,30 @@ export const demo = Command.make(
       const before = yield* group(config, untrained, scenes);
       const after = yield* group(config, trained.tensors, scenes);
       const picture = join(config.outputDir, "slots.png");
-      yield* writeWholeFile(picture, [yield* draw(scenes.slice(0, SHOWN), [before, after])]);
+      const sheet = yield* draw(scenes.slice(0, SHOWN), [before, after]);
+      yield* writeWholeFile(picture, [sheet]);
 
       const rows = [
         ["colour and place alone (k-means)", groupByColor(scenes, config.seed)],
         ["slots before training", before.score],
         [`slots after ${trained.meta.step} steps`, after.score],
       ] as const;
+      const titles = ["one slot a kind", "several slots a kind", "objects"];
+      const valuesOf = (
+        { matched, majority, foregroundAri }: typeof before.score,
+      ) => [matched, majority, foregroundAri];
+      const scores = rows.map(([name, score]) => ({ name, values: valuesOf(score) }));
+      const report = yield* demoReport(config, { titles, scores, sheet });
       yield* Console.log(
         `\nHow well do they match the ${CLASSES} kinds of things drawn (mean IoU), and the objects of each scene ` +
           `(foreground ARI)? 1 is perfect:\n\n` +
           table([
-            ["", "one slot a kind", "several slots a kind", "objects"],
-            ...rows.map(([what, { matched, majority, foregroundAri }]) => [
-              `  ${what}`,
-              ...[matched, majority, foregroundAri].map((score) => score.toFixed(3)),
-            ]),
+            ["", ...titles],
+            ...scores.map(({ name, values }) => [`  ${name}`, ...values.map((value) => value.toFixed(3))]),
           ]) +
           `\n\nThe loss fell from ${(yield* losses(config)).join(" to ")}.\n\n` +
           [
+            [report, "all of this on a page, with curves"],
             [picture, "from the top: scenes, slots before, slots after, the truth"],
             [join(config.outputDir, "metrics.jsonl"), "every step in numbers; log.txt: the same in words"],
             [trained.file, "what was learned"],

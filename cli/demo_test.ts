@@ -19,11 +19,14 @@ Deno.test(
     assert.equal(code, 0, err);
     assert.deepEqual([...Deno.readDirSync(join(folder, "run"))].map(({ name }) => name).sort(), [
       ...["checkpoints", "config.json", "data", "log.txt", "metrics.jsonl", "plan.json"],
-      ...["slot_maps", "slots.png", "times.jsonl"],
+      ...["report.html", "slot_maps", "slots.png", "times.jsonl"],
     ]);
     for (const grouping of ["k-means", "before training", "after 2 steps"]) {
       assert.match(out, new RegExp(`${grouping}\\)? +0\\.\\d+ +0\\.\\d+`));
     }
+    const page = await Deno.readTextFile(join(folder, "run", "report.html"));
+    assert.match(page, /slots after 2 steps.*<svg/s);
+    assert.doesNotMatch(page, /<script|https?:/);
     const other = await demo(folder, "--output-dir", "run", "--steps", "2", "--seed", "1");
     assert.equal(other.code, 1);
     assert.match(other.err, /"run" holds a demo with --seed 0, not 1/);
