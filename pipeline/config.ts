@@ -149,7 +149,6 @@ export const PRESETS = {
     dimOut: 64,
     numPrototypes: 32,
     batchSize: 8,
-    teacherMomentum: 0.97, // a short run: the teacher has to follow sooner
     optimizer: "sgd",
     baseLr: 2,
     epochs: 2,
