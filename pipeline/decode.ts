@@ -5,11 +5,12 @@
  * ranks, nor on where a run was resumed. Workers (data/decode_worker.ts) do the work; this stage says what they have to make,
  * and sees to files that cannot be decoded.
  */
-import { Deferred, Effect, Schema, Stream } from "effect";
+import { Effect, Schema, Stream } from "effect";
 import type { BatchReply, BatchRequest } from "../data/decode_worker.ts";
 import { permutation, randomStream } from "../data/random.ts";
 import type { PackedBatch } from "../data/view_table.ts";
 import type { Config } from "./config.ts";
+import { requester } from "./worker.ts";
 import { StageSpan } from "./otlp.ts";
 
 /** One step's input on its way to the GPU. */
@@ -47,14 +48,6 @@ export class TooManyBadImages extends Schema.TaggedError<TooManyBadImages>()("To
     const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");
     return `${reasons.length} of ${images} pictures cannot be decoded, more than --max-bad-images ${maxBadImages} ` +
       `allows: mend or remove them, or raise it. The first of them:${first}`;
-  }
-}
-
-export class DecodeWorkerError extends Schema.TaggedError<DecodeWorkerError>()("DecodeWorkerError", {
-  reason: Schema.String,
-}) {
-  override get message() {
-    return `A decoding worker stopped: ${this.reason}`;
   }
 }
 
@@ -137,31 +130,6 @@ const watchBadFiles = (images: number, { seed, maxBadImages }: DecodeConfig) => 
   };
 };
 
-type Made = Exclude<BatchReply, { kind: "failure" }>;
-
-/** A worker that ends with the scope, as the function from a request to its reply. */
-const decodeWorker = Effect.gen(function* () {
-  const worker = yield* Effect.acquireRelease(
-    Effect.sync(() => new Worker(new URL("../data/decode_worker.ts", import.meta.url), { type: "module" })),
-    (worker) => Effect.sync(() => worker.terminate()),
-  );
-  const crash = yield* Deferred.make<never, DecodeWorkerError>();
-  worker.onerror = (event) => {
-    event.preventDefault(); // or it would end the whole program
-    Deferred.doneUnsafe(crash, new DecodeWorkerError({ reason: event.message }));
-  };
-  const waiting = new Map<number, (reply: Effect.Effect<Made, DecodeWorkerError>) => void>();
-  worker.onmessage = ({ data: reply }: MessageEvent<BatchReply>) => {
-    waiting.get(reply.id)?.(
-      reply.kind === "failure" ? new DecodeWorkerError({ reason: reply.reason }) : Effect.succeed(reply),
-    );
-    waiting.delete(reply.id);
-  };
-  let requests = 0;
-  return (request: Omit<BatchRequest, "id">) =>
-    Effect.callback<Made, DecodeWorkerError>((resume) => {
-      const id = requests++;
-      waiting.set(id, resume);
-      worker.postMessage({ ...request, id } satisfies BatchRequest);
-    }).pipe(Effect.raceFirst(Deferred.await(crash)));
-});
+const decodeWorker = requester<Omit<BatchRequest, "id">, BatchReply>(
+  new URL("../data/decode_worker.ts", import.meta.url),
+);

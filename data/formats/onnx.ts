@@ -4,8 +4,9 @@
  *
  * Source: onnx/onnx, `onnx/onnx.proto`, whose messages the functions below are named for and whose field numbers they use.
  */
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { type BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { FileTensor } from "./file_tensor.ts";
+import { integer, message, text, written } from "./protobuf.ts";
 
 export interface OnnxModel {
   readonly producer: { readonly name: string; readonly version: string };
@@ -125,24 +126,6 @@ const initializer = (name: string, { shape, data }: FileTensor): readonly Uint8A
     lengthOf(to, 9, values.length);
   });
   return [written((to) => lengthOf(to, 5, description.length + values.length).raw(description)), values];
-};
-
-const written = (write: (to: BinaryWriter) => void): Uint8Array<ArrayBuffer> => {
-  const writer = new BinaryWriter();
-  write(writer);
-  return writer.finish();
-};
-
-const integer = (to: BinaryWriter, field: number, value: number) =>
-  to.tag(field, WireType.Varint).int64(value);
-
-const text = (to: BinaryWriter, field: number, value: string) =>
-  to.tag(field, WireType.LengthDelimited).string(value);
-
-const message = (to: BinaryWriter, field: number, write: () => void) => {
-  to.tag(field, WireType.LengthDelimited).fork();
-  write();
-  to.join();
 };
 
 /** The start of a field whose `bytes` follow in pieces of their own. */

@@ -6,6 +6,7 @@
  * `tensorboard/compat/proto/{event,summary,tensor}.proto` (the messages, whose field numbers are used below).
  */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { integer, message, text } from "./protobuf.ts";
 
 /** What a step is shown by. The part of a tag before its first "/" is the group it is shown in. */
 export type SummaryValue =
@@ -125,16 +126,4 @@ const joined = (pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> => {
     at += piece.length;
   }
   return whole;
-};
-
-const integer = (to: BinaryWriter, field: number, value: number) =>
-  to.tag(field, WireType.Varint).int64(value);
-
-const text = (to: BinaryWriter, field: number, value: string) =>
-  to.tag(field, WireType.LengthDelimited).string(value);
-
-const message = (to: BinaryWriter, field: number, write: () => void) => {
-  to.tag(field, WireType.LengthDelimited).fork();
-  write();
-  to.join();
 };

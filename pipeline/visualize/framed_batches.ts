@@ -1,6 +1,6 @@
 /** The stage from a list of pictures to batches of whole pictures, resized and cropped, for the GPU. */
-import { Deferred, Effect, Stream } from "effect";
-import { DecodeWorkerError } from "../decode.ts";
+import { Effect, Stream } from "effect";
+import { requester, type WorkerError } from "../worker.ts";
 import type { FrameReply, FrameRequest, Frames } from "./frame_worker.ts";
 import type { Frame } from "./framed.ts";
 
@@ -17,7 +17,7 @@ export interface FramedBatch extends Frames {
 export const framedBatches = (
   files: readonly string[],
   { batch, frame }: { readonly batch: number; readonly frame: Frame },
-): Stream.Stream<FramedBatch, DecodeWorkerError> =>
+): Stream.Stream<FramedBatch, WorkerError> =>
   Stream.unwrap(Effect.gen(function* () {
     const count = Math.ceil(files.length / batch);
     const workers = yield* Effect.replicateEffect(
@@ -31,37 +31,12 @@ export const framedBatches = (
         const request = { files: files.slice(first, first + batch), frame };
         return Effect.map(
           workers[i % workers.length](request),
-          (frames): FramedBatch => ({ first, ...frames }),
+          ({ frames }): FramedBatch => ({ first, ...frames }),
         );
       }, { concurrency: 2 * workers.length }),
     );
   }));
 
-/** A worker that ends with the scope, as the function from a request to its reply. */
-const frameWorker = Effect.gen(function* () {
-  const worker = yield* Effect.acquireRelease(
-    Effect.sync(() => new Worker(new URL("./frame_worker.ts", import.meta.url), { type: "module" })),
-    (worker) => Effect.sync(() => worker.terminate()),
-  );
-  const crash = yield* Deferred.make<never, DecodeWorkerError>();
-  worker.onerror = (event) => {
-    event.preventDefault(); // or it would end the whole program
-    Deferred.doneUnsafe(crash, new DecodeWorkerError({ reason: event.message }));
-  };
-  const waiting = new Map<number, (reply: Effect.Effect<Frames, DecodeWorkerError>) => void>();
-  worker.onmessage = ({ data: reply }: MessageEvent<FrameReply>) => {
-    waiting.get(reply.id)?.(
-      reply.kind === "frames"
-        ? Effect.succeed(reply.frames)
-        : new DecodeWorkerError({ reason: reply.reason }),
-    );
-    waiting.delete(reply.id);
-  };
-  let requests = 0;
-  return (request: Omit<FrameRequest, "id">) =>
-    Effect.callback<Frames, DecodeWorkerError>((resume) => {
-      const id = requests++;
-      waiting.set(id, resume);
-      worker.postMessage({ ...request, id } satisfies FrameRequest);
-    }).pipe(Effect.raceFirst(Deferred.await(crash)));
-});
+const frameWorker = requester<Omit<FrameRequest, "id">, FrameReply>(
+  new URL("./frame_worker.ts", import.meta.url),
+);

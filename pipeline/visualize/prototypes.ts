@@ -36,7 +36,7 @@ export class ChangedPicture extends Schema.TaggedError<ChangedPicture>()("Change
 /**
  * Ranks pictures (paths) for every prototype of a teacher, then looks at the best once more to draw them. Memory holds
  * a few batches, and what is drawn. Fails with NoPictures, NotFinite,
- * ChangedPicture, DecodeWorkerError, PlanError or GpuError.
+ * ChangedPicture, WorkerError, PlanError or GpuError.
  */
 export const showPrototypes = Effect.fn("showPrototypes")(function* (
   { model, values }: Teacher,
