@@ -1,6 +1,7 @@
 /** Small runs as real processes, started as a user starts them, for tests of what becomes of them. */
 import assert from "node:assert/strict";
 import { Effect } from "effect";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import sharp from "sharp";
 import { randomStream } from "../data/random.ts";
@@ -53,14 +54,19 @@ export const currentOf = (output: string): string => {
   }
 };
 
-/** The state at the end, and the metrics of all steps without what depends on the clock. */
+/** The state at the end, as checksums, and the metrics of all steps without what depends on the clock. */
 export const result = async (output: string, steps: number) => {
   const checkpoint = await Effect.runPromise(latestCheckpoint(output));
   assert.equal(checkpoint?.meta.step, steps);
   const lines = Deno.readTextFileSync(join(output, "metrics.jsonl")).trim().split("\n");
   return {
     tensors: Object.fromEntries(
-      [...checkpoint.tensors].map(([name, { data }]) => [name, new Uint32Array(data.slice().buffer)]),
+      [...checkpoint.tensors].map(([name, { data }]) => [
+        name,
+        createHash("sha256").update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)).digest(
+          "hex",
+        ),
+      ]),
     ),
     metrics: lines.map((line) => ({ ...JSON.parse(line), images_per_second: null })),
   };

@@ -27,7 +27,7 @@ export interface StepOptions extends ModelOptions {
   readonly weightDecay: number;
   readonly momentum: number;
   /** Ranks whose pictures this process holds, one after the other; 1 unless a distributed run is replayed in one. */
-  readonly ranks?: number;
+  readonly blocks?: number; // not `ranks`, which is an option of a run that says how many processes there are
   /** What this process exchanges with other ranks; nothing if not given. */
   readonly sync?: Sync;
 }
@@ -109,7 +109,7 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
   const predicting = within({ ...own, training: { ...training, groups: 1 } }, "predictor_slot");
   const predict = (queries: Tensor, count: Tensor) => predictor(predicting, queries, options, count);
   const contrast = (a: 0 | 1, b: 0 | 1) =>
-    slotContrast(viewOf(q, a), viewOf(k, b), predict, sync, options.ranks ?? 1);
+    slotContrast(viewOf(q, a), viewOf(k, b), predict, sync, options.blocks ?? 1);
   const contrast12 = contrast(0, 1), contrast21 = contrast(1, 0);
 
   const use = prototypeUseInBatch(stopGradient(k.scores), sync.mean);

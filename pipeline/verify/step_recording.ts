@@ -186,7 +186,7 @@ const recordedStep = (
           optimizer: config.optimizer,
           weightDecay: config.weight_decay,
           momentum: config.momentum,
-          ranks: part.ranks.length,
+          blocks: part.ranks.length,
           sync: part.sync,
         },
       );
