@@ -3,6 +3,7 @@ import type { AdapterReport } from "../ops/gpu.ts";
 import type { Config } from "../pipeline/config.ts";
 import { stepsPerEpoch } from "../pipeline/decode.ts";
 import type { StepPlan } from "../pipeline/step_plan.ts";
+import type { RankSpeed } from "./rank_speed.ts";
 import { writtenBytes } from "./written_bytes.ts";
 
 export interface Facts extends StepFacts {
@@ -11,6 +12,8 @@ export interface Facts extends StepFacts {
   readonly decodedPerSecond: number | Failure;
   readonly versions: Readonly<Record<string, string>>;
   readonly output: "writable" | "absent" | Failure;
+  /** What several ranks cost each other, where the run has several. */
+  readonly ranks: RankSpeed | Failure | null;
   /** Pictures of the data set, where one was named. */
   readonly images: number | Failure | null;
 }
@@ -48,6 +51,7 @@ export const diagnose = (facts: Facts): readonly Finding[] => [
   ...adapterFindings(facts),
   ...stepFindings(facts),
   decodeFinding(facts),
+  ...rankFindings(facts),
   ...imagesFindings(facts),
   outputFinding(facts),
   versionFinding(facts),
@@ -85,7 +89,7 @@ const batchesOnHost = (workers: number) => 2 * workers + 2;
 export const stepFindings = (facts: StepFacts): readonly Finding[] => {
   const { adapter, plan, config, freeMemory, smallerBatch } = facts;
   if ("failure" in adapter) return [];
-  const mend = smallerBatch === null ? {} : { mend: `--batch-size ${smallerBatch} fits` };
+  const mend = smallerBatch === null ? {} : { mend: `--batch-size ${smallerBatch * config.ranks} fits` };
   const { reservedBytes, groups, sliced, refusal } = plan;
   const binding = writtenBytes(adapter.limits.maxStorageBufferBindingSize);
   const withinLimits: Finding = refusal !== null
@@ -123,10 +127,35 @@ const decodeFinding = ({ decodedPerSecond, config }: Facts): Finding => {
   };
 };
 
+const rankFindings = ({ ranks }: Facts): readonly Finding[] => {
+  if (ranks === null) return [];
+  if ("failure" in ranks) return [problem(ranks)];
+  const { small, large, step } = ranks;
+  const findings: Finding[] = [{
+    level: "ok",
+    says: `${ranks.ranks.length} ranks sum 2 KiB in ${writtenSeconds(small)} and 95 MiB in ${
+      writtenSeconds(large)
+    }`,
+  }];
+  if (step === null) return findings;
+  const { seconds, syncSeconds, stops, exchangedBytes } = step;
+  const share = Math.round(100 * syncSeconds / seconds);
+  findings.push({
+    level: share <= 25 ? "ok" : "warning",
+    says:
+      `a step takes ${writtenSeconds(seconds)}, ${share} % of it to exchange ${
+        writtenBytes(exchangedBytes)
+      } ` +
+      `between the ranks, for which it stops ${stops} times`,
+    ...share <= 25 ? {} : { mend: "a larger --batch-size a rank, or fewer ranks" },
+  });
+  return findings;
+};
+
 const imagesFindings = ({ images, config }: Facts): readonly Finding[] => {
   if (images === null) return [];
   if (typeof images !== "number") return [problem(images)];
-  const steps = stepsPerEpoch(images, config.batchSize);
+  const steps = stepsPerEpoch(images, config.batchSize * config.ranks);
   const says = `${images} pictures, ${steps} steps an epoch`;
   if (steps > 0) return [{ level: "ok", says }];
   return [{ level: "problem", says, mend: `--batch-size ${images} or less` }];
@@ -158,3 +187,10 @@ const isBefore = (version: string, other: readonly number[]): boolean => {
   const at = other.findIndex((part, i) => parts[i] !== part);
   return at >= 0 && parts[at] < other[at];
 };
+
+const writtenSeconds = (seconds: number): string =>
+  seconds < 1e-3
+    ? `${Math.round(1e6 * seconds)} µs`
+    : seconds < 1
+    ? `${(1e3 * seconds).toPrecision(2)} ms`
+    : `${seconds.toPrecision(3)} s`;

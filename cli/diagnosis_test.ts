@@ -33,6 +33,7 @@ const healthy: Facts = {
   versions: { Deno: "2.9.6" },
   output: "writable",
   images: null,
+  ranks: null,
 };
 const software = { ...healthy.adapter, software: true };
 
@@ -78,4 +79,19 @@ Deno.test("diagnose() makes everything that keeps a run from starting a problem,
     assert.ok(found[0].mend !== undefined);
   }
   assert.match(complaints(refused)[0].mend!, /--batch-size 32 /);
+});
+
+Deno.test("diagnose() warns of ranks that spend more than a quarter of a step on each other", () => {
+  const ranks = (syncSeconds: number) => ({
+    ranks: [{ host: "a", adapter: "Some GPU" }, { host: "b", adapter: "Some GPU" }],
+    ...{ small: 5e-5, large: 0.08 },
+    step: { seconds: 1, syncSeconds, stops: 43, exchangedBytes: 2 ** 27 },
+  });
+  assert.deepEqual(complaints({ ranks: ranks(0.2) }), []);
+  const [{ level, says }] = complaints({ ranks: ranks(0.4) });
+  assert.equal(level, "warning");
+  assert.equal(
+    says,
+    "a step takes 1.00 s, 40 % of it to exchange 128 MiB between the ranks, for which it stops 43 times",
+  );
 });

@@ -4,15 +4,19 @@ import { Command, Flag } from "effect/cli";
 import sharp from "sharp";
 import project from "../deno.json" with { type: "json" };
 import { listImages } from "../data/image_list.ts";
+import { Collective } from "../ops/collective.ts";
 import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
 import { type Config, optionNames } from "../pipeline/config.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
+import { ranks } from "../pipeline/ranks/mpi.ts";
 import { planStep, type StepPlan } from "../pipeline/step_plan.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
 import { decodeSpeed } from "./decode_speed.ts";
 import { diagnose, type Facts, type Finding, type StepFacts, stepFindings } from "./diagnosis.ts";
 import { configFlags, configOf } from "./options.ts";
+import { type RankSpeed, rankSpeed } from "./rank_speed.ts";
+import { askRanks, ownRank, startsRanks } from "./ranks.ts";
 import { vulkanDrivers } from "./vulkan_drivers.ts";
 import { writtenBytes } from "./written_bytes.ts";
 
@@ -32,8 +36,10 @@ export const doctor = Command.make(
     );
     const config = yield* configOf({ ...flags, preset: namesRun ? flags.preset : Option.some("demo") });
     const namesData = Option.isSome(flags.dataDir) || Option.isSome(flags.config);
+    if (ownRank !== null) return yield* tellRankSpeed(config);
 
-    const facts = yield* gather(config, namesData);
+    const alone = yield* gather({ ...config, batchSize: config.batchSize / config.ranks }, namesData);
+    const facts = { ...alone, ranks: (yield* startsRanks(config)) ? yield* measuredRanks(config) : null };
     const findings = diagnose(facts);
     const ready = findings.every(({ level }) => level !== "problem");
     yield* Console.log(json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : page(facts, findings));
@@ -55,6 +61,10 @@ export const doctor = Command.make(
       command: "slotcon doctor --preset coco-800 --batch-size 64",
       description: "What the published run takes with a smaller batch",
     },
+    {
+      command: "slotcon doctor --preset coco-800 --ranks 8",
+      description: "How fast eight ranks exchange, and what it costs a step",
+    },
     { command: "slotcon doctor --config run.yaml --json", description: "For a program to read" },
   ]),
 );
@@ -67,7 +77,7 @@ const GUARANTEED = {
 };
 
 const gather = Effect.fn("gather")(
-  function* (config: Config, namesData: boolean): Effect.fn.Return<Facts, never, Scope.Scope> {
+  function* (config: Config, namesData: boolean): Effect.fn.Return<Omit<Facts, "ranks">, never, Scope.Scope> {
     const opened = yield* Effect.result(Layer.build(rankGpu(config)));
     const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
     const adapter = Result.match(opened, {
@@ -109,6 +119,27 @@ const gather = Effect.fn("gather")(
     };
   },
 );
+
+/** In a rank: measures with the others; the first one prints what they found, for the process that started them. */
+const tellRankSpeed = Effect.fnUntraced(
+  function* (config: Config) {
+    const { report, traits } = yield* Gpu;
+    const sized = { ...config, batchSize: config.batchSize / (yield* Collective).world };
+    const speed = yield* rankSpeed(config, planStep(sized, traits, report.limits).reservedBytes);
+    if (ownRank === 0) yield* Console.log(JSON.stringify(speed));
+  },
+  (effect, config) => effect.pipe(Effect.provide(rankGpu(config)), Effect.provide(ranks(config))),
+);
+
+/** In the process that starts ranks: what they measure. */
+const measuredRanks = Effect.fnUntraced(function* (config: Config) {
+  const asked = yield* Effect.result(askRanks(config.ranks));
+  if (Result.isFailure(asked)) return { failure: asked.failure.message, remedy: "or leave out --ranks" };
+  const { code, printed } = asked.success;
+  return code === 0
+    ? JSON.parse(printed) as RankSpeed
+    : { failure: `${config.ranks} ranks cannot work together here`, remedy: "see what they say above" };
+});
 
 const canRun = (facts: StepFacts) => stepFindings(facts).every(({ level }) => level !== "problem");
 
@@ -187,9 +218,11 @@ const page = (facts: Facts, findings: readonly Finding[]): string => {
     ...("failure" in adapter ? [] : adapterRows(adapter)),
     [
       "step",
-      `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}, ${config.numPrototypes} prototypes`,
+      `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}` +
+      `${config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""}, ${config.numPrototypes} prototypes`,
     ],
     ...memoryRows(plan),
+    ...facts.ranks === null || "failure" in facts.ranks ? [] : rankRows(facts.ranks),
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   return [
@@ -218,6 +251,11 @@ const adapterRows = ({ description, backend, software, limits, features }: Adapt
     ["features", used.join(", ") || "none of shader-f16, subgroups, timestamp-query"],
   ] as const;
 };
+
+const rankRows = ({ ranks }: RankSpeed) =>
+  ranks.map(({ host, adapter }, rank) =>
+    [rank === 0 ? "ranks" : "", `${rank} on ${host}: ${adapter}`] as const
+  );
 
 const memoryRows = ({ groups, peakBytes, reservedBytes, largest }: StepPlan) => {
   const amount = (name: string, bytes: number) => `${name.padEnd(11)} ${writtenBytes(bytes).padStart(9)}`;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { inTestFolder } from "../data/_test_folder.ts";
+import { mpiTest } from "../pipeline/ranks/_test_mpi.ts";
 
 const launcher = join(import.meta.dirname!, "slotcon");
 
@@ -33,5 +34,34 @@ Deno.test(
     assert.equal(code, 1);
     assert.match(out, /activations +\d+ GiB/);
     assert.match(out, /^problem .*--batch-size \d+ fits$/m);
+  }),
+);
+
+mpiTest(
+  "slotcon doctor --ranks measures what two ranks exchange, alone and in a step",
+  inTestFolder(async (folder) => {
+    const { code, out } = await doctor(
+      folder,
+      ...["--json", "--preset", "demo", "--ranks", "2", "--allow-shared-device"],
+    );
+    assert.equal(code, 0, out);
+    const { ranks, findings } = JSON.parse(out);
+    assert.equal(ranks.ranks.length, 2);
+    assert.ok(0 < ranks.small && ranks.small < ranks.large, out);
+    const { seconds, syncSeconds, stops, exchangedBytes } = ranks.step;
+    assert.ok(0 <= syncSeconds && syncSeconds < seconds && stops > 0 && exchangedBytes > 2 ** 20, out);
+    assert.ok(
+      findings.some(({ says }: { says: string }) => /^2 ranks sum 2 KiB in [\d.]+ (µs|ms)/.test(says)),
+      out,
+    );
+  }),
+);
+
+mpiTest(
+  "slotcon doctor --ranks says that ranks would share an adapter",
+  inTestFolder(async (folder) => {
+    const { code, out } = await doctor(folder, "--ranks", "2", "--device", "native:0,0");
+    assert.equal(code, 1);
+    assert.match(out, /^problem +2 ranks cannot work together here/m);
   }),
 );

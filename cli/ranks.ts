@@ -28,21 +28,33 @@ export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Pick<Config, 
  * rank ended badly, that is said in a sentence. An interruption asks all ranks to stop, and waits until they have.
  */
 export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
-  const { stdout } = yield* Effect.tryPromise({
+  const { code } = yield* runAsRanks(ranks, "inherit");
+  Deno.exitCode = code;
+});
+
+/** What the ranks of this very command print, and its exit status; all else is as in `startRanks`. */
+export const askRanks = (ranks: number) => runAsRanks(ranks, "piped");
+
+const runAsRanks = Effect.fn("runAsRanks")(function* (
+  ranks: number,
+  stdout: "inherit" | "piped",
+) {
+  const { stdout: version } = yield* Effect.tryPromise({
     try: () => new Deno.Command("mpirun", { args: ["--version"] }).output(),
     catch: () => new MpiMissing({ reason: "there is no mpirun here" }),
   });
   // What a launcher hands on to the ranks: Open MPI answers SIGINT by killing them, MPICH SIGUSR2.
-  const stop = /Open MPI/.test(new TextDecoder().decode(stdout)) ? "SIGUSR2" : "SIGINT";
+  const stop = /Open MPI/.test(new TextDecoder().decode(version)) ? "SIGUSR2" : "SIGINT";
   const child = new Deno.Command("mpirun", {
     args: ["-n", String(ranks), join(import.meta.dirname!, "slotcon"), ...Deno.args],
     env: launcherSettings,
     stdin: "null",
-    stdout: "inherit",
+    stdout,
     stderr: "piped",
     detached: true, // a Ctrl-C on the terminal is for us alone
   }).spawn();
   const report = launcherReport();
+  const printed = stdout === "piped" ? new Response(child.stdout).text() : Promise.resolve("");
   const running = yield* Effect.forkChild(
     Stream.fromReadableStream({ evaluate: () => child.stderr, onError: (error) => error as Error }).pipe(
       Stream.decodeText(),
@@ -63,7 +75,7 @@ export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
   );
   const culprit = report.culprit();
   if (code !== 0 && culprit !== null) yield* Console.error(`slotcon: ${culprit}`);
-  Deno.exitCode = code;
+  return { code, printed: yield* Effect.promise(() => printed) };
 });
 
 const send = (child: Deno.ChildProcess, signal: Deno.Signal) => {
