@@ -3,7 +3,7 @@
 export interface LauncherReport {
   /** What to show now that the launcher or a rank has said this line. */
   readonly lines: (line: string) => readonly string[];
-  /** Which rank ended the job, in a sentence; null if the launcher does not say. */
+  /** Which rank ended a job that ended badly, in a sentence; null if there is nothing to add to what a rank has said. */
   readonly culprit: () => string | null;
 }
 
@@ -46,7 +46,8 @@ export const launcherReport = (): LauncherReport => {
     if (complaint !== undefined) shown.add(complaint);
     return [line];
   };
-  return { lines, culprit: () => culprit };
+  const nobody = () => shown.size > 0 ? null : "A rank was ended, the launcher does not say which";
+  return { lines, culprit: () => culprit ?? nobody() };
 };
 
 const WITH_IT = "and the others were ended with it";

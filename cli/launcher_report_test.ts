@@ -69,4 +69,5 @@ ${rule}`;
     ],
     culprit: null,
   });
+  assert.equal(boiledDown("epoch 1").culprit, "A rank was ended, the launcher does not say which");
 });

@@ -1,6 +1,7 @@
 import { Console, Effect } from "effect";
 import { Command, Flag } from "effect/cli";
 import { listImages } from "../data/image_list.ts";
+import type { Config } from "../pipeline/config.ts";
 import { pretrain as run } from "../pipeline/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
@@ -26,14 +27,8 @@ export const pretrain = Command.make(
     const config = yield* configOf(flags);
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
     if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
-    const images = yield* listImages(config);
-    if (watched && (ownRank ?? 0) === 0) {
-      yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
-    }
-    yield* run(config, images).pipe(
-      Effect.provide([rankReport(ownRank), rankGpu(config)]),
-      Effect.provide(ranks(config)),
-    );
+    // Whoever fails after it has joined the others ends them, too: so this comes first.
+    yield* Effect.provide(train(config, watched), ranks(config));
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -57,3 +52,11 @@ export const pretrain = Command.make(
     },
   ]),
 );
+
+const train = Effect.fnUntraced(function* (config: Config, watched: boolean) {
+  const images = yield* listImages(config);
+  if (watched && (ownRank ?? 0) === 0) {
+    yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
+  }
+  yield* Effect.provide(run(config, images), [rankReport(ownRank), rankGpu(config)]);
+});

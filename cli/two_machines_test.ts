@@ -58,7 +58,7 @@ mpiTest(
       const { code, err } = await sh(
         `export OMPI_MCA_plm_rsh_agent="$1/remote" PRTE_MCA_plm_ssh_agent="$1/remote" hosts="$1/hosts" name="machine1-$0"
 shift
-exec ip netns exec $name unshare --uts sh -c 'hostname $name; exec mpirun -n 2 --hostfile $hosts "$@"' "$@"`,
+exec ip netns exec $name unshare --uts sh -c 'hostname $name; exec mpirun -n 2 --map-by node --hostfile $hosts "$@"' "$@"`,
         number,
         folder,
         ...["sh", slotcon, ...pretrainArguments(pictures, across, steps)],
