@@ -28,7 +28,7 @@ const SCENES = { train: 800, val: 150, size: 128 };
 const CLASSES = sceneClasses.length;
 
 /** What differs from the demo's preset. */
-const RECIPE = { epochs: 8, warmupEpoch: 0.8, autoResume: true } satisfies Partial<Config>;
+const RECIPE = { epochs: 3, warmupEpoch: 0.3, autoResume: true } satisfies Partial<Config>;
 
 interface SeedResult {
   readonly seed: number;

@@ -151,8 +151,8 @@ export const PRESETS = {
     batchSize: 8,
     optimizer: "sgd",
     baseLr: 2,
-    epochs: 2,
-    warmupEpoch: 0.2,
+    epochs: 3,
+    warmupEpoch: 0.3,
     saveFreq: 1,
   },
 } as const satisfies Record<string, Partial<Config>>;
