@@ -87,3 +87,16 @@ Deno.test("permissionFlags() lets a page of runs be served to this machine alone
   assert.deepEqual(await allowed("net", "pretrain", "--watch"), ["127.0.0.1"]);
   assert.deepEqual(await allowed("net", "pretrain"), []);
 });
+
+Deno.test("permissionFlags() lets only the process that starts ranks start another program", async () => {
+  assert.deepEqual(await allowed("run", "pretrain", "--ranks", "2"), ["mpirun"]);
+  assert.deepEqual(await allowed("run", "pretrain", "--ranks", "1"), []);
+  Deno.env.set("OMPI_COMM_WORLD_RANK", "0");
+  Deno.env.set("OMPI_COMM_WORLD_SIZE", "2");
+  try {
+    assert.deepEqual(await allowed("run", "pretrain", "--ranks", "2"), []);
+  } finally {
+    Deno.env.delete("OMPI_COMM_WORLD_RANK");
+    Deno.env.delete("OMPI_COMM_WORLD_SIZE");
+  }
+});

@@ -47,6 +47,10 @@ export const pretrain = Command.make(
       description: "A small run on photographs of your own",
     },
     {
+      command: "slotcon pretrain --preset coco-800 --data-dir datasets/coco --output-dir runs/coco --ranks 8",
+      description: "The same on eight GPUs of this machine; mpirun and srun start it on several",
+    },
+    {
       command: "slotcon pretrain --config runs/coco/config.json --auto-resume",
       description: "Go on with a run that was stopped",
     },

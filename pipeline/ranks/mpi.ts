@@ -85,7 +85,10 @@ const oneAfterTheOther = (rank: number, library: MpiLibrary) => {
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const watchdog = setTimeout(resolve, minutes * 60_000);
     await Promise.race([
-      call().then((code) => code === 0 || fail(library.textOf(code))),
+      Promise.try(call).then(
+        (code) => code === 0 || fail(library.textOf(code)),
+        (error) => fail(String(error)),
+      ),
       late.then(() =>
         fail(`it has waited ${inMinutes(minutes)} for the others, one of which hangs or is gone`)
       ),
