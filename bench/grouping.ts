@@ -68,13 +68,13 @@ const runSeed = Effect.fnUntraced(function* (seed: number) {
   } satisfies SeedResult as SeedResult;
 }, Effect.provide(layers.native));
 
-const MEASURES: Readonly<Record<string, (score: PictureScore) => number>> = {
-  "mIoU": ({ matched }) => matched,
-  "accuracy": ({ accuracy }) => accuracy.matched,
-  "by majority: mIoU": ({ majority }) => majority,
-  "accuracy ": ({ accuracy }) => accuracy.majority,
-  "foreground ARI": ({ foregroundAri }) => foregroundAri,
-};
+const MEASURES: readonly (readonly [string, (score: PictureScore) => number])[] = [
+  ["mIoU", ({ matched }) => matched],
+  ["accuracy", ({ accuracy }) => accuracy.matched],
+  ["by majority: mIoU", ({ majority }) => majority],
+  ["accuracy", ({ accuracy }) => accuracy.majority],
+  ["foreground ARI", ({ foregroundAri }) => foregroundAri],
+];
 
 const spread = (values: readonly number[]): string => {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -95,10 +95,10 @@ for (const seed of seeds) {
 const names = Object.keys(results[0].scores);
 console.log(
   `\n${SCENES.val} scenes, ${results[0].steps} steps, seeds ${seeds.join(", ")}\n\n` + table([
-    ["", ...Object.keys(MEASURES)],
+    ["", ...MEASURES.map(([title]) => title)],
     ...names.map((name) => [
       name,
-      ...Object.values(MEASURES).map((of) => spread(results.map(({ scores }) => of(scores[name])))),
+      ...MEASURES.map(([, of]) => spread(results.map(({ scores }) => of(scores[name])))),
     ]),
   ]),
 );
