@@ -2,12 +2,15 @@
 import type { AdapterReport } from "../ops/gpu.ts";
 import type { Config } from "../pipeline/config.ts";
 import { stepsPerEpoch } from "../pipeline/decode.ts";
+import type { VulkanDevice } from "../pipeline/ranks/vulkan.ts";
 import type { StepPlan } from "../pipeline/step_plan.ts";
 import type { RankSpeed } from "./rank_speed.ts";
 import { writtenBytes } from "./written_bytes.ts";
 
 export interface Facts extends StepFacts {
   readonly drivers: readonly Driver[];
+  /** All that Vulkan offers, in the order of their numbers for --device. */
+  readonly devices: readonly VulkanDevice[];
   /** Pictures of 640 × 480 that all workers together decode and draw views of in a second. */
   readonly decodedPerSecond: number | Failure;
   readonly versions: Readonly<Record<string, string>>;

@@ -18,6 +18,7 @@ const healthy: Facts = {
     limits: { maxStorageBufferBindingSize: 2 ** 27, maxBufferSize: 2 ** 31 },
   },
   drivers: [{ name: "lvp", vulkan: "1.3.230" }, { name: "nvidia", vulkan: "1.3.242" }],
+  devices: [],
   plan: {
     kernels: 3000,
     groups: { state: GIB, batch: GIB / 16, constants: 0, activations: 11 * GIB, scratch: 0 },

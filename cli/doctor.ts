@@ -8,8 +8,9 @@ import { Collective } from "../ops/collective.ts";
 import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
 import { type Config, optionNames } from "../pipeline/config.ts";
-import { rankGpu } from "../pipeline/ranks/device.ts";
+import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
+import { type VulkanDevice, vulkanDevices } from "../pipeline/ranks/vulkan.ts";
 import { planStep, type StepPlan } from "../pipeline/step_plan.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
 import { decodeSpeed } from "./decode_speed.ts";
@@ -78,6 +79,7 @@ const GUARANTEED = {
 
 const gather = Effect.fn("gather")(
   function* (config: Config, namesData: boolean): Effect.fn.Return<Omit<Facts, "ranks">, never, Scope.Scope> {
+    const devices = numbered(vulkanDevices() ?? []); // before one of them is chosen
     const opened = yield* Effect.result(Layer.build(rankGpu(config)));
     const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
     const adapter = Result.match(opened, {
@@ -106,6 +108,7 @@ const gather = Effect.fn("gather")(
       ...wanted,
       smallerBatch: canRun(wanted) ? null : findSmallerBatch(wanted, stepFacts),
       drivers: vulkanDrivers(),
+      devices,
       decodedPerSecond: Result.match(speed, {
         onSuccess: (rate): Facts["decodedPerSecond"] => rate,
         onFailure: ({ message }) => ({
@@ -216,6 +219,7 @@ const page = (facts: Facts, findings: readonly Finding[]): string => {
   const { config, adapter, plan } = facts;
   const rows: (readonly [string, string])[] = [
     ...("failure" in adapter ? [] : adapterRows(adapter)),
+    ...facts.devices.length < 2 ? [] : deviceRows(facts.devices),
     [
       "step",
       `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}` +
@@ -251,6 +255,12 @@ const adapterRows = ({ description, backend, software, limits, features }: Adapt
     ["features", used.join(", ") || "none of shader-f16, subgroups, timestamp-query"],
   ] as const;
 };
+
+/** What --device can name. */
+const deviceRows = (devices: readonly VulkanDevice[]) =>
+  devices.map(({ name, pci }, i) =>
+    [i === 0 ? "adapters" : "", `${i} ${name}${pci === null ? "" : ` (${pci})`}`] as const
+  );
 
 const rankRows = ({ ranks }: RankSpeed) =>
   ranks.map(({ host, adapter }, rank) =>
