@@ -18,7 +18,7 @@ const picture = async (step: number) => {
 /** What a run does to its folder in these steps. */
 const run = (outputDir: string, steps: readonly number[], tensorboard = true) =>
   Effect.runPromise(Effect.scoped(Effect.gen(function* () {
-    const config = { ...yield* configure("demo"), outputDir, tensorboard };
+    const config = { ...yield* configure("demo"), batchSize: 16, outputDir, tensorboard };
     const memory = { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 };
     const sizes = { lastStep: 40, stepsPerEpoch: 4, batchSize: 8, printFreq: 3 };
     const plan = { ...sizes, deviceBytes: 1, memory, device: "a GPU" };
