@@ -1,9 +1,9 @@
 /** Where a run begins: at the state of a checkpoint, with weights from elsewhere, or from nothing. */
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { Effect, Result } from "effect";
 import { match } from "ts-pattern";
 import { type StoredTensor, widened } from "../data/formats/file_tensor.ts";
-import type { FormatError } from "../data/formats/format_error.ts";
+import { FormatError } from "../data/formats/format_error.ts";
 import { sameShape } from "../ops/tensor.ts";
 import {
   type Checkpoint,
@@ -63,7 +63,7 @@ export const startingPoint = Effect.fn("startingPoint")(
 
 /** From a checkpoint of this project or of the published code. */
 const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
-  const weights = yield* openWeights(file).pipe(Effect.catchTag("CheckpointError", orNameAGoodOne));
+  const weights = yield* openWeights(file).pipe(Effect.catch(orNameAGoodOne));
   return yield* match(weights.content)
     .with({ kind: "checkpoint" }, () =>
       loadCheckpoint(file).pipe(
@@ -81,15 +81,16 @@ const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
 }, Effect.scoped);
 
 /** A damaged checkpoint may lie beside a good one. */
-const orNameAGoodOne = Effect.fnUntraced(function* (error: CheckpointError) {
+const orNameAGoodOne = Effect.fnUntraced(function* (error: CheckpointError | FormatError) {
   const folder = dirname(error.file);
   for (const name of yield* checkpointsIn(folder)) {
     const other = join(folder, name);
-    if (other === error.file || Result.isFailure(yield* Effect.result(loadCheckpoint(other)))) continue;
-    return yield* new CheckpointError({
-      ...error,
-      reason: `${error.reason}. The newest good one there is "${other}"`,
-    });
+    if (resolve(other) === resolve(error.file)) continue;
+    if (Result.isFailure(yield* Effect.result(loadCheckpoint(other)))) continue;
+    const reason = `${error.reason}. The newest good one there is "${other}"`;
+    return yield* error._tag === "FormatError"
+      ? new FormatError({ ...error, reason })
+      : new CheckpointError({ ...error, reason });
   }
   return yield* error;
 });

@@ -229,6 +229,11 @@ gpuTest("startingPoint() refuses what cannot go on, and says what can", function
     yield* refusal(small({ resume: damaged })),
     /tensor "[\w.]+" \(bytes \d+ to \d+\) does not match.*newest good one there is ".*step_000020\.safetensors"/,
   );
+  Deno.writeFileSync(damaged, bytes.subarray(0, bytes.length / 2));
+  assert.match(
+    yield* refusal(small({ resume: damaged })),
+    /tensor "[\w.]+" ends at byte .* cut short .*newest good one there is ".*step_000020\.safetensors"/,
+  );
 });
 
 gpuTest("startingPoint() takes weights alone: an encoder for both networks, or all that fits", function* () {
