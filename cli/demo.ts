@@ -23,7 +23,7 @@ import { demoReport } from "./demo_report.ts";
 import { layerReport } from "./report.ts";
 import { table } from "./table.ts";
 
-const SCENES = { train: 600, val: 150, size: 128 };
+const SCENES = { train: 800, val: 150, size: 128 };
 const CLASSES = sceneClasses.length;
 const SHOWN = 8; // pictures in slots.png
 

@@ -65,7 +65,7 @@ export const inspect = Command.make(
   Command.withShortDescription("Tell what a checkpoint is and whether it is sound"),
   Command.withExamples([
     {
-      command: "slotcon inspect runs/demo/checkpoints/step_000225.safetensors",
+      command: "slotcon inspect runs/demo/checkpoints/step_000300.safetensors",
       description: "A checkpoint of a run",
     },
     {

@@ -110,7 +110,7 @@ export const visualize = Command.make(
     },
     {
       command:
-        "slotcon visualize runs/demo/checkpoints/step_000225.safetensors --data-dir runs/demo/data --idxs 3,7",
+        "slotcon visualize runs/demo/checkpoints/step_000300.safetensors --data-dir runs/demo/data --idxs 3,7",
       description: "Two prototypes of the demo",
     },
     {

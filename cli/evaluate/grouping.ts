@@ -81,7 +81,7 @@ export const grouping = Command.make(
   Command.withExamples([
     {
       command:
-        "slotcon evaluate grouping runs/demo/checkpoints/step_000225.safetensors --data-dir runs/demo/data",
+        "slotcon evaluate grouping runs/demo/checkpoints/step_000300.safetensors --data-dir runs/demo/data",
       description: "The demo's model on the demo's scenes",
     },
     {
