@@ -6,6 +6,7 @@ import { datasets, listImages } from "../data/image_list.ts";
 import { openBytes } from "../data/formats/byte_source.ts";
 import { type Backend, layers } from "../ops/gpu.ts";
 import { type Config, optionNames, OPTIONS } from "../pipeline/config.ts";
+import { evenly } from "../pipeline/eval/described.ts";
 import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
 import { architectureOf, encoderOf } from "../pipeline/interop/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/interop/inspect.ts";
@@ -135,9 +136,7 @@ const countUse = Effect.fnUntraced(function* (
   },
 ) {
   const { model, values } = yield* teacherOf(weights);
-  const all = yield* listImages(flags);
-  const count = Math.min(all.length, flags.pictures);
-  const files = Array.from({ length: count }, (_, i) => all[Math.floor(i * all.length / count)]);
+  const files = evenly(yield* listImages(flags), flags.pictures);
   return yield* prototypeUse(model, values, files).pipe(Effect.provide(layers[flags.device]));
 });
 

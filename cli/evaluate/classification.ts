@@ -1,8 +1,8 @@
 /** What evaluations by classification show: scores, and the pictures that were surest right and surest wrong. */
-import { Effect } from "effect";
+import { Effect, Option } from "effect";
 import { basename } from "node:path";
 import { readPicture } from "../../data/decode_image.ts";
-import type { ClassFolders } from "../../data/class_folders.ts";
+import { type ClassFolders, classFolders } from "../../data/class_folders.ts";
 import type { ClassifiedPicture } from "../../pipeline/eval/classification.ts";
 import {
   cellColors,
@@ -10,11 +10,47 @@ import {
   encoderDescriptor,
   type NamedDescriptor,
 } from "../../pipeline/eval/descriptors.ts";
-import { type FrozenEncoder, untrainedEncoder } from "../../pipeline/eval/encoders.ts";
+import { type FrozenEncoder, frozenEncoder, untrainedEncoder } from "../../pipeline/eval/encoders.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
-
+import type { Which } from "../../pipeline/interop/encoder.ts";
+import { openWeights } from "../../pipeline/interop/weights_file.ts";
 import type { EncoderOptions } from "../../pipeline/model/resnet.ts";
+import { whatItIs } from "../weights_in_words.ts";
+import { outputFiles } from "./output.ts";
 import { bar, figure, gallery, type Html, html, image, pageTable, thumbnail } from "./page.ts";
+
+/**
+ * How an evaluation by classification begins: with the encoder, the pictures and the files to write, and what is said of
+ * them. Fails where one of them cannot be had, before any work is done.
+ */
+export const begin = Effect.fnUntraced(function* (
+  evaluation: string,
+  file: string,
+  flags: {
+    readonly which: Which;
+    readonly dataDir: string;
+    readonly imageSize: Option.Option<number>;
+    readonly pictures: Option.Option<number>;
+    readonly output: Parameters<typeof outputFiles>[0];
+  },
+) {
+  const weights = yield* openWeights(file);
+  const encoder = yield* frozenEncoder(weights, flags.which);
+  const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
+  const folders = thinned(yield* classFolders(flags.dataDir), Option.getOrNull(flags.pictures));
+  const files = yield* outputFiles(flags.output, file, evaluation);
+  const about = {
+    evaluation,
+    checkpoint: file,
+    is: `${flags.which} of ${whatItIs(weights)}`,
+    data: flags.dataDir,
+    classCount: folders.classes.length,
+    train: folders.train.length,
+    val: folders.val.length,
+    imageSize,
+  };
+  return { encoder, imageSize, folders, files, about };
+});
 
 /** The encoder in question, the same untrained, and colours. */
 export const descriptorsOf = Effect.fnUntraced(function* (
@@ -41,7 +77,7 @@ export const descriptorsOf = Effect.fnUntraced(function* (
 });
 
 /** At most `most` pictures of each split, evenly. */
-export const thinned = ({ classes, train, val }: ClassFolders, most: number | null): ClassFolders => ({
+const thinned = ({ classes, train, val }: ClassFolders, most: number | null): ClassFolders => ({
   classes,
   train: evenly(train, most),
   val: evenly(val, most),

@@ -1,22 +1,18 @@
-import { Console, Effect, Option } from "effect";
+import { Console, Effect } from "effect";
 import { Command, Flag } from "effect/cli";
 import { basename } from "node:path";
-import { classFolders } from "../../data/class_folders.ts";
 import { layers } from "../../ops/gpu.ts";
-import { frozenEncoder } from "../../pipeline/eval/encoders.ts";
 import { evaluateKnn } from "../../pipeline/eval/evaluate_knn.ts";
-import { openWeights } from "../../pipeline/interop/weights_file.ts";
 import { evaluationFrame } from "../../pipeline/visualize/framed.ts";
 import { bold } from "../color.ts";
 import { table } from "../table.ts";
-import { whatItIs } from "../weights_in_words.ts";
 import {
+  begin,
   classAccuracies,
   classTable,
   descriptorsOf,
   namedPictures,
   surestPictures,
-  thinned,
 } from "./classification.ts";
 import {
   checkpoint,
@@ -27,7 +23,7 @@ import {
   expectCommon,
   which,
 } from "./options.ts";
-import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
+import { layerProgress, writeEvaluation } from "./output.ts";
 import { bar, html, pageOf, pageTable } from "./page.ts";
 
 export const knn = Command.make(
@@ -51,23 +47,8 @@ export const knn = Command.make(
     yield* expectCommon(flags);
     const neighbours = yield* numbersOf(flags.k);
     yield* expectAtLeast({ temperature: [flags.temperature, 1e-4] });
-    const weights = yield* openWeights(file);
-    const encoder = yield* frozenEncoder(weights, flags.which);
-    const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
-    const folders = thinned(yield* classFolders(flags.dataDir), Option.getOrNull(flags.pictures));
-    const files = yield* outputFiles(flags.output, file, "knn");
-    const about = {
-      evaluation: "knn",
-      checkpoint: file,
-      is: `${flags.which} of ${whatItIs(weights)}`,
-      data: flags.dataDir,
-      classCount: folders.classes.length,
-      train: folders.train.length,
-      val: folders.val.length,
-      imageSize,
-      temperature: flags.temperature,
-      seed: flags.seed,
-    };
+    const { encoder, imageSize, folders, files, about: begun } = yield* begin("knn", file, flags);
+    const about = { ...begun, temperature: flags.temperature, seed: flags.seed };
 
     const { results, pictures } = yield* Effect.gen(function* () {
       const batch = Math.min(flags.batchSize, folders.val.length);

@@ -1,25 +1,21 @@
-import { Console, Effect, Option } from "effect";
+import { Console, Effect } from "effect";
 import { Command } from "effect/cli";
 import { basename } from "node:path";
-import { classFolders } from "../../data/class_folders.ts";
 import { layers } from "../../ops/gpu.ts";
-import { frozenEncoder } from "../../pipeline/eval/encoders.ts";
 import { evaluateLinear } from "../../pipeline/eval/evaluate_linear.ts";
-import { openWeights } from "../../pipeline/interop/weights_file.ts";
 import { evaluationFrame } from "../../pipeline/visualize/framed.ts";
 import { bold } from "../color.ts";
 import { table } from "../table.ts";
-import { whatItIs } from "../weights_in_words.ts";
 import {
+  begin,
   classAccuracies,
   classTable,
   descriptorsOf,
   namedPictures,
   surestPictures,
-  thinned,
 } from "./classification.ts";
 import { checkpoint, common, dataDir, expectCommon, expectTraining, training, which } from "./options.ts";
-import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
+import { layerProgress, writeEvaluation } from "./output.ts";
 import { bar, html, pageOf, pageTable } from "./page.ts";
 
 /** Rows of features that the layer learns from at a time: few pictures still make many steps. */
@@ -37,22 +33,9 @@ export const linear = Command.make(
   Effect.fn(function* ({ checkpoint: file, ...flags }) {
     yield* expectCommon(flags);
     yield* expectTraining(flags);
-    const weights = yield* openWeights(file);
-    const encoder = yield* frozenEncoder(weights, flags.which);
-    const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
-    const folders = thinned(yield* classFolders(flags.dataDir), Option.getOrNull(flags.pictures));
-    const files = yield* outputFiles(flags.output, file, "linear");
+    const { encoder, imageSize, folders, files, about: begun } = yield* begin("linear", file, flags);
     const { epochs, lr, momentum, weightDecay, seed } = flags;
-    const about = {
-      evaluation: "linear",
-      checkpoint: file,
-      is: `${flags.which} of ${whatItIs(weights)}`,
-      data: flags.dataDir,
-      classCount: folders.classes.length,
-      train: folders.train.length,
-      val: folders.val.length,
-      ...{ imageSize, epochs, lr, momentum, weightDecay, seed },
-    };
+    const about = { ...begun, epochs, lr, momentum, weightDecay, seed };
 
     const { results, pictures } = yield* Effect.gen(function* () {
       const batch = Math.min(flags.batchSize, folders.val.length);

@@ -2,6 +2,7 @@ import { Effect } from "effect";
 import { readPicture } from "../../data/decode_image.ts";
 import type { ModelOptions } from "../forward.ts";
 import type { StateValues } from "../state.ts";
+import { evaluationFrame } from "../visualize/framed.ts";
 import { slotMapper } from "../visualize/slot_maps.ts";
 
 export interface PrototypeUse {
@@ -25,8 +26,7 @@ export const prototypeUse = Effect.fn("prototypeUse")(function* (
   values: StateValues,
   files: readonly string[],
 ) {
-  const crop = model.imageSize;
-  const map = yield* slotMapper(model, values, { crop, resize: Math.round(crop * 256 / 224), batch: BATCH });
+  const map = yield* slotMapper(model, values, { ...evaluationFrame(model.imageSize), batch: BATCH });
   const wins = new Float64Array(model.numPrototypes);
   for (let at = 0; at < files.length; at += BATCH) {
     const pictures = yield* Effect.forEach(files.slice(at, at + BATCH), readPicture, { concurrency: 2 });

@@ -9,6 +9,7 @@ import { openBytes } from "../../data/formats/byte_source.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { isStoredTensor, openTorch, type TorchValue } from "../../data/formats/pth.ts";
 import { readSafetensors } from "../../data/formats/safetensors.ts";
+import { writeTorch } from "../../data/formats/write_pth.ts";
 import { loadCheckpoint } from "../checkpoint_file.ts";
 import { convert, type Format, FORMATS } from "./convert.ts";
 import type { Which } from "./encoder.ts";
@@ -144,7 +145,6 @@ Deno.test(
       .then(
         ({ tensors }): [string, FileTensor] => ["fc.weight", tensors.get("conv1.weight")!],
       );
-    const { writeTorch } = await import("../../data/formats/write_pth.ts");
     await Deno.writeFile(text, Buffer.concat(writeTorch(new Map([["head.weight", head]]))));
     assert.match(await reason(bytesAs(text, "onnx")), /1 tensors, such as "head.weight", but no ResNet's/);
     assert.match(await reason(bytesAs(join(folder, "none"), "onnx")), /there is no such file/);

@@ -19,7 +19,15 @@ import { transpose } from "../../ops/slice.ts";
 import { input, reshape, type Shape, ShapeError, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { winners } from "../../ops/winners.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
-import { checkpointShapes, download, type StateTensor, type StateValues, toFile, upload } from "../state.ts";
+import {
+  checkpointShapes,
+  download,
+  fileTensor,
+  type StateTensor,
+  type StateValues,
+  toFile,
+  upload,
+} from "../state.ts";
 import { rateInputs, type Side, slotConStep, type Step } from "../step.ts";
 import { alone, among, type Sync } from "../sync.ts";
 import { readStepRecording, type StepRecording, type StepRecordingConfig } from "./read_step_recording.ts";
@@ -79,7 +87,7 @@ export const verifyStep = Effect.fn("verifyStep")(
       part.ranks.every((rank) => !tensor.includes(`/rank${rank}/`)) && tensor.includes("/rank");
     const expected = new Set(recording.expected.filter((tensor) => !isBefore(tensor) && !isOthers(tensor)));
     const compare = Effect.fnUntraced(function* (tensor: string, shape: Shape, data: Float32Array) {
-      outputs.set(tensor, fileTensor(tensor, shape, data));
+      outputs.set(tensor, recordedTensor(tensor, shape, data));
       if (!expected.delete(tensor)) return;
       const want = yield* recording.values(tensor, shape);
       const start = initial.get(tensor.replace(/^step\d+\/expect\/after\//, ""))?.data ?? null;
@@ -309,11 +317,8 @@ const ownLosses = (
 
 const sumOf = (values: Float32Array): number => values.reduce((total, value) => total + value, 0);
 
-/** Computed values as recordings hold them: slots in use are bytes and counters 64-bit integers. */
-const fileTensor = (name: string, shape: Shape, data: Float32Array): FileTensor => {
-  if (/\/active_..$/.test(name)) return { dtype: "U8", shape, data: Uint8Array.from(data) };
-  if (name.endsWith("num_batches_tracked")) {
-    return { dtype: "I64", shape, data: BigInt64Array.from(data, (count) => BigInt(Math.trunc(count))) };
-  }
-  return { dtype: "F32", shape, data };
-};
+/** Computed values as recordings hold them: as checkpoints do, but slots in use are bytes. */
+const recordedTensor = (name: string, shape: Shape, data: Float32Array): FileTensor =>
+  /\/active_..$/.test(name)
+    ? { dtype: "U8", shape, data: Uint8Array.from(data) }
+    : fileTensor(name, { shape, data });
