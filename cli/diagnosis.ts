@@ -195,5 +195,5 @@ const writtenSeconds = (seconds: number): string =>
   seconds < 1e-3
     ? `${Math.round(1e6 * seconds)} µs`
     : seconds < 1
-    ? `${(1e3 * seconds).toPrecision(2)} ms`
+    ? `${Number((1e3 * seconds).toPrecision(2))} ms`
     : `${seconds.toPrecision(3)} s`;
