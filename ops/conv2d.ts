@@ -47,6 +47,7 @@ export const outputSize = (size: number, taps: number, { stride, pad, dilation }
   Math.floor((size + 2 * pad - dilation * (taps - 1) - 1) / stride) + 1;
 
 const conv2dOp = defineOp<Convolution>("conv2d", {
+  precision: "half",
   shape: ([x, w], convolution) => {
     const [N, H, W, C] = x.shape;
     const [KH, KW, I, O] = w.shape;

@@ -21,6 +21,7 @@ export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolu
   inputGradientOp([dy, transpose(w, [0, 1, 3, 2]), w], { shape, ...convolution });
 
 const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dInputGradient", {
+  precision: "half",
   shape: (_, { shape }) => shape,
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {

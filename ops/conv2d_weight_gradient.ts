@@ -12,6 +12,7 @@ export const conv2dWeightGradient = (x: Tensor, dy: Tensor, shape: Shape, convol
   weightGradientOp([x, dy], { shape, ...convolution });
 
 const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dWeightGradient", {
+  precision: "full",
   shape: (_, { shape }) => shape,
   slices: () => ({ along: [0, 1], output: "sum" }),
   kernels: ({ inputs: [x, dy], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {

@@ -21,6 +21,7 @@ export const crossEntropyRows = (
 ): Tensor => crossEntropyOp([logits, labels, rowCount, columnCount], undefined);
 
 const crossEntropyOp = defineOp("crossEntropyRows", {
+  precision: "full",
   shape: ([logits, labels]) =>
     logits.shape.length === 2 && labels.shape.length === 1 && labels.shape[0] === logits.shape[0]
       ? labels.shape
@@ -62,6 +63,7 @@ const crossEntropyOp = defineOp("crossEntropyRows", {
 
 /** (softmax − one-hot) · g, where softmax[r, c] = exp(x[r, c] − x[r, label[r]] − loss[r]) needs no further sum. */
 const crossEntropyGradient = defineOp("crossEntropyGradient", {
+  precision: "full",
   shape: ([logits]) => logits.shape,
   kernels: ({ inputs: [logits, labels, rowCount, columnCount, loss, gradient], output, adapter }) => {
     const [rows, width] = logits.shape;

@@ -86,6 +86,7 @@ export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number
   });
 
 const matmulOp: Op = defineOp("matmul", {
+  precision: "half",
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
@@ -157,6 +158,7 @@ const productKernel = (a: Operand, panel: Panel, y: Operand, tile: Tile, indirec
 };
 
 const transposedOp: Op = defineOp("matmulTransposed", {
+  precision: "full",
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],

@@ -29,6 +29,7 @@ const shape: OpDefinition<Softmax>["shape"] = ([x], { temperature }) =>
     : shapeError("softmax", `[..., K] and a temperature above 0, not ${temperature}`, x.shape);
 
 const softmaxOp = defineOp<Softmax>("softmax", {
+  precision: "full",
   shape,
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [
@@ -40,6 +41,7 @@ const softmaxOp = defineOp<Softmax>("softmax", {
 });
 
 const logSoftmaxOp = defineOp<Softmax>("logSoftmax", {
+  precision: "full",
   shape,
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [

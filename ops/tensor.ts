@@ -86,6 +86,11 @@ export interface OpDefinition<A> {
   /** Reductions read their inputs through fused elementwise expressions (fuse.ts). */
   readonly reduction?: "columns" | "rows";
   /**
+   * How the result is stored in a program of half precision (half.ts): products in `half`; in `full` what would lose too
+   * much, such as sums over many rows and softmaxes. If not given, as the largest inputs are.
+   */
+  readonly precision?: "half" | "full";
+  /**
    * How the op can be done in slices, where tensors are larger than one binding: `along` the first axis (that is not
    * 1) of which inputs, and whether slices of the output are its rows or whole outputs to be added up.
    */

@@ -12,6 +12,7 @@ export const winners = (scores: Tensor): Tensor => winsOp([scores], { most: 1 })
 export const winCounts = (scores: Tensor): Tensor => winsOp([scores], { most: scores.shape[1] });
 
 const winsOp = defineOp<{ readonly most: number }>("wins", {
+  precision: "full",
   shape: ([scores]) =>
     scores.shape.length === 3
       ? [scores.shape[0], scores.shape[2]]
