@@ -21,7 +21,7 @@ import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { kernel, vectors } from "./kernel.ts";
 import { matmul } from "./matmul.ts";
-import { defineOp, reshape, shapeError, type Tensor } from "./tensor.ts";
+import { defineOp, reshape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
 
 export interface Convolution {
   readonly stride: number;
@@ -57,6 +57,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
       ? [N, OH, OW, O]
       : shapeError("conv2d", `x [N, H, W, C] and w [KH, KW, C / ${convolution.groups}, O]`, x.shape, w.shape);
   },
+  flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [x, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
     const [, H, W] = x.shape;

@@ -14,7 +14,7 @@ import { conv2d, type Convolution } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { kernel, vectors } from "./kernel.ts";
 import { transpose } from "./slice.ts";
-import { defineOp, type Shape, type Tensor } from "./tensor.ts";
+import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 
 /** dy: [N, OH, OW, O], w: [KH, KW, C / groups, O], to the shape [N, H, W, C] of the convolution's input. */
 export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolution: Convolution): Tensor =>
@@ -23,6 +23,7 @@ export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolu
 const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dInputGradient", {
   precision: "half",
   shape: (_, { shape }) => shape,
+  flops: ([dy, , w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
     const [N, H, W, C] = output.shape;

@@ -14,6 +14,7 @@ export const conv2dWeightGradient = (x: Tensor, dy: Tensor, shape: Shape, convol
 const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dWeightGradient", {
   precision: "full",
   shape: (_, { shape }) => shape,
+  flops: ([, dy], output) => 2 * sizeOf(dy.shape) * sizeOf(output.slice(0, 3)),
   slices: () => ({ along: [0, 1], output: "sum" }),
   kernels: ({ inputs: [x, dy], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
     const [N, H, W, C] = x.shape;

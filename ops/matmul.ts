@@ -27,6 +27,7 @@ import {
   reshape,
   type Shape,
   shapeError,
+  sizeOf,
   type Tensor,
 } from "./tensor.ts";
 import { transpose } from "./slice.ts";
@@ -87,6 +88,7 @@ export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number
 
 const matmulOp: Op = defineOp("matmul", {
   precision: "half",
+  flops: ([a], output) => 2 * sizeOf(output) * a.shape[2],
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
@@ -161,6 +163,7 @@ const transposedOp: Op = defineOp("matmulTransposed", {
   precision: "full",
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
+  flops: ([a], output) => 2 * sizeOf(output) * a.shape[1],
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
   kernels: (context) => transposedKernels(context),
   backward: ({ inputs: [a, b, count], gradient }) => {

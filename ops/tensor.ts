@@ -91,6 +91,11 @@ export interface OpDefinition<A> {
    */
   readonly precision?: "half" | "full";
   /**
+   * Floating-point operations that it takes, where these are more than a few an element of the result: products and
+   * convolutions.
+   */
+  readonly flops?: (inputs: readonly Tensor[], output: Shape) => number;
+  /**
    * How the op can be done in slices, where tensors are larger than one binding: `along` the first axis (that is not
    * 1) of which inputs, and whether slices of the output are its rows or whole outputs to be added up.
    */
