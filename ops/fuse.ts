@@ -5,7 +5,7 @@
  * stride along each of the three. What does not change from row to row (normalisation constants, say) is computed
  * once before the loop over rows.
  */
-import { bytesOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { alignmentOf, bytesOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import { broadcastLayout, commonSizes, composed, type Layout, stridesAlong } from "./layout.ts";
 import {
   type AdapterTraits,
@@ -132,9 +132,9 @@ const blocksOf = (
   return blocks;
 };
 
-/** The `length` elements from `start` on. Bindings begin at multiples of 64 elements: `skip` of them lie before. */
+/** The `length` elements from `start` on. Bindings begin at round places: `skip` elements lie before. */
 const windowOf = (operand: Operand, start: number, length: number): { operand: Operand; skip: number } => {
-  const skip = start % 64;
+  const skip = start % alignmentOf(operand);
   return { operand: { ...operand, offset: operand.offset + start - skip, shape: [length + skip] }, skip };
 };
 

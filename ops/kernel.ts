@@ -1,10 +1,12 @@
 /** One compute shader with what it is bound to: the unit that ops lower to. */
+import { halfAccess, halfUniform } from "./_half_access.ts";
 import { type DType, type Shape, sizeOf } from "./tensor.ts";
 
 /** A piece of device memory that holds a tensor, or some of its rows. */
 export interface Operand {
   readonly shape: Shape;
-  readonly dtype: DType;
+  /** How the elements lie in memory; kernels compute with f16 as with f32. */
+  readonly dtype: DType | "f16";
   /** Which buffer; resolved by the memory plan. */
   readonly storage: number;
   /** Where in the buffer it starts, in elements. */
@@ -13,7 +15,8 @@ export interface Operand {
 
 export interface Binding {
   readonly operand: Operand;
-  readonly access: "read" | "write" | "uniform";
+  /** `update`: written and also read, of operands in f16 (sums over several kernels must not be kept there). */
+  readonly access: "read" | "write" | "update" | "uniform";
 }
 
 export interface Kernel {
@@ -56,51 +59,56 @@ export const kernel = (spec: {
   readonly main: string;
 }): Kernel => {
   const size = spec.workgroupSize ?? 64;
-  const bindings: Binding[] = [];
-  const declarations: string[] = [];
-  const declare = (name: string, bound: Operand | Vectors, access: Binding["access"]) => {
-    const operand = "vectors" in bound ? bound.vectors : bound;
-    const element = "vectors" in bound ? "vec4<f32>" : operand.dtype;
-    const mode = access === "read" ? "read" : "read_write";
-    declarations.push(
-      `@group(0) @binding(${bindings.length}) var<storage, ${mode}> ${name}: array<${element}>;`,
-    );
-    bindings.push({ operand, access });
-  };
-  for (const [name, operand] of Object.entries(spec.reads)) declare(name, operand, "read");
-  for (const [name, operand] of Object.entries(spec.writes)) declare(name, operand, "write");
-  for (const [name, operand] of Object.entries(spec.uniforms ?? {})) {
-    const length = sizeOf(operand.shape) / 4;
-    declarations.push(
-      `@group(0) @binding(${bindings.length}) var<uniform> ${name}: array<vec4<f32>, ${length}>;`,
-    );
-    bindings.push({ operand, access: "uniform" });
-  }
-
-  const sizes: Record<string, number> = { ...spec.sizes };
-  if (spec.threads !== undefined) sizes.threads = spec.threads;
-  const names = Object.keys(sizes);
-  if (names.length > 0) {
-    declarations.push(
-      `struct Sizes { ${names.map((name) => `${name}: u32`).join(", ")} }`,
-      `@group(0) @binding(${bindings.length}) var<uniform> p: Sizes;`,
-    );
-  }
   const guard = spec.threads === undefined ? "" : "if (id >= p.threads) { return; }";
-  return {
-    label: spec.label,
-    bindings,
-    sizes: names.length === 0 ? null : Uint32Array.from(Object.values(sizes)),
-    workgroups: spec.workgroups ?? grid(Math.ceil(spec.threads! / size)),
-    code: `${declarations.join("\n")}
-${spec.functions ?? ""}
+  let code = `${spec.functions ?? ""}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let id = (group.y * groups.x + group.x) * ${size}u + lane;
   ${guard}
   ${spec.main}
-}`,
+}`;
+
+  const bindings: Binding[] = [];
+  const declarations: string[] = [];
+  const declare = (variable: string, type: string) =>
+    declarations.push(`@group(0) @binding(${bindings.length}) ${variable}: ${type};`);
+  const declareArray = (name: string, bound: Operand | Vectors, access: "read" | "write") => {
+    const vector = "vectors" in bound;
+    const operand = vector ? bound.vectors : bound;
+    const element = vector ? `vec4<${operand.dtype}>` : operand.dtype;
+    declare(`var<storage, ${access === "read" ? "read" : "read_write"}> ${name}`, `array<${element}>`);
+    if (operand.dtype !== "f16") return bindings.push({ operand, access });
+    const half = halfAccess(code, name, vector);
+    code = half.code;
+    bindings.push({ operand, access: access === "write" && half.reads ? "update" : access });
+  };
+  const declareUniform = (name: string, operand: Operand) => {
+    if (operand.dtype === "f16") {
+      declare(`var<uniform> ${name}`, `array<vec4<u32>, ${sizeOf(operand.shape) / 8}>`);
+      const half = halfUniform(code, name);
+      code = `${half.functions}\n${half.code}`;
+    } else declare(`var<uniform> ${name}`, `array<vec4<f32>, ${sizeOf(operand.shape) / 4}>`);
+    bindings.push({ operand, access: "uniform" });
+  };
+  for (const [name, operand] of Object.entries(spec.reads)) declareArray(name, operand, "read");
+  for (const [name, operand] of Object.entries(spec.writes)) declareArray(name, operand, "write");
+  for (const [name, operand] of Object.entries(spec.uniforms ?? {})) declareUniform(name, operand);
+
+  const sizes: Record<string, number> = { ...spec.sizes };
+  if (spec.threads !== undefined) sizes.threads = spec.threads;
+  const names = Object.keys(sizes);
+  if (names.length > 0) {
+    declarations.push(`struct Sizes { ${names.map((name) => `${name}: u32`).join(", ")} }`);
+    declare("var<uniform> p", "Sizes");
+  }
+  const inHalf = bindings.some(({ operand }) => operand.dtype === "f16");
+  return {
+    label: spec.label,
+    bindings,
+    sizes: names.length === 0 ? null : Uint32Array.from(Object.values(sizes)),
+    workgroups: spec.workgroups ?? grid(Math.ceil(spec.threads! / size)),
+    code: `${inHalf ? "enable f16;\n" : ""}${declarations.join("\n")}\n${code}`,
   };
 };
 
@@ -110,4 +118,12 @@ const grid = (count: number): [number, number, number] => {
   return [Math.ceil(count / y), y, 1];
 };
 
-export const bytesOf = (operand: Pick<Operand, "shape">): number => sizeOf(operand.shape) * 4;
+/** Bytes of one element in memory. */
+export const elementBytes = ({ dtype }: Pick<Operand, "dtype">): number => dtype === "f16" ? 2 : 4;
+
+/** Bytes that an operand takes, in whole words. */
+export const bytesOf = (operand: Pick<Operand, "shape" | "dtype">): number =>
+  Math.ceil(sizeOf(operand.shape) * elementBytes(operand) / 4) * 4;
+
+/** Bindings begin at multiples of so many elements (256 bytes). */
+export const alignmentOf = (operand: Pick<Operand, "dtype">): number => 256 / elementBytes(operand);
