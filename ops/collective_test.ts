@@ -80,8 +80,16 @@ gpuTest("state moves on after the last stop, in every run", function* () {
       const next = add(weight, allReduceSum(slope, { late: true }));
       const graph = { label: "test", updates: new Map([[weight, next]]), outputs: { next } };
       const program = yield* compile(graph, new Map([["weight", buffer]]));
-      const run = Effect.flatten(program.run({ x: new Float32Array(512).fill(rank + 1) }));
-      return [(yield* run).next[0], (yield* run).next[63]];
+      const uploads = { x: new Float32Array(512).fill(rank + 1) };
+      const run = Effect.flatten(program.run(uploads));
+      const values = [(yield* run).next[0], (yield* run).next[63]];
+      // A profiled one, too; of it both sides of the stop are told.
+      const { outputs, host, kernels } = yield* yield* program.profile(uploads);
+      assert.equal(kernels?.length ?? program.dispatches, program.dispatches);
+      assert.equal(host.filter(({ name }) => name === "encode and submit").length, 2);
+      assert.equal(host.filter(({ name }) => name === "wait for other ranks").length, 2);
+      return [...values, outputs.next[7]];
     })));
-  assert.deepEqual(results, [[25, 625], [25, 625]]); // w + 8 · (1 + 2) · w
+  const grown = [25, 25 ** 2, 25 ** 3]; // w + 8 · (1 + 2) · w
+  assert.deepEqual(results, [grown, grown]);
 });

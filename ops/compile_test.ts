@@ -105,3 +105,37 @@ gpuTest(
     assert.ok(seconds.light + seconds.heavy < wall, `${JSON.stringify(seconds)} in ${wall} s`);
   },
 );
+
+gpuTest(
+  "a profiled run has the outputs of any run, and says when each kernel ran, in order and within the run",
+  function* () {
+    const timed = (yield* Gpu).report.features.includes("timestamp-query");
+    const graph = {
+      ...network(),
+      stageOf: ({ shape }: { shape: readonly number[] }) => `rank ${shape.length}`,
+    };
+    const program = yield* compile(graph);
+    const want = yield* yield* program.run({});
+    yield* yield* program.profile({}); // looks how far the clocks are apart
+    const start = performance.now();
+    const { outputs, kernels, host } = yield* yield* program.profile({});
+    const end = performance.now();
+    assert.deepEqual(outputs, want);
+    assert.deepEqual(host.map(({ name }) => name), ["upload", "encode and submit", "wait for the device"]);
+    assert.equal(kernels !== null, timed);
+    if (kernels === null) return;
+    assert.equal(kernels.length, program.dispatches);
+    let last = start;
+    const sums: Record<string, number> = {};
+    for (const { name, stage, makes, begin, end } of kernels) {
+      assert.ok(last <= begin && begin <= end, `${name} from ${begin} to ${end}, after ${last}`);
+      assert.equal(stage, `rank ${makes.shape.length}`);
+      sums[stage] = (sums[stage] ?? 0) + (end - begin) / 1000;
+      last = end;
+    }
+    assert.ok(last <= end, `the last kernel ended at ${last}, the run at ${end}`);
+    const seconds = program.stageSeconds()!;
+    assert.deepEqual(Object.keys(sums).sort(), Object.keys(seconds).sort());
+    for (const [stage, sum] of Object.entries(sums)) assertClose([sum], [seconds[stage]], { rtol: 1e-3 });
+  },
+);
