@@ -2,7 +2,7 @@
  * The second operand of a product in panels that fit a uniform buffer. The software adapter reads storage lane by lane
  * but uniforms once for all lanes, which nearly doubles the speed of products; a real GPU has caches for that.
  */
-import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { alignmentOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import type { AdapterTraits, Shape } from "./tensor.ts";
 
 /** What every WebGPU adapter lets a uniform binding hold, in vec4s. */
@@ -107,14 +107,15 @@ export const rowPanels = (
   { software }: AdapterTraits,
 ): RowPanel[] | null => {
   const room = 4 * PANEL_VECTORS;
-  // Windows begin at multiples of 64 elements, so a row may lie up to 63 behind the beginning.
-  const each = Math.floor((room - 63) / width);
-  const fits = rows * width >= room && rows * width <= MOST_PANELS * room && rows * width % 64 === 0;
+  // A window begins where a binding may, and a row somewhat behind it.
+  const alignment = alignmentOf(b);
+  const each = Math.floor((room - alignment + 1) / width);
+  const fits = rows * width >= room && rows * width <= MOST_PANELS * room && rows * width % alignment === 0;
   if (!software || !fits || width % 4 !== 0 || each === 0) return null;
   const panels: RowPanel[] = [];
   for (let first = 0; first < rows; first += each) {
     const start = Math.min(first * width, rows * width - room);
-    const before = start - start % 64;
+    const before = start - start % alignment;
     panels.push({
       operand: { ...b, offset: b.offset + before, shape: [room] },
       uniform: true,
