@@ -84,7 +84,7 @@ gpuTest("state moves on after the last stop, in every run", function* () {
       const run = Effect.flatten(program.run(uploads));
       const values = [(yield* run).next[0], (yield* run).next[63]];
       // A profiled one, too; of it both sides of the stop are told.
-      const { outputs, host, kernels } = yield* yield* program.profile(uploads);
+      const { outputs, host, kernels } = yield* yield* (yield* program.profiler)(uploads);
       assert.equal(kernels?.length ?? program.dispatches, program.dispatches);
       assert.equal(host.filter(({ name }) => name === "encode and submit").length, 2);
       assert.equal(host.filter(({ name }) => name === "wait for other ranks").length, 2);

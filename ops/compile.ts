@@ -2,7 +2,7 @@
  * Compiles a graph of tensors into a program for this device: lowers it (lower.ts), creates buffers, pipelines and bind
  * groups. Running the program is then only: upload, replay, read back.
  */
-import { Effect, Fiber, Scope } from "effect";
+import { Effect, Fiber, type Scope } from "effect";
 import { Collective, type CollectiveError } from "./collective.ts";
 import { Gpu, type GpuError, type GpuShape, mapped, STORAGE } from "./gpu.ts";
 import { bytesOf, elementBytes, type Kernel } from "./kernel.ts";
@@ -46,12 +46,16 @@ export interface Program {
    */
   readonly stageSeconds: () => Readonly<Record<string, number>> | null;
   /**
-   * A run as `run` makes it, that also says where its time goes. Every kernel has a pass of its own, for only passes have
-   * timestamps, so that the run takes a little longer.
+   * Prepares runs like those of `run` that also say where their time goes, until the scope ends. Every kernel then has a
+   * pass of its own, for only passes have timestamps, so that such a run takes a little longer.
    */
-  readonly profile: (
-    uploads: Readonly<Record<string, Upload>>,
-  ) => Effect.Effect<Effect.Effect<ProfiledRun, GpuError>, GpuError | CollectiveError>;
+  readonly profiler: Effect.Effect<
+    (
+      uploads: Readonly<Record<string, Upload>>,
+    ) => Effect.Effect<Effect.Effect<ProfiledRun, GpuError>, GpuError | CollectiveError>,
+    GpuError,
+    Scope.Scope
+  >;
 }
 
 /** A run and where its time went. Moments are milliseconds, as `performance.now()` gives them. */
@@ -332,42 +336,34 @@ export const compile = Effect.fn("compile")(function* (
     });
   });
 
-  const scope = yield* Effect.scope;
-  let detailed: (typeof usual & { readonly toHost: number }) | null = null;
-  const profile: Program["profile"] = Effect.fnUntraced(function* (values) {
-    if (detailed === null) {
-      const starts = lowered.makes.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
-      const made = yield* Scope.provide(
-        Effect.flatMap(clockOf(gpu, starts, kernels.length), recorder),
-        scope,
-      );
-      detailed = { ...made, toHost: made.clock === null ? 0 : yield* Effect.scoped(deviceTime(gpu)) };
-    }
-    const { clock, toHost } = detailed;
-    const host: TimedWork[] = [];
-    const reading = yield* start(
-      values,
-      detailed,
-      (name, begin) => host.push({ name, begin, end: performance.now() }),
-    );
-    return Effect.map(reading, ({ outputs, stamps }): ProfiledRun => {
-      if (stamps === null) return { outputs, host, kernels: null };
-      let last = -Infinity;
-      const timed = clock!.spans.map(({ first, stage }, i): TimedKernel => {
-        const [begin, end] = [stamps[2 * i], stamps[2 * i + 1]].map((stamp) => Number(stamp) / 1e6 + toHost);
-        const began = Math.max(begin, last);
-        last = Math.max(end, began);
-        const kernel = kernels[first];
-        return { name: kernel.label, begin: began, end: last, kernel, makes: lowered.makes[first], stage };
+  const profiler: Program["profiler"] = Effect.gen(function* () {
+    const starts = lowered.makes.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
+    const clock = yield* clockOf(gpu, starts, kernels.length);
+    const toHost = clock === null ? 0 : yield* Effect.scoped(deviceTime(gpu));
+    const detailed = yield* recorder(clock);
+    return Effect.fnUntraced(function* (values: Readonly<Record<string, Upload>>) {
+      const host: TimedWork[] = [];
+      const note = (name: string, begin: number) => host.push({ name, begin, end: performance.now() });
+      const reading = yield* start(values, detailed, note);
+      return Effect.map(reading, ({ outputs, stamps }): ProfiledRun => {
+        if (stamps === null) return { outputs, host, kernels: null };
+        let last = -Infinity;
+        const timed = kernels.map((kernel, i): TimedKernel => {
+          const [began, ended] = [stamps[2 * i], stamps[2 * i + 1]].map((ns) => Number(ns) / 1e6 + toHost);
+          const begin = Math.max(began, last);
+          last = Math.max(ended, begin);
+          const { stage } = starts[i];
+          return { name: kernel.label, begin, end: last, kernel, makes: lowered.makes[i], stage };
+        });
+        return { outputs, host, kernels: timed };
       });
-      return { outputs, host, kernels: timed };
     });
   });
 
   return {
     plan,
     dispatches: commands.length,
-    profile,
+    profiler,
     stageSeconds: () => stageSeconds,
     stops: stops.length,
     exchanges: stops.reduce((total, { exchanges }) => total + exchanges.length, 0),
