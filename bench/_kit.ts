@@ -10,7 +10,7 @@ import { compile } from "../ops/compile.ts";
 import { Gpu, layers } from "../ops/gpu.ts";
 import { measurePeaks, type Peaks } from "./_peak.ts";
 import { type Answer, assertSample, sampled } from "./_sample.ts";
-import { table } from "../cli/table.ts";
+import { table } from "../pipeline/table.ts";
 import { median, type Runs, runsOf, runsPerTiming } from "./_timing.ts";
 
 /** What one run does: the bench says how much of it that makes a second. */

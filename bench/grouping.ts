@@ -9,7 +9,7 @@
 import { Effect } from "effect";
 import { join } from "node:path";
 import { layerReport } from "../cli/report.ts";
-import { table } from "../cli/table.ts";
+import { table } from "../pipeline/table.ts";
 import { sceneClasses } from "../data/draw_scene.ts";
 import { listImages } from "../data/image_list.ts";
 import { makeScenes } from "../data/scenes.ts";

@@ -8,7 +8,7 @@ import { drawScene } from "../data/draw_scene.ts";
 import { drawTwoCrops } from "../data/draws.ts";
 import { randomStream } from "../data/random.ts";
 import { packBatch } from "../data/view_table.ts";
-import { table } from "../cli/table.ts";
+import { table } from "../pipeline/table.ts";
 import { Collective } from "../ops/collective.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";

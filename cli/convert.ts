@@ -6,7 +6,7 @@ import { writeWholeFile } from "../data/write_whole_file.ts";
 import { convert as convertWeights, FORMATS } from "../pipeline/interop/convert.ts";
 import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
 import { dim } from "./color.ts";
-import { table } from "./table.ts";
+import { table } from "../pipeline/table.ts";
 import { whatItIs } from "./weights_in_words.ts";
 import { writtenBytes } from "./written_bytes.ts";
 

@@ -21,7 +21,7 @@ import { slotMapper } from "../pipeline/visualize/slot_maps.ts";
 import { tinted } from "../pipeline/visualize/tinted.ts";
 import { demoReport } from "./demo_report.ts";
 import { layerReport } from "./report.ts";
-import { table } from "./table.ts";
+import { table } from "../pipeline/table.ts";
 
 const SCENES = { train: 800, val: 150, size: 128 };
 const CLASSES = sceneClasses.length;

@@ -16,7 +16,7 @@ import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.
 import { flagName } from "../pipeline/option_name.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
-import { table } from "./table.ts";
+import { table } from "../pipeline/table.ts";
 import { whatItIs } from "./weights_in_words.ts";
 import { writtenBytes } from "./written_bytes.ts";
 

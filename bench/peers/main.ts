@@ -2,7 +2,7 @@
  * The same work in this project and in its peers, in turns: `deno task bench:peers`. Peers are fetched when they are
  * first asked for, into Deno's cache; nothing else knows of them. One that does not run here is left out.
  */
-import { table } from "../../cli/table.ts";
+import { table } from "../../pipeline/table.ts";
 import { median } from "../_timing.ts";
 import { CASES, CLASSES, MOMENTUM, RATE } from "./cases.ts";
 import { linesOf, type Reply, type Request } from "./contender.ts";

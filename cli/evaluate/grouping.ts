@@ -13,7 +13,7 @@ import { teacherOf } from "../../pipeline/interop/teacher.ts";
 import { openWeights } from "../../pipeline/interop/weights_file.ts";
 import { tinted } from "../../pipeline/visualize/tinted.ts";
 import { bold } from "../color.ts";
-import { table } from "../table.ts";
+import { table } from "../../pipeline/table.ts";
 import { whatItIs } from "../weights_in_words.ts";
 import { checkpoint, common, dataDir, expectCommon, labelFlags, outputStride } from "./options.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";

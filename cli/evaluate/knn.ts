@@ -5,7 +5,7 @@ import { layers } from "../../ops/gpu.ts";
 import { evaluateKnn } from "../../pipeline/eval/evaluate_knn.ts";
 import { evaluationFrame } from "../../pipeline/visualize/framed.ts";
 import { bold } from "../color.ts";
-import { table } from "../table.ts";
+import { table } from "../../pipeline/table.ts";
 import {
   begin,
   classAccuracies,

@@ -13,7 +13,7 @@ import {
 import { openWeights } from "../../pipeline/interop/weights_file.ts";
 import { tinted } from "../../pipeline/visualize/tinted.ts";
 import { bold } from "../color.ts";
-import { table } from "../table.ts";
+import { table } from "../../pipeline/table.ts";
 import { whatItIs } from "../weights_in_words.ts";
 import { descriptorsOf } from "./classification.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
