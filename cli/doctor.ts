@@ -93,6 +93,7 @@ const gather = Effect.fn("gather")(
     const traits: AdapterTraits = gpu?.traits ?? {
       software: false,
       maxBinding: limits.maxStorageBufferBindingSize,
+      half: false,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
 

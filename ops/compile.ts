@@ -4,7 +4,7 @@
  */
 import { Effect, Fiber, type Scope } from "effect";
 import { Collective, type CollectiveError } from "./collective.ts";
-import { Gpu, type GpuError, type GpuShape, mapped, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped, STORAGE } from "./gpu.ts";
 import { bytesOf, elementBytes, type Kernel } from "./kernel.ts";
 import { type Graph, lower, type Lowered, overLimit, type PlanError, type Stop } from "./lower.ts";
 import type { MemoryPlan } from "./memory.ts";
@@ -94,7 +94,9 @@ export const compile = Effect.fn("compile")(function* (
 ) {
   const gpu = yield* Gpu;
   const { device, report } = gpu;
-  const lowered = lower(graph, traits ?? gpu.traits, (name) => state.has(name));
+  const adapter = traits ?? gpu.traits;
+  if (graph.precision === "f16" && !adapter.half) return yield* lacksHalf(graph.label, report.description);
+  const lowered = lower(graph, adapter, (name) => state.has(name));
   const { kernels, stops, plan, operandOf, copies } = lowered;
   const collective = yield* Collective;
   const refusal = overLimit(graph.label, lowered, report.limits);

@@ -13,6 +13,14 @@ export class GpuError extends Schema.TaggedError<GpuError>()("GpuError", {
   }
 }
 
+/** A program stores f16, which this adapter cannot. */
+export const lacksHalf = (program: string, adapter: string): GpuError =>
+  new GpuError({
+    during: `run ${program} in half precision`,
+    reason: `${adapter} has no shader-f16`,
+    remedy: "Use --precision f32",
+  });
+
 export type Backend = "native" | "dawn";
 
 /** What is known about the adapter, in plain values. */
@@ -72,7 +80,7 @@ const LIMITS = [
 ] as const;
 
 /** Features that are used where the adapter has them. */
-const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query"];
+const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query", "shader-f16"];
 
 const open = (backend: Backend, gpu: GPU | undefined) =>
   Effect.gen(function* () {
@@ -168,6 +176,7 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
         software,
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
+        half: device.features.has("shader-f16"),
       },
       check,
       buffer: (label, bytes, usage) =>

@@ -14,9 +14,11 @@ import {
   rowSumKernels,
 } from "./fuse.ts";
 import type { AdapterReport } from "./gpu.ts";
-import { bytesOf, type Kernel, type Operand } from "./kernel.ts";
+import { storedInHalf } from "./half.ts";
+import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import { type AdapterTraits, type DType, type Shape, sizeOf, storageOf, type Tensor } from "./tensor.ts";
+import { vectorized } from "./_vectorized.ts";
 
 /** A pure step: which inputs it replaces by what, and what it hands back. */
 export interface Graph {
@@ -25,6 +27,8 @@ export interface Graph {
   readonly updates?: ReadonlyMap<Tensor, Tensor>;
   /** Small tensors that every run hands back. */
   readonly outputs: Readonly<Record<string, Tensor>>;
+  /** How activations and their gradients lie in memory: in f16 where it says so (half.ts). */
+  readonly precision?: "f32" | "f16";
   /** Names the stage of work that a tensor belongs to, where the time of stages is of interest. */
   readonly stageOf?: (x: Tensor) => string;
 }
@@ -111,10 +115,14 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     else copies.push({ from: next, to: current });
   }
 
+  const half = graph.precision === "f16"
+    ? storedInHalf({ made: scheduled, readsOf, kept })
+    : new Set<number>();
+
   // Storage numbers: one a materialised tensor, and one a scratch area.
   const operands = new Map<number, Operand>();
   const reserved: { readonly name: string; readonly bytes: number }[] = [];
-  const reserve = (shape: Shape, dtype: DType, name: string): Operand => {
+  const reserve = (shape: Shape, dtype: Operand["dtype"], name: string): Operand => {
     const operand = { shape, dtype, storage: reserved.length, offset: 0 };
     reserved.push({ name, bytes: bytesOf(operand) });
     return operand;
@@ -129,7 +137,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
         : source.kind === "input"
         ? source.name
         : source.kind;
-      operands.set(home.id, operand = reserve(home.shape, home.dtype, name));
+      operands.set(home.id, operand = reserve(home.shape, half.has(home.id) ? "f16" : home.dtype, name));
     }
     return { ...operand, shape: x.shape };
   };
@@ -265,11 +273,47 @@ const planStops = (
   }));
 };
 
-/**
- * The kernels of an op that is not fused; in slices along its first axis where a tensor is larger than one binding, if
- * the op can be done so.
- */
+/** The kernels of an op that is not fused. Where several of them add to an output in f16, they add in f32 first. */
 const opKernels = (
+  x: Tensor,
+  operandOf: (x: Tensor) => Operand,
+  scratch: (shape: Shape, dtype?: DType) => Operand,
+  adapter: AdapterTraits,
+): readonly Kernel[] => {
+  const output = operandOf(x);
+  if (output.dtype === "f16") {
+    const nowhere = (shape: Shape, dtype: DType = "f32") => ({ shape, dtype, storage: -1, offset: 0 });
+    const tried = opKernelsTo(output, x, operandOf, nowhere, adapter);
+    const adding = tried.filter(({ bindings }) => bindings.some(({ access }) => access === "update"));
+    if (adding.length > 1) {
+      const sum = scratch(output.shape);
+      return [...opKernelsTo(sum, x, operandOf, scratch, adapter), ...narrowing(sum, output, adapter)];
+    }
+  }
+  return opKernelsTo(output, x, operandOf, scratch, adapter);
+};
+
+/** Copies f32 to f16. */
+const narrowing = (from: Operand, to: Operand, { maxBinding }: AdapterTraits): readonly Kernel[] => {
+  const size = sizeOf(from.shape);
+  const most = Math.floor(maxBinding / 4 / alignmentOf(to)) * alignmentOf(to);
+  return Array.from({ length: Math.ceil(size / most) }, (_, part) => {
+    const count = Math.min(most, size - part * most);
+    const { bind, width } = vectorized(count);
+    const partOf = (x: Operand) => bind({ ...x, offset: x.offset + part * most, shape: [count] });
+    return kernel({
+      label: "narrow",
+      reads: { x: partOf(from) },
+      writes: { y: partOf(to) },
+      threads: count / width,
+      main: "y[id] = x[id];",
+    });
+  });
+};
+
+/** The kernels of an op in slices along its first axis where a tensor is larger than one binding, if it can be done so. */
+const opKernelsTo = (
+  output: Operand,
   x: Tensor,
   operandOf: (x: Tensor) => Operand,
   scratch: (shape: Shape, dtype?: DType) => Operand,
@@ -278,7 +322,6 @@ const opKernels = (
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
-  const output = operandOf(x);
   const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter });
   if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
 
@@ -288,12 +331,16 @@ const opKernels = (
   const axisOf = (operand: Operand) => operand.shape.findIndex((size) => size !== 1);
   const rowOf = (operand: Operand) => sizeOf(operand.shape.slice(axisOf(operand) + 1));
   const rows = sliced[0].shape[axisOf(sliced[0])];
-  // Slices start at multiples of 64 elements, where bindings may.
-  const unit = Math.max(...sliced.map((operand) => 64 / greatestCommonDivisor(64, rowOf(operand))));
-  const most = adapter.maxBinding / 4 / Math.max(...sliced.map(rowOf));
+  const unit = Math.max(...sliced.map((operand) => {
+    const alignment = alignmentOf(operand);
+    return alignment / greatestCommonDivisor(alignment, rowOf(operand));
+  }));
+  const most = Math.min(
+    ...sliced.map((operand) => adapter.maxBinding / elementBytes(operand) / rowOf(operand)),
+  );
   const each = Math.floor(most / unit) * unit;
   const size = sizeOf(output.shape);
-  if (each === 0 || (slices.output === "sum" && size % 64 !== 0)) return whole();
+  if (each === 0 || (slices.output === "sum" && size % 64 !== 0)) return whole(); // partial sums are in f32
 
   const slice = (operand: Operand, first: number): Operand => ({
     ...operand,

@@ -60,6 +60,8 @@ export interface AdapterTraits {
   readonly maxStorageBuffers: number;
   /** Bytes of the largest piece of a buffer that a shader may bind. */
   readonly maxBinding: number;
+  /** Can store f16 (shader-f16). */
+  readonly half: boolean;
 }
 
 export interface Slices {

@@ -4,7 +4,7 @@ import { configure } from "./config.ts";
 import { planStep } from "./step_plan.ts";
 
 const demo = Effect.runSync(configure("demo"));
-const traits = { software: true, maxStorageBuffers: 16, maxBinding: 2 ** 27 };
+const traits = { software: true, maxStorageBuffers: 16, maxBinding: 2 ** 27, half: true };
 const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
 
 Deno.test("planStep() accounts for all memory of a step without an adapter", () => {
