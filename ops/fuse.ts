@@ -297,7 +297,9 @@ const bodyOf = (
     reads,
     vectorReads,
     sizes,
-    functions: `alias T = ${width === 4 ? "vec4<f32>" : "f32"};\n${[...functions].join("\n")}`,
+    functions: `${
+      width === 4 ? "alias T = vec4<f32>; alias U = vec4<u32>;" : "alias T = f32; alias U = u32;"
+    }\n${[...functions].join("\n")}`,
     before: before.join("\n  "),
     perRow: perRow.join("\n    "),
     values,

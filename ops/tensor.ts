@@ -75,7 +75,7 @@ export interface OpDefinition<A> {
   readonly dtype?: DType;
   /**
    * Elementwise ops give a WGSL expression over their (broadcast) inputs instead of kernels; `T` in it is the element
-   * type, f32 or vec4<f32>. The compiler fuses chains of them.
+   * type, f32 or vec4<f32>, and `U` as many u32. The compiler fuses chains of them.
    */
   readonly expression?: (inputs: readonly string[], attributes: A) => string;
   /** WGSL functions that `expression` calls, as `fn name(x: T) -> T`. */

@@ -82,6 +82,7 @@ export const OPTIONS = {
   warmupMultiplier: number(100, Schema.isGreaterThanOrEqualTo(1), "peak learning rate over the first one"),
   weightDecay: number(1e-5, Schema.isGreaterThanOrEqualTo(0), "weight decay"),
   momentum: number(0.9, between(0, 1, { exclusiveMaximum: true }), "the optimiser's momentum"),
+  precision: choice(["f32", "f16"], "f32", "how activations and their gradients are stored; f16 takes half the memory, and scales the loss"),
   epochs: integer(800, atLeast(1), "epochs of the whole run, which the schedules span"),
   startEpoch: integer(1, atLeast(1), "epoch to start with, from 1; a checkpoint of ours knows its own"),
   steps: open(integer(1, atLeast(1), "stop after this many steps in all; the schedules still span the epochs")),

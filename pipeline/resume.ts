@@ -16,6 +16,7 @@ import {
 import { type Config, type OptionName, optionNames } from "./config.ts";
 import { type Published, publishedConfig, withAllVelocities } from "./interop/published.ts";
 import { openWeights, type WeightsFile } from "./interop/weights_file.ts";
+import { withLossScaleOf } from "./loss_scale.ts";
 import type { StateBuilder } from "./model/network.ts";
 import { flagName } from "./option_name.ts";
 import { planSchedule, type Schedule, teacherCounter } from "./optim/schedule.ts";
@@ -97,7 +98,8 @@ const orNameAGoodOne = Effect.fnUntraced(function* (error: CheckpointError | For
 
 const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint, run: Beginning) {
   yield* expectSameOptimizer(file, meta.config.optimizer, run);
-  yield* compareState(checkpointShapes(run.state), { file, tensors });
+  const values = withLossScaleOf(run.state, tensors);
+  yield* compareState(checkpointShapes(run.state), { file, tensors: values });
   const before = planSchedule({ ...meta.config, world: 1, instances: meta.instances }).stepsPerEpoch;
   const now = run.schedule.stepsPerEpoch;
   const place = (count: number) => before === now ? count : Math.round(count / before * now);
@@ -112,7 +114,7 @@ const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint, r
   return {
     step,
     teacherLead: place(meta.teacherCounter) - step,
-    values: tensors,
+    values,
     notes: changed(file, notes),
   } satisfies StartingPoint as StartingPoint;
 });
@@ -128,7 +130,7 @@ const goOnPublished = Effect.fnUntraced(function* (
 ) {
   const { config, state, schedule, instances } = run;
   if (published.optimizer !== null) yield* expectSameOptimizer(file, published.optimizer, run);
-  const values = withAllVelocities(yield* readState(tensors));
+  const values = withLossScaleOf(state, withAllVelocities(yield* readState(tensors)));
   yield* compareState(checkpointShapes(state), { file, tensors: values });
   const step = published.epoch * schedule.stepsPerEpoch;
   const counter = teacherCounter({ ...config, world: 1, instances }, published.epoch);

@@ -4,10 +4,12 @@
  */
 import { add, mul, sqrt } from "../ops/arithmetic.ts";
 import { gradients } from "../ops/autodiff.ts";
+import { nonFinite } from "../ops/non_finite.ts";
 import { mean, totals } from "../ops/reduce.ts";
 import { slice } from "../ops/slice.ts";
 import { input, reshape, stopGradient, type Tensor } from "../ops/tensor.ts";
 import { forward, type ModelOptions, student, teacher } from "./forward.ts";
+import { lossScale } from "./loss_scale.ts";
 import { aligned, groupingLoss, slotContrast, view } from "./loss.ts";
 import { predictor } from "./model/heads.ts";
 import { type Declared, type Network, StateBuilder, type Training, within } from "./model/network.ts";
@@ -26,6 +28,8 @@ export interface StepOptions extends ModelOptions {
   readonly optimizer: keyof typeof OPTIMIZERS;
   readonly weightDecay: number;
   readonly momentum: number;
+  /** f16: activations and their gradients in half precision, with loss scaling; f32 if not given. */
+  readonly precision?: "f32" | "f16";
   /** Ranks whose pictures this process holds, one after the other; 1 unless a distributed run is replayed in one. */
   readonly blocks?: number; // not `ranks`, which is an option of a run that says how many processes there are
   /** What this process exchanges with other ranks; nothing if not given. */
@@ -150,8 +154,18 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
 export const optimize = (objective: Objective, rates: Rates, options: StepOptions): Step => {
   const { state, loss } = objective;
   const learned = [...state.declared.values()].filter(isLearned);
-  const slopes = gradients(loss, learned.map(({ tensor }) => tensor)).map((options.sync ?? alone).mean);
-  const [paramNorm, gradNorm] = norms(learned.map(({ tensor }) => tensor), slopes);
+  const parameters = learned.map(({ tensor }) => tensor);
+  const scaling = options.precision === "f16" ? lossScale(state) : null;
+  const scaled = gradients(scaling === null ? loss : mul(loss, scaling.scale), parameters)
+    .map((options.sync ?? alone).mean);
+  const slopes = scaling === null ? scaled : scaled.map(scaling.unscaled);
+  const [paramSquares, gradSquares, overflows] = sums([
+    parameters.map(square),
+    slopes.map(square),
+    ...scaling === null ? [] : [scaled.map(nonFinite)],
+  ]);
+  const settled = scaling?.settle(overflows);
+  const unlessSkipped = settled?.unlessSkipped ?? ((next: Tensor) => next);
   learned.forEach(({ name, tensor, shape, storage }, i) => {
     const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
     const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {
@@ -159,31 +173,34 @@ export const optimize = (objective: Objective, rates: Rates, options: StepOption
       weightDecay: options.weightDecay,
       momentum: options.momentum,
     });
-    state.updates.set(tensor, next.parameter);
-    state.updates.set(velocity, next.velocity);
+    state.updates.set(tensor, unlessSkipped(next.parameter, tensor));
+    state.updates.set(velocity, unlessSkipped(next.velocity, velocity));
   });
+  const norms = { param_norm: sqrt(paramSquares), grad_norm: sqrt(gradSquares) };
   return {
     ...objective,
-    metrics: { ...objective.metrics, param_norm: paramNorm, grad_norm: gradNorm },
+    metrics: { ...objective.metrics, ...norms, ...settled?.metrics },
     gradients: new Map(learned.map(({ name }, i) => [name, slopes[i]])),
   };
 };
 
 /**
- * Euclidean norms of all parameters together and of all their gradients, scalars []. Tensors of one shape share a kernel,
- * three at a time: with their gradients six buffers, as many as every adapter can bind.
+ * The sum of all elements of each list of tensors, scalars []; the lists have tensors of the same shapes. Tensors of one
+ * shape share a kernel, three at a time: with their gradients six buffers, as many as every adapter can bind.
  */
-const norms = (parameters: readonly Tensor[], slopes: readonly Tensor[]): Tensor[] => {
-  const alike = Map.groupBy(parameters.keys(), (i) => parameters[i].shape.join());
-  const squares = [...alike.values()].flatMap((all) =>
+const sums = (lists: readonly (readonly Tensor[])[]): Tensor[] => {
+  const alike = Map.groupBy(lists[0].keys(), (i) => lists[0][i].shape.join());
+  const parts = [...alike.values()].flatMap((all) =>
     Array.from({ length: Math.ceil(all.length / 3) }, (_, part) => {
       const some = all.slice(3 * part, 3 * part + 3);
-      return totals([parameters, slopes].map((of) => some.map((i) => mul(of[i], of[i])).reduce(add)));
+      return totals(lists.map((tensors) => some.map((i) => tensors[i]).reduce(add)));
     })
   );
-  const both = sqrt(squares.reduce(add));
-  return [0, 1].map((i) => reshape(slice(both, 0, i, 1), []));
+  const each = parts.reduce(add);
+  return lists.map((_, i) => reshape(slice(each, 0, i, 1), []));
 };
+
+const square = (x: Tensor) => mul(x, x);
 
 /** Is this state of the student, changed by gradients? */
 const isLearned = ({ name, storage }: Declared) =>

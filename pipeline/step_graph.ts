@@ -29,6 +29,7 @@ export const stepGraph = (
   const { state, metrics } = step;
   const graph = {
     label: "the step",
+    precision: config.precision,
     updates: state.updates,
     outputs: metrics,
     stageOf: stageOf(views, step),

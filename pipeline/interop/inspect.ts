@@ -72,7 +72,7 @@ const groupOf = (name: string): string =>
   name.startsWith("optimizer.")
     ? "optimizer"
     : name.match(/^(encoder_[qk]|projector_[qk]|grouping_[qk]|predictor_slot)\./)?.[1] ??
-      (name === "center" ? "center" : "encoder");
+      (name === "center" ? "center" : name.startsWith("scaler.") ? "loss scale" : "encoder");
 
 const CLOSE = 0.99;
 const MOST_COMPARED = 1 << 14; // each with each: more than any run has, and still a matter of seconds

@@ -13,6 +13,7 @@ import type { RunMeta } from "../checkpoint_file.ts";
 import { type Config, configure, type OptionName, optionNames } from "../config.ts";
 import { forward, student } from "../forward.ts";
 import { predictor } from "../model/heads.ts";
+import { BACKOFF, GROWTH, GROWTH_INTERVAL, INITIAL_SCALE, SCALER } from "../loss_scale.ts";
 import { StateBuilder, within } from "../model/network.ts";
 import { sharedSpelling } from "../option_name.ts";
 import { TRUST } from "../optim/lars.ts";
@@ -32,6 +33,11 @@ const VELOCITY = { lars: "mu", sgd: "momentum_buffer" } as const;
 
 const isMap = (value: unknown): value is Map<TorchValue, TorchValue> => value instanceof Map;
 const integer = (value: unknown): number | null => Number.isSafeInteger(value) ? value as number : null;
+
+/** What the published code's scaler has, by our names. */
+const SCALER_ENTRIES = { scale: SCALER.scale, _growth_tracker: SCALER.growthTracker } as const;
+
+const isInHalf = (args: Published["args"]) => args.get("fp16") === true;
 
 /** Is this what `torch.save` of the published code holds, rather than weights alone? */
 export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
@@ -89,10 +95,20 @@ export const readPublished = Effect.fn("readPublished")(function* (
     kind = found;
     tensors.set(`optimizer.${name}`, velocity);
   }
+  const given = new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []);
+  const scaler = value.get("scaler");
+  if (isInHalf(given) && isMap(scaler)) {
+    for (const [entry, name] of Object.entries(SCALER_ENTRIES)) {
+      const number = scaler.get(entry);
+      if (typeof number === "number") {
+        tensors.set(name, { dtype: "F32", shape: [], values: Effect.succeed(Float32Array.of(number)) });
+      }
+    }
+  }
   return {
     tensors,
     published: {
-      args: new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []),
+      args: given,
       epoch,
       steps: isMap(scheduler) ? integer(scheduler.get("last_epoch")) : null,
       optimizer: kind,
@@ -108,6 +124,7 @@ const isParameter = (name: string) =>
 export const publishedConfig = ({ args }: Published, width: number): Config => {
   const settings = new Map<OptionName, { value: unknown; where: string }>([
     ["width", { value: width, where: "model" }],
+    ["precision", { value: isInHalf(args) ? "f16" : "f32", where: "args.fp16" }],
   ]);
   for (const [name, value] of args) {
     const option = optionNames.find((option) => sharedSpelling(option) === sharedSpelling(name));
@@ -175,7 +192,8 @@ export const publishedContents = (meta: RunMeta, tensors: ReadonlyMap<string, Fi
       [name, value],
     ) => [name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
   );
-  const runs = { fp16: false, local_rank: 0, world_size: 1, num_instances: instances };
+  const scaled = (name: string, otherwise: number) => Number(tensors.get(name)?.data[0] ?? otherwise);
+  const runs = { fp16: config.precision === "f16", local_rank: 0, world_size: 1, num_instances: instances };
   return dict({
     args: dict({ ...args, ...runs }),
     model: new OrderedDict(model.map((name) => [`module.${name}`, tensors.get(name)! as never])) as never,
@@ -183,8 +201,11 @@ export const publishedContents = (meta: RunMeta, tensors: ReadonlyMap<string, Fi
     scheduler: scheduler(step, config, schedule),
     epoch: Math.floor(step / schedule.stepsPerEpoch),
     scaler: dict({
-      ...{ scale: new Float(65536), growth_factor: new Float(2), backoff_factor: 0.5, growth_interval: 2000 },
-      _growth_tracker: 0,
+      scale: new Float(scaled(SCALER.scale, INITIAL_SCALE)),
+      growth_factor: new Float(GROWTH),
+      backoff_factor: new Float(BACKOFF),
+      growth_interval: GROWTH_INTERVAL,
+      _growth_tracker: scaled(SCALER.growthTracker, 0),
     }),
   });
 };
