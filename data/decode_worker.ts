@@ -22,9 +22,16 @@ export interface BatchRequest {
 }
 
 export type BatchReply =
-  | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch }
+  | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch; readonly times: BatchTimes }
   | { readonly id: number; readonly kind: "bad files"; readonly bad: readonly BadFile[] }
   | { readonly id: number; readonly kind: "failure"; readonly reason: string };
+
+/** When a batch was made, in milliseconds since 1970. */
+export interface BatchTimes {
+  readonly begin: number;
+  readonly decoded: number; // all files are read and decoded, their views drawn
+  readonly packed: number;
+}
 
 export interface BadFile {
   readonly place: number; // in the request
@@ -35,6 +42,7 @@ export interface BadFile {
 const AT_ONCE = 2;
 
 const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, table }: BatchRequest) {
+  const begin = now();
   const share = table.capacity / paths.length;
   const light = (sample: Sample) =>
     sample.picture.rgb.length > 4 * share ? finished(sample, table.imageSize) : sample;
@@ -50,10 +58,14 @@ const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, tabl
     else bad.push({ place, reason: result.failure.message });
   });
   if (bad.length > 0) return { id, kind: "bad files", bad } as const;
+  const decoded = now();
   const batch = packBatch(samples, table);
   release(...samples.map(({ picture }) => picture.rgb));
-  return { id, kind: "batch", batch } as const;
+  return { id, kind: "batch", batch, times: { begin, decoded, packed: now() } } as const;
 });
+
+/** Milliseconds since 1970, finer than `Date.now()` has them. */
+const now = () => performance.timeOrigin + performance.now();
 
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
   const bytes = yield* Effect.tryPromise({

@@ -98,6 +98,7 @@ export const OPTIONS = {
   keep: integer(3, atLeast(1), "how many of those other checkpoints stay, the newest ones"),
   tensorboard: onOff(false, "write the metrics for TensorBoard, too: to tensorboard/ in the output folder"),
   otlp: open(url("", "send the metrics and a span a stage to this OpenTelemetry collector, such as http://localhost:4318")),
+  profile: onOff(false, "time every kernel of three early steps: a table in the log, and trace.json for Perfetto in the output folder"),
   seed: integer(0, Schema.Int.check(between(0, 2 ** 32 - 1)), "seed of the initial weights and of all random draws"),
   numWorkers: integer(Math.min(8, navigator.hardwareConcurrency), atLeast(1), "threads that read and decode pictures"),
   maxBadImages: number(0.01, between(0, 1), "share of unreadable pictures beyond which the run stops"),

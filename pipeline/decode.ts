@@ -6,7 +6,7 @@
  * and sees to files that cannot be decoded.
  */
 import { Effect, Schema, Stream } from "effect";
-import type { BatchReply, BatchRequest } from "../data/decode_worker.ts";
+import type { BatchReply, BatchRequest, BatchTimes } from "../data/decode_worker.ts";
 import { permutation, randomStream } from "../data/random.ts";
 import type { PackedBatch } from "../data/view_table.ts";
 import type { Config } from "./config.ts";
@@ -19,6 +19,8 @@ export interface Batch extends PackedBatch {
   readonly epoch: number; // from 0
   readonly images: readonly string[]; // paths, in the order of the samples
   readonly badImages: number; // how many of them stand in for pictures that cannot be decoded
+  readonly worker: number; // who made it, from 0
+  readonly times: BatchTimes; // and when
 }
 
 export interface DecodeConfig
@@ -79,14 +81,19 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
       const begin = (step % perEpoch) * batchSize + rank * own;
       const planned = order(epoch).subarray(begin, begin + own);
       const keys = Array.from(planned, (image) => [seed, CROPS, epoch, image]);
-      const worker = workers[step % workers.length];
+      const worker = step % workers.length;
       while (true) {
         const taken = Array.from(planned, (image) => badFiles.standIn(image, epoch));
         const paths = taken.map((image) => images[image]);
-        const reply = yield* worker({ paths, keys, minScale, table: { imageSize, maxTaps, capacity } });
+        const reply = yield* workers[worker]({
+          paths,
+          keys,
+          minScale,
+          table: { imageSize, maxTaps, capacity },
+        });
         if (reply.kind === "batch") {
           const badImages = taken.filter((image, i) => image !== planned[i]).length;
-          return { ...reply.batch, step, epoch, images: paths, badImages };
+          return { ...reply.batch, step, epoch, images: paths, badImages, worker, times: reply.times };
         }
         yield* badFiles.add(reply.bad.map(({ place, reason }) => ({ image: taken[place], reason })));
       }

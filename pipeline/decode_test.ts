@@ -4,8 +4,8 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { listImages } from "../data/image_list.ts";
 import { cropResize } from "../data/resample.ts";
-import { VIEW } from "../data/view_table.ts";
-import { type Batch, batches, type DecodeConfig } from "./decode.ts";
+import { type PackedBatch, VIEW } from "../data/view_table.ts";
+import { batches, type DecodeConfig } from "./decode.ts";
 
 const COUNT = 30;
 const config: DecodeConfig = {
@@ -51,9 +51,15 @@ const take = async (
   const logged: string[] = [];
   const logger = Logger.make(({ message }) => void logged.push(String(message)));
   const stream = batches(images, { ...config, ...changes }, firstStep).pipe(Stream.take(count));
-  const made = await Effect.runPromise(
+  const batchesAndTimes = await Effect.runPromise(
     Stream.runCollect(stream).pipe(Effect.provide(Logger.layer([logger]))),
   );
+  const made = batchesAndTimes.map(({ times: { begin, decoded, packed }, worker, ...batch }) => {
+    const [now, start] = [performance.timeOrigin + performance.now(), performance.timeOrigin];
+    assert.ok(start < begin && begin < decoded && decoded < packed && packed < now);
+    assert.equal(worker, batch.step % (changes.numWorkers ?? config.numWorkers));
+    return batch;
+  });
   return { made, logged };
 };
 
@@ -144,7 +150,7 @@ Deno.test("batches() gives the same views of pictures that are far too large for
 });
 
 /** A view after resizing, as the GPU is told to make it. */
-const resized = ({ pixels, views }: Batch, view: number, imageSize: number) => {
+const resized = ({ pixels, views }: PackedBatch, view: number, imageSize: number) => {
   const row = views.subarray(view * views.length / 8, (view + 1) * views.length / 8);
   const boxSide = (axis: number) => { // where its last tap ends
     const words = 2 + config.maxTaps; // of an output pixel: its first tap, how many, and their weights

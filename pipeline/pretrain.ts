@@ -12,6 +12,7 @@ import { type Batch, batches, BatchTooLarge } from "./decode.ts";
 import { expectSameImages, sameBits, sharedStart, stopsHere } from "./lockstep.ts";
 import { learningRate, planSchedule, teacherMomentum } from "./optim/schedule.ts";
 import { exported, StageSpan } from "./otlp.ts";
+import { noProfile, profileOf } from "./profile.ts";
 import { openRankFolder, openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { startingPoint } from "./resume.ts";
 import { slotPictures } from "./slot_pictures.ts";
@@ -97,17 +98,22 @@ export const pretrain = Effect.fnUntraced(function* (
     device: gpu.report.description,
   };
   const folder = rank === 0 ? yield* openRunFolder(config, plan) : yield* openRankFolder(config, rank);
-  const saving = rank === 0 ? yield* checkpoints({ ...config, ...plan }, folder.flush) : noCheckpoints;
+  const profile =
+    yield* (config.profile && rank === 0 ? profileOf(config.outputDir, plan, program) : noProfile(program));
+  const saving = rank === 0
+    ? yield* profile.withSaves(checkpoints({ ...config, ...plan }, folder.flush))
+    : noCheckpoints;
   const clock = stopwatch(config.batchSize);
-  const time = timeShares();
+  const time = timeShares(profile.lap);
 
   /** Hands a batch to the device; it works on it while the next stages look at the step before. */
   const submit = Effect.fnUntraced(function* (batch: Batch) {
     time.lap("decode");
+    profile.batch(batch);
     const lr = learningRate(batch.step, schedule);
     const momentum = teacherMomentum(batch.step + start.teacherLead, schedule);
     const { device, exchange } = program.spent;
-    const outputs = yield* program.run({
+    const outputs = yield* profile.run(batch.step, {
       pixels: batch.pixels,
       views: batch.views,
       coords: batch.coords,
@@ -173,6 +179,7 @@ export const pretrain = Effect.fnUntraced(function* (
         Stream.mapEffect((submitted) => read(submitted).pipe(span("read", submitted.batch.step))),
         Stream.tap(({ report }) => folder.record(report)),
         Stream.tap(({ report }) => progress.step(report)),
+        Stream.tap(({ report }) => profile.step(report)),
         Stream.tap(({ report, maps }) =>
           maps === null ? Effect.void : Effect.flatMap(maps, show(report.step + 1))
         ),

@@ -18,8 +18,14 @@ export const NO_TIME: Seconds = {
   device: null,
 };
 
-/** An account for every moment: `lap` charges all time since the last call; `take` gives the sums and starts again. */
-export const timeShares = (now: () => number = () => performance.now()) => {
+/**
+ * An account for every moment: `lap` charges all time since the last call, and tells `note` from when to when, in
+ * milliseconds; `take` gives the sums and starts again.
+ */
+export const timeShares = (
+  note: (account: Account, begin: number, end: number) => void = () => {},
+  now: () => number = () => performance.now(),
+) => {
   let host = { ...NO_TIME.host };
   let last = now();
   return {
@@ -27,6 +33,7 @@ export const timeShares = (now: () => number = () => performance.now()) => {
     lap: (account: Account, elsewhere: Partial<Record<Account, number>> = {}) => {
       const time = now();
       host[account] += (time - last) / 1000;
+      note(account, last, time);
       last = time;
       for (const [other, seconds] of Object.entries(elsewhere) as [Account, number][]) {
         host[other] += seconds;
