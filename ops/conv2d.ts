@@ -6,20 +6,10 @@
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
-import { type Panel, panelsOf, usesPanels, wholePanel } from "./_panels.ts";
-import {
-  accumulators,
-  lines,
-  multiply,
-  tileCells,
-  tileFor,
-  tileGrid,
-  tileOrigin,
-  vectorType,
-} from "./_tile.ts";
+import { type Product, tiled, tileVariants } from "./_product.ts";
 import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { kernel, vectors } from "./kernel.ts";
+import { type Operand, vectors } from "./kernel.ts";
 import { matmul } from "./matmul.ts";
 import { defineOp, reshape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
 
@@ -59,91 +49,58 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
-    const [, H, W] = x.shape;
-    const [KH, KW, I, O] = w.shape;
-    const [N, OH, OW] = output.shape;
-    const rows = N * OH * OW;
-    const steps = I % 4 === 0 ? 4 : 1;
-    const wide = groups === 1 && usesPanels(rows, KH * KW * I, O, adapter);
-    const tile = tileFor(O / groups, adapter, wide);
-    const { width } = tile;
-    const packed = wide ? panelsOf(w, KH * KW * I, O, steps, scratch) : null;
-    const whole = wholePanel(w, KH * KW * I / steps, O / groups / width, O / width);
-    const type = vectorType(steps);
-    const product = ({ operand, uniform, firstRow, lastRow, firstColumn, columns, pitch }: Panel) =>
-      kernel({
-        label: `conv2d${steps}${width}`,
-        reads: {
-          x: steps === 4 ? vectors(x) : x,
-          ...(uniform ? {} : { w: width === 4 ? vectors(operand) : operand }),
-        },
-        writes: { y: width === 4 ? vectors(output) : output },
-        uniforms: uniform ? { w: operand } : {},
-        sizes: {
-          ...{
-            M: rows,
-            H,
-            W,
-            OH,
-            OW,
-            KW,
-            stride,
-            pad,
-            dilation,
-            I: I / steps,
-            C: (I * groups) / steps,
-            O: O / width,
-          },
-          ...{ k0: firstRow, k1: lastRow, n0: firstColumn, columns, pitch },
-        },
-        workgroupSize: tile.workgroupSize,
-        workgroups: tileGrid(tile, rows, columns, groups),
-        main: `${tileOrigin(tile)}
-  let base = p.n0 + group.z * p.columns; // one group of channels, or one panel of columns
-  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.columns - 1u);`)}
-  ${
-          lines(tile.rows, (i) => `
-  let pixel${i} = min(row0 + ${i}u, p.M - 1u);
-  let y${i} = i32(pixel${i} / p.OW % p.OH * p.stride) - i32(p.pad);
-  let x${i} = i32(pixel${i} % p.OW * p.stride) - i32(p.pad);
-  let image${i} = pixel${i} / p.OW / p.OH * p.H;`)
-        }
-  ${accumulators(tile)}
-  ${
-          uniform
-            ? `if (p.k0 > 0u) { ${
-              tileCells(tile, (i, j) => `c${i}_${j} = y[pixel${i} * p.O + base + n${j}];`)
-            } }`
-            : ""
-        }
-  for (var tap = p.k0 / p.I; tap * p.I < p.k1; tap++) {
-    ${
-          lines(tile.rows, (i) => `
-    let iy${i} = u32(y${i} + i32(tap / p.KW * p.dilation)); // left of the picture wraps round to a large number
-    let ix${i} = u32(x${i} + i32(tap % p.KW * p.dilation));
-    let inside${i} = iy${i} < p.H && ix${i} < p.W;
-    let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.I, inside${i});`)
-        }
-    let first = max(p.k0, tap * p.I);
-    for (var k = first; k < min(p.k1, (tap + 1u) * p.I); k++) {
-      ${lines(tile.rows, (i) => `let a${i} = select(${type}(0.0), x[at${i} + k - tap * p.I], inside${i});`)}
-      let wk = (k - p.k0) * ${steps}u * p.pitch${uniform ? "" : " + base"};
-      ${multiply(tile, steps, (u, j) => `w[wk + ${u}u * p.pitch + n${j}]`)}
-    }
-  }
-  ${
-          tileCells(
-            tile,
-            (i, j) =>
-              `if (row0 + ${i}u < p.M && column0 + ${j}u < p.columns) { y[pixel${i} * p.O + base + n${j}] = c${i}_${j}; }`,
-          )
-        }`,
-      });
-    return packed === null ? [product(whole)] : [packed.pack, ...packed.panels.map(product)];
+  kernels: ({ inputs: [x, w], output, attributes, adapter, scratch, choose }) => {
+    const direct = directProduct(x, w, output, attributes);
+    return choose(tileVariants(direct, adapter, (tile) => tiled(direct, tile, scratch)));
   },
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),
     conv2dWeightGradient(x, gradient, w.shape, attributes),
   ],
 });
+
+/** The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. */
+const directProduct = (
+  x: Operand,
+  w: Operand,
+  y: Operand,
+  { stride, pad, dilation, groups }: Convolution,
+): Product => {
+  const [, H, W] = x.shape;
+  const [KH, KW, I, O] = w.shape;
+  const [N, OH, OW] = y.shape;
+  const width = O / groups % 4 === 0 ? 4 : 1;
+  return {
+    label: `conv2d${width}`,
+    reads: { x, w: width === 4 ? vectors(w) : w },
+    writes: { y: width === 4 ? vectors(y) : y },
+    sizes: { H, W, OH, OW, taps: KH * KW, KW, stride, pad, dilation, I, C: I * groups, O: O / width },
+    batch: groups,
+    rows: N * OH * OW,
+    columns: O / groups / width,
+    width,
+    row: (i) => `
+  let y${i} = i32(row${i} / p.OW % p.OH * p.stride) - i32(p.pad);
+  let x${i} = i32(row${i} % p.OW * p.stride) - i32(p.pad);
+  let image${i} = row${i} / p.OW / p.OH * p.H;`,
+    loops: (rows, step, body) => `
+  for (var tap = 0u; tap < p.taps; tap++) {
+    ${
+      rows.map((i) => `
+    let iy${i} = u32(y${i} + i32(tap / p.KW * p.dilation)); // left of the picture wraps round to a large number
+    let ix${i} = u32(x${i} + i32(tap % p.KW * p.dilation));
+    let inside${i} = iy${i} < p.H && ix${i} < p.W;
+    let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.I, inside${i});`).join(
+        "",
+      )
+    }
+    let w_at = tap * p.I * p.O + group.z * p.N;
+    for (var k = 0u; k < p.I; k += ${step}u) { ${body("k", "p.I")} }
+  }`,
+    a: (i, k) => `select(0.0, x[at${i} + ${k}], inside${i})`,
+    b: (k, column) => `w[w_at + ${k} * p.O + ${column}]`,
+    store: (row, put) => `
+    let y_at = ${row} * p.O + group.z * p.N;
+    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
+  };
+};

@@ -1,18 +1,8 @@
 /** The gradient of a convolution with respect to its input: each input pixel gathers from the outputs that it fed. */
-import { type Panel, panelsOf, usesPanels, wholePanel } from "./_panels.ts";
-import {
-  accumulators,
-  lines,
-  multiply,
-  tileCells,
-  tileFor,
-  tileGrid,
-  tileOrigin,
-  vectorType,
-} from "./_tile.ts";
+import { type Product, tiled, tileVariants } from "./_product.ts";
 import { conv2d, type Convolution } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { kernel, vectors } from "./kernel.ts";
+import { type Operand, vectors } from "./kernel.ts";
 import { transpose } from "./slice.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 
@@ -25,88 +15,9 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   shape: (_, { shape }) => shape,
   flops: ([dy, , w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [dy, w], output, attributes: { stride, pad, dilation, groups }, adapter, scratch }) => {
-    const [N, H, W, C] = output.shape;
-    const [, OH, OW, O] = dy.shape;
-    const [KH, KW] = w.shape;
-    const I = C / groups;
-    // With a stride, input pixels of different remainders meet different taps: a workgroup has pixels of one kind only.
-    const JH = Math.ceil(H / stride), JW = Math.ceil(W / stride);
-    const rows = N * JH * JW;
-    const steps = O / groups % 4 === 0 ? 4 : 1;
-    const wide = groups === 1 && usesPanels(rows, KH * KW * O, I, adapter);
-    const tile = tileFor(I, adapter, wide);
-    const { width } = tile;
-    const packed = wide ? panelsOf(w, KH * KW * O, I, steps, scratch) : null;
-    const whole = wholePanel(w, KH * KW * O / steps, I / width, I / width);
-    const type = vectorType(steps);
-    const product = ({ operand, uniform, firstRow, lastRow, firstColumn, columns, pitch }: Panel) =>
-      kernel({
-        label: `conv2dInputGradient${steps}${width}`,
-        reads: {
-          dy: steps === 4 ? vectors(dy) : dy,
-          ...(uniform ? {} : { w: width === 4 ? vectors(operand) : operand }),
-        },
-        writes: { dx: width === 4 ? vectors(output) : output },
-        uniforms: uniform ? { w: operand } : {},
-        sizes: {
-          ...{ M: rows, H, W, JH, JW, OH, OW, KW, stride, pad, dilation, groups, I: I / width },
-          ...{ O: O / steps, perGroup: O / groups / steps },
-          ...{ k0: firstRow, k1: lastRow, n0: firstColumn, columns, pitch },
-        },
-        workgroupSize: tile.workgroupSize,
-        workgroups: tileGrid(tile, rows, columns, stride * stride * groups),
-        main: `${tileOrigin(tile)}
-  let channelGroup = group.z % p.groups;
-  let py = group.z / p.groups / p.stride;
-  let px = group.z / p.groups % p.stride;
-  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.columns - 1u);`)}
-  ${
-          lines(tile.rows, (i) => `
-  let pixel${i} = min(row0 + ${i}u, p.M - 1u);
-  let jy${i} = pixel${i} / p.JW % p.JH;
-  let jx${i} = pixel${i} % p.JW;
-  let image${i} = pixel${i} / p.JW / p.JH;
-  let iy${i} = jy${i} * p.stride + py;
-  let ix${i} = jx${i} * p.stride + px;
-  let dx${i}_at = (((image${i} * p.H + iy${i}) * p.W + ix${i}) * p.groups + channelGroup) * p.I + p.n0;
-  let exists${i} = row0 + ${i}u < p.M && iy${i} < p.H && ix${i} < p.W;`)
-        }
-  ${accumulators(tile)}
-  ${
-          uniform
-            ? `if (p.k0 > 0u) { ${
-              tileCells(tile, (i, j) => `if (exists${i}) { c${i}_${j} = dx[dx${i}_at + n${j}]; }`)
-            } }`
-            : ""
-        }
-  for (var tap = p.k0 / p.O; tap * p.O < p.k1; tap++) {
-    let ty = i32(py + p.pad) - i32(tap / p.KW * p.dilation);
-    let tx = i32(px + p.pad) - i32(tap % p.KW * p.dilation);
-    if (ty % i32(p.stride) != 0 || tx % i32(p.stride) != 0) { continue; }
-    ${
-          lines(tile.rows, (i) => `
-    let oy${i} = u32(i32(jy${i}) + ty / i32(p.stride));
-    let ox${i} = u32(i32(jx${i}) + tx / i32(p.stride));
-    let inside${i} = oy${i} < p.OH && ox${i} < p.OW;
-    let at${i} = select(0u, ((image${i} * p.OH + oy${i}) * p.OW + ox${i}) * p.O, inside${i});`)
-        }
-    let begin = tap * p.O + channelGroup * p.perGroup;
-    for (var k = max(p.k0, begin); k < min(p.k1, begin + p.perGroup); k++) {
-      ${lines(tile.rows, (i) => `let a${i} = select(${type}(0.0), dy[at${i} + k - tap * p.O], inside${i});`)}
-      let wk = (k - p.k0) * ${steps}u * p.pitch;
-      ${multiply(tile, steps, (u, j) => `w[wk + ${u}u * p.pitch + n${j}]`)}
-    }
-  }
-  ${
-          tileCells(
-            tile,
-            (i, j) =>
-              `if (exists${i} && column0 + ${j}u < p.columns) { dx[dx${i}_at + n${j}] = c${i}_${j}; }`,
-          )
-        }`,
-      });
-    return packed === null ? [product(whole)] : [packed.pack, ...packed.panels.map(product)];
+  kernels: ({ inputs: [dy, w], output, attributes, adapter, scratch, choose }) => {
+    const direct = directProduct(dy, w, output, attributes);
+    return choose(tileVariants(direct, adapter, (tile) => tiled(direct, tile, scratch)));
   },
   backward: ({ inputs: [dy, , w], gradient, attributes }) => [
     conv2d(gradient, w, attributes),
@@ -114,3 +25,64 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
     conv2dWeightGradient(gradient, dy, w.shape, attributes),
   ],
 });
+
+/**
+ * Input pixels times input channels, the sum over taps and output channels. With a stride, pixels of different
+ * remainders meet different taps: each product of the batch has the pixels of one kind.
+ */
+const directProduct = (
+  dy: Operand,
+  w: Operand, // [KH, KW, O, I]
+  dx: Operand,
+  { stride, pad, dilation, groups }: Convolution,
+): Product => {
+  const [N, H, W, C] = dx.shape;
+  const [, OH, OW, O] = dy.shape;
+  const [KH, KW] = w.shape;
+  const I = C / groups;
+  const JH = Math.ceil(H / stride), JW = Math.ceil(W / stride);
+  const width = I % 4 === 0 ? 4 : 1;
+  return {
+    label: `conv2dInputGradient${width}`,
+    reads: { dy, w: width === 4 ? vectors(w) : w },
+    writes: { dx: width === 4 ? vectors(dx) : dx },
+    sizes: { H, W, JH, JW, OH, OW, KH, KW, stride, pad, dilation, groups, O, perGroup: O / groups },
+    batch: stride * stride * groups,
+    rows: N * JH * JW,
+    columns: I / width,
+    width,
+    before: `
+  let channelGroup = group.z % p.groups;
+  let py = group.z / p.groups / p.stride;
+  let px = group.z / p.groups % p.stride;`,
+    row: (i) => `
+  let jy${i} = row${i} / p.JW % p.JH;
+  let jx${i} = row${i} % p.JW;
+  let image${i} = row${i} / p.JW / p.JH;`,
+    loops: (rows, step, body) => `
+  for (var tap = 0u; tap < p.KH * p.KW; tap++) {
+    let ty = i32(py + p.pad) - i32(tap / p.KW * p.dilation);
+    let tx = i32(px + p.pad) - i32(tap % p.KW * p.dilation);
+    if (ty % i32(p.stride) != 0 || tx % i32(p.stride) != 0) { continue; }
+    ${
+      rows.map((i) => `
+    let oy${i} = u32(i32(jy${i}) + ty / i32(p.stride));
+    let ox${i} = u32(i32(jx${i}) + tx / i32(p.stride));
+    let inside${i} = oy${i} < p.OH && ox${i} < p.OW;
+    let at${i} = select(0u, ((image${i} * p.OH + oy${i}) * p.OW + ox${i}) * p.O, inside${i}) + channelGroup * p.perGroup;`)
+        .join("")
+    }
+    let w_at = (tap * p.O + channelGroup * p.perGroup) * p.N;
+    for (var k = 0u; k < p.perGroup; k += ${step}u) { ${body("k", "p.perGroup")} }
+  }`,
+    a: (i, k) => `select(0.0, dy[at${i} + ${k}], inside${i})`,
+    b: (k, column) => `w[w_at + ${k} * p.N + ${column}]`,
+    store: (row, put) => `
+    let iy = ${row} / p.JW % p.JH * p.stride + py;
+    let ix = ${row} % p.JW * p.stride + px;
+    if (iy < p.H && ix < p.W) {
+      let dx_at = (((${row} / p.JW / p.JH * p.H + iy) * p.W + ix) * p.groups + channelGroup) * p.N;
+      ${put((column, value) => `dx[dx_at + ${column}] = ${value};`)}
+    }`,
+  };
+};

@@ -17,7 +17,15 @@ import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
-import { type AdapterTraits, type DType, type Shape, sizeOf, storageOf, type Tensor } from "./tensor.ts";
+import {
+  type AdapterTraits,
+  type DType,
+  type Shape,
+  sizeOf,
+  storageOf,
+  type Tensor,
+  type Variants,
+} from "./tensor.ts";
 import { vectorized } from "./_vectorized.ts";
 
 /** A pure step: which inputs it replaces by what, and what it hands back. */
@@ -322,7 +330,8 @@ const opKernelsTo = (
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
-  const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter });
+  const choose = (variants: Variants) => Object.values(variants)[0]();
+  const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter, choose });
   if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
 
   const slices = op.slices?.(x.source.inputs) ?? null;
@@ -359,6 +368,7 @@ const opKernelsTo = (
       attributes,
       scratch,
       adapter,
+      choose,
     }));
   }
   return partial === null ? kernels : [...kernels, ...addUp(partial, output, 1, parts, size, scratch)];

@@ -1,33 +1,14 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
-import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
-import {
-  allRows,
-  type Panel,
-  panelsOf,
-  type RowPanel,
-  rowPanels,
-  usesPanels,
-  wholePanel,
-} from "./_panels.ts";
-import {
-  accumulators,
-  lines,
-  multiply,
-  type Tile,
-  tileCells,
-  tileFor,
-  tileGrid,
-  tileOrigin,
-} from "./_tile.ts";
+import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
+import { type Operand, vectors } from "./kernel.ts";
 import { addUp } from "./fuse.ts";
 import {
+  type AdapterTraits,
   defineOp,
-  type LoweringContext,
   type Op,
   reshape,
   type Shape,
   shapeError,
-  sizeOf,
   type Tensor,
 } from "./tensor.ts";
 import { transpose } from "./slice.ts";
@@ -73,41 +54,14 @@ export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor =
   return reshape(transposedOp(count === undefined ? inputs : [...inputs, count]), [...leading, M, N]);
 };
 
-/** Workgroups for as many row tiles as `count` rows need: [ceil(count / perGroup), y, z]. */
-export const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, y: number, z: number) =>
-  kernel({
-    label: "dispatchOfRows",
-    reads: { count },
-    writes: { workgroups: output },
-    sizes: { perGroup, y, z },
-    workgroupSize: 1,
-    threads: 1,
-    main:
-      `workgroups[0] = (count[0] + p.perGroup - 1u) / p.perGroup; workgroups[1] = p.y; workgroups[2] = p.z;`,
-  });
-
 const matmulOp: Op = defineOp("matmul", {
-  precision: "half",
-  flops: ([a], output) => 2 * sizeOf(output) * a.shape[2],
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
+  precision: "half",
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
-  kernels: ({ inputs: [a, b, count], output, adapter, scratch }) => {
-    const [batch, M, K] = a.shape;
-    const N = b.shape[2];
-    if (batch === 1 && count === undefined && usesPanels(M, K, N, adapter)) {
-      const { pack, panels } = panelsOf(b, K, N, K % 4 === 0 ? 4 : 1, scratch);
-      return [pack, ...panels.map((panel) => productKernel(a, panel, output, tileFor(N, adapter, true)))];
-    }
-    const tile = tileFor(N, adapter);
-    const panel = wholePanel(b, K % 4 === 0 ? K / 4 : K, N / tile.width, N / tile.width);
-    if (count === undefined) return [productKernel(a, panel, output, tile)];
-    const workgroups = scratch([3], "u32");
-    const [, y] = tileGrid(tile, M, N / tile.width, 1);
-    return [
-      dispatchOfRows(count, workgroups, tile.rows * tile.lanes[0], y, 1),
-      productKernel(a, panel, output, tile, workgroups),
-    ];
+  kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
+    const product = matrixProduct(a, b, output, count);
+    return choose(tileVariants(product, adapter, (tile) => tiled(product, tile, scratch)));
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
     matmulOp([gradient, transpose(b, [0, 2, 1]), ...(count === undefined ? [] : [count])]),
@@ -116,138 +70,96 @@ const matmulOp: Op = defineOp("matmul", {
   ],
 });
 
-/** Adds a times a panel of b to the panel's columns of y; sets them where the panel is the first. */
-const productKernel = (a: Operand, panel: Panel, y: Operand, tile: Tile, indirect?: Operand): Kernel => {
+/** a [batch, M, K] times b [batch, K, N] to y [batch, M, N]. */
+export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operand): Product => {
   const [batch, M, K] = a.shape;
-  const N = y.shape[2];
-  const steps = K % 4 === 0 ? 4 : 1;
-  const { operand: b, uniform, pitch, columns } = panel;
-  return kernel({
-    label: `matmul${steps}${tile.width}`,
-    reads: {
-      a: steps === 4 ? vectors(a) : a,
-      ...(uniform ? {} : { b: tile.width === 4 ? vectors(b) : b }),
-    },
-    writes: { y: tile.width === 4 ? vectors(y) : y },
-    uniforms: uniform ? { b } : {},
-    sizes: {
-      ...{ M, K: K / steps, N: N / tile.width, k0: panel.firstRow, k1: panel.lastRow },
-      ...{ n0: panel.firstColumn, columns, pitch },
-    },
-    workgroupSize: tile.workgroupSize,
-    workgroups: indirect === undefined ? tileGrid(tile, M, columns, batch) : { indirect },
-    main: `${tileOrigin(tile)}
-  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.columns - 1u);`)}
-  ${
-      lines(tile.rows, (i) => `
-  let r${i} = group.z * p.M + min(row0 + ${i}u, p.M - 1u);
-  let a${i}_at = r${i} * p.K;
-  let y${i}_at = r${i} * p.N + p.n0;`)
-    }
-  ${accumulators(tile)}
-  ${uniform ? `if (p.k0 > 0u) { ${tileCells(tile, (i, j) => `c${i}_${j} = y[y${i}_at + n${j}];`)} }` : ""}
-  let b_at = group.z * p.K * ${steps}u * p.pitch;
-  for (var k = p.k0; k < p.k1; k++) {
-    ${lines(tile.rows, (i) => `let a${i} = a[a${i}_at + k];`)}
-    let bk = b_at + (k - p.k0) * ${steps}u * p.pitch;
-    ${multiply(tile, steps, (u, j) => `b[bk + ${u}u * p.pitch + n${j}]`)}
-  }
-  ${
-      tileCells(tile, (i, j) =>
-        `if (row0 + ${i}u < p.M && column0 + ${j}u < p.columns) { y[y${i}_at + n${j}] = c${i}_${j}; }`)
-    }`,
-  });
+  const N = b.shape[2];
+  const width = N % 4 === 0 ? 4 : 1;
+  return {
+    label: `matmul${width}`,
+    reads: { a, b: width === 4 ? vectors(b) : b },
+    writes: { y: width === 4 ? vectors(y) : y },
+    sizes: { K },
+    batch,
+    rows: M,
+    columns: N / width,
+    width,
+    count,
+    before: "let b_at = group.z * p.K * p.N;",
+    row: (i) => `let a${i}_at = (group.z * p.M + row${i}) * p.K;`,
+    loops: (_, step, body) => `for (var k = 0u; k < p.K; k += ${step}u) { ${body("k", "p.K")} }`,
+    a: (i, k) => `a[a${i}_at + ${k}]`,
+    b: (k, column) => `b[b_at + ${k} * p.N + ${column}]`,
+    store: (row, put) => `
+    let y_at = (group.z * p.M + ${row}) * p.N;
+    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
+  };
 };
 
 const transposedOp: Op = defineOp("matmulTransposed", {
   precision: "full",
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
-  flops: ([a], output) => 2 * sizeOf(output) * a.shape[1],
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
-  kernels: (context) => transposedKernels(context),
+  kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
+    const parts = transposedParts(a, b, adapter);
+    return choose(
+      tileVariants(transposedProduct(a, b, output, parts, count), adapter, (tile) => {
+        if (parts === 1) return tiled(transposedProduct(a, b, output, 1, count), tile, scratch);
+        const [batch, M, N] = output.shape;
+        const partial = scratch([batch, parts, M * N]);
+        return [
+          ...tiled(transposedProduct(a, b, partial, parts, count), tile, scratch),
+          ...addUp(partial, output, batch, parts, M * N, scratch),
+        ];
+      }),
+    );
+  },
   backward: ({ inputs: [a, b, count], gradient }) => {
     const rest = count === undefined ? [] : [count];
     return [matmulOp([b, transpose(gradient, [0, 2, 1]), ...rest]), matmulOp([a, gradient, ...rest]), null];
   },
 });
 
-/** The rows are cut into parts that are summed separately and then added, where there are too few tiles otherwise. */
-const transposedKernels = ({ inputs: [a, b, count], output, adapter, scratch }: LoweringContext<void>) => {
+/** In how many parts the rows of aᵀ·b are summed. */
+const transposedParts = ({ shape: [batch, R, M] }: Operand, b: Operand, { software }: AdapterTraits) =>
+  partsFor(R, batch * M * b.shape[2] / 64, software);
+
+/** The transposed a [batch, R, M] with b [batch, R, N] to y [batch, parts, M, N]: each part is the sum of some rows. */
+export const transposedProduct = (
+  a: Operand,
+  b: Operand,
+  y: Operand,
+  parts: number,
+  count?: Operand,
+): Product => {
   const [batch, R, M] = a.shape;
   const N = b.shape[2];
-  const panels = batch === 1 && count === undefined ? rowPanels(b, R, N, adapter) : null;
-  const tile = tileFor(N, adapter, panels !== null);
-  const { width } = tile;
-  const steps = M % 4 === 0 ? 4 : 1; // a row tile is then one vector
-  const tiles = tileGrid(tile, M, N / width, batch);
-  const invocations = tiles[0] * tiles[1] * batch * tile.workgroupSize;
-  const parts = panels !== null ? 1 : partsFor(R, invocations, adapter.software);
-  const partial = parts === 1 ? output : scratch([batch, parts, M * N]);
-  const product = ({ operand, uniform, first, last, before }: RowPanel) =>
-    kernel({
-      label: `matmulTransposed${steps}${width}`,
-      reads: {
-        a: steps === 4 ? vectors(a) : a,
-        ...(uniform ? {} : { b: width === 4 ? vectors(operand) : operand }),
-        ...(count === undefined ? {} : { count }),
-      },
-      writes: { y: width === 4 ? vectors(partial) : partial },
-      uniforms: uniform ? { b: operand } : {},
-      sizes: {
-        ...{ R, M, M_vectors: M / steps, N: N / width, parts, each: Math.ceil(R / parts) },
-        ...{ first, last, before },
-      },
-      workgroupSize: tile.workgroupSize,
-      workgroups: [tiles[0], tiles[1], batch * parts],
-      main: `${tileOrigin(tile)}
-  ${lines(tile.columns, (j) => `let n${j} = min(column0 + ${j}u, p.N - 1u);`)}
-  let y_at = (group.z * p.M + row0) * p.N;
-  ${accumulators(tile)}
-  ${
-        uniform
-          ? `if (p.first > 0u) { ${
-            tileCells(
-              tile,
-              (i, j) => `if (row0 + ${i}u < p.M) { c${i}_${j} = y[y_at + ${i}u * p.N + n${j}]; }`,
-            )
-          } }`
-          : ""
-      }
-  let batch = group.z / p.parts;
-  let first = p.first + group.z % p.parts * p.each;
-  let last = min(first + p.each, ${count === undefined ? "p.last" : "min(p.last, count[0])"});
-  ${
-        steps === 4
-          ? `let m = min(row0 / 4u, p.M_vectors - 1u);`
-          : lines(tile.rows, (i) => `let m${i} = min(row0 + ${i}u, p.M - 1u);`)
-      }
-  for (var r = first; r < last; r++) {
-    let ar = (batch * p.R + r) * p.M_vectors;
-    let br = (batch * p.R + r) * p.N - p.before;
-    ${
-        steps === 4
-          ? `let av = a[ar + m];\n${lines(tile.rows, (i) => `let a${i} = av[${i}];`)}`
-          : lines(tile.rows, (i) => `let a${i} = a[ar + m${i}];`)
-      }
-    ${multiply(tile, 1, (_, j) => `b[br + n${j}]`)}
-  }
-  ${
-        tileCells(
-          tile,
-          (i, j) =>
-            `if (row0 + ${i}u < p.M && column0 + ${j}u < p.N) { y[y_at + ${i}u * p.N + n${j}] = c${i}_${j}; }`,
-        )
-      }`,
-    });
-  if (panels !== null) return panels.map(product);
-  const whole = product(allRows(b, R));
-  return parts === 1 ? [whole] : [whole, ...addUp(partial, output, batch, parts, M * N, scratch)];
-};
-
-/** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */
-export const partsFor = (length: number, invocations: number, software: boolean): number => {
-  const wanted = Math.ceil((software ? 256 : 32768) / invocations);
-  // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
-  return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
+  const width = N % 4 === 0 ? 4 : 1;
+  const rowsAtOnce = M % 4 === 0 ? 4 : 1;
+  return {
+    label: `matmulTransposed${rowsAtOnce}${width}`,
+    reads: {
+      a: rowsAtOnce === 4 ? vectors(a) : a,
+      b: width === 4 ? vectors(b) : b,
+      ...(count === undefined ? {} : { count }),
+    },
+    writes: { y: width === 4 ? vectors(y) : y },
+    sizes: { R, parts, each: Math.ceil(R / parts) },
+    batch: batch * parts,
+    rows: M,
+    columns: N / width,
+    width,
+    rowsAtOnce,
+    before: `
+  let first = group.z % p.parts * p.each;
+  let last = min(first + p.each, ${count === undefined ? "p.R" : "min(p.R, count[0])"});
+  let source = group.z / p.parts * p.R;`,
+    loops: (_, step, body) => `for (var r = first; r < last; r += ${step}u) { ${body("r", "last")} }`,
+    a: (i, r) => `a[((source + ${r}) * p.M + row${i})${rowsAtOnce === 4 ? " / 4u" : ""}]`,
+    b: (r, column) => `b[(source + ${r}) * p.N + ${column}]`,
+    store: (row, put) => `
+    let y_at = (group.z * p.M + ${row}) * p.N;
+    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
+  };
 };

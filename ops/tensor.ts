@@ -50,7 +50,12 @@ export interface LoweringContext<A> {
   /** Memory that lives only while this op runs. */
   readonly scratch: (shape: Shape, dtype?: DType) => Operand;
   readonly adapter: AdapterTraits;
+  /** The kernels of one of several ways to do the same: what tuning found for this op and these shapes, else the first. */
+  readonly choose: (variants: Variants) => readonly Kernel[];
 }
+
+/** Ways to do the same work, by name; the best guess for the adapter at hand comes first. */
+export type Variants = Readonly<Record<string, () => readonly Kernel[]>>;
 
 /** What a kernel may want to know about the device that it is written for. */
 export interface AdapterTraits {

@@ -1,0 +1,308 @@
+/**
+ * Everything shaped like a product of matrices: y[row, column] = Σₖ a(row, k) · b(k, column).
+ *
+ * An op says how rows, columns and the sum are addressed; here the work is cut into tiles. Every invocation keeps a tile
+ * of the result in registers and adds outer products to it, so that each loaded element is used several times. On a real
+ * GPU a workgroup first brings what its tiles need into workgroup memory; a CPU has caches for that.
+ */
+import { type Kernel, kernel, type Operand, type Vectors } from "./kernel.ts";
+import type { AdapterTraits, LoweringContext, Variants } from "./tensor.ts";
+
+/** How much there is to compute. */
+export interface ProductSize {
+  /** Products side by side: `group.z` says which. */
+  readonly batch: number;
+  readonly rows: number;
+  /** In vectors of `width` elements. */
+  readonly columns: number;
+  readonly width: 1 | 4;
+}
+
+export interface Product extends ProductSize {
+  readonly label: string;
+  readonly reads: Readonly<Record<string, Operand | Vectors>>;
+  readonly writes: Readonly<Record<string, Operand | Vectors>>;
+  /** Beside them `p.M` rows and `p.N` columns are known to all WGSL below, as is `group.z`, below `batch`. */
+  readonly sizes: Readonly<Record<string, number>>;
+  /** How many rows one load of `a` brings: neighbours, as a vec4, from a multiple of 4 on. */
+  readonly rowsAtOnce?: 1 | 4;
+  /** Only so many rows exist ([1], u32): no more tiles are started than they need. */
+  readonly count?: Operand;
+  /** Statements at the beginning. */
+  readonly before?: string;
+  /** Declares, under names that end in `i`, what loads of the row `row{i}` need. */
+  readonly row?: (i: string) => string;
+  /**
+   * The loops over k: `body(k, last)` goes where k steps by `step` up to `last`. Before it, statements for the rows named
+   * may stand. What the loops depend on must be the same for all invocations of a workgroup.
+   */
+  readonly loops: (
+    rows: readonly string[],
+    step: number,
+    body: (k: string, last: string) => string,
+  ) => string;
+  /** a(row, k) of the row `i`. */
+  readonly a: (i: string, k: string) => string;
+  readonly b: (k: string, column: string) => string;
+  /** Puts values into a row of the result: `put` gives the statements of each column's place and value. */
+  readonly store: (row: string, put: (write: (column: string, value: string) => string) => string) => string;
+}
+
+/** How the work of a product is cut. */
+export interface Tile {
+  /** Of an invocation: rows, and columns in vectors. */
+  readonly rows: number;
+  readonly columns: number;
+  /** Invocations of a workgroup along columns and rows. */
+  readonly lanes: readonly [number, number];
+  /** Steps of k that are brought into workgroup memory at once; 0 without. */
+  readonly shared: number;
+}
+
+/** Ways to compute a product of this size, by the names of their tiles; the best guess for the adapter first. */
+export const tileVariants = (
+  size: ProductSize,
+  adapter: AdapterTraits,
+  kernels: (tile: Tile) => readonly Kernel[],
+): Variants =>
+  Object.fromEntries(
+    (adapter.software ? cpuTiles : gpuTiles)(size).map((tile) => [nameOf(tile), () => kernels(tile)]),
+  );
+
+const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
+  `${rows}×${columns} in ${lanes[1]}×${lanes[0]}${shared > 0 ? `, ${shared} shared` : ""}`;
+
+/**
+ * A CPU runs 8 invocations as one vector, loads from memory one after the other and works at a tile of registers that it
+ * keeps in its first cache: nanoseconds of a multiplication, and of a loaded element for all 8, as measured.
+ */
+const MULTIPLICATION = 0.55, LOAD = 4, CORES = 2;
+
+const cpuTiles = ({ rows, columns, width, batch }: ProductSize): Tile[] => {
+  const tiles = [16, 8, 4].flatMap((tileRows) =>
+    [4, 2, 1].flatMap((tileColumns) =>
+      [8, 4, 2, 1].map((across): Tile & { readonly cost: number } => {
+        const down = 8 / across;
+        const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);
+        const each = tileRows * tileColumns * width * MULTIPLICATION +
+          (tileRows + tileColumns * width) * LOAD;
+        const cost = each * Math.ceil(groups / CORES);
+        return { rows: tileRows, columns: tileColumns, lanes: [across, down], shared: 0, cost };
+      })
+    )
+  );
+  return tiles.sort((a, b) => a.cost - b.cost).slice(0, 4).map(({ cost: _, ...tile }) => tile);
+};
+
+/** Workgroups that keep a large GPU busy. */
+const BUSY = 256;
+
+/** Large tiles read the least, small ones fill a GPU with little work. */
+const gpuTiles = ({ rows, columns, batch }: ProductSize): Tile[] => {
+  const tiles: Tile[] = [
+    { rows: 8, columns: 2, lanes: [16, 16], shared: 8 },
+    { rows: 8, columns: 2, lanes: [8, 16], shared: 16 },
+    { rows: 4, columns: 2, lanes: [8, 16], shared: 16 },
+    { rows: 4, columns: 1, lanes: [16, 16], shared: 16 },
+    { rows: 4, columns: 1, lanes: [8, 8], shared: 16 },
+    { rows: 4, columns: 2, lanes: [8, 8], shared: 0 },
+  ];
+  const waste = ({ rows: r, columns: c, lanes: [x, y] }: Tile) => {
+    const [down, across] = [Math.ceil(rows / r / y), Math.ceil(columns / c / x)];
+    const padding = down * r * y * across * c * x / rows / columns;
+    return padding * Math.max(1, BUSY / (down * across * batch));
+  };
+  // Among tiles of equal waste the order above stands.
+  return tiles.sort((a, b) => Math.round(4 * Math.log2(waste(a) / waste(b))));
+};
+
+/** The kernels that compute a product in such tiles. */
+export const tiled = (
+  spec: Product,
+  tile: Tile,
+  scratch: LoweringContext<never>["scratch"],
+): readonly Kernel[] => {
+  const { lanes: [across, down] } = tile;
+  const tilesAcross = Math.ceil(spec.columns / tile.columns / across);
+  const perGroup = tile.rows * down;
+  const count = spec.count === undefined ? null : { rows: spec.count, workgroups: scratch([3], "u32") };
+  return [
+    ...count === null ? [] : [dispatchOfRows(count.rows, count.workgroups, perGroup, tilesAcross)],
+    kernel({
+      label: spec.label,
+      reads: spec.reads,
+      writes: spec.writes,
+      sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross },
+      workgroupSize: across * down,
+      workgroups: count === null
+        ? folded(Math.ceil(spec.rows / perGroup) * tilesAcross, spec.batch)
+        : { indirect: count.workgroups },
+      functions: tile.shared === 0 ? "" : sharedMemory(spec, tile),
+      main: `
+  let tile = group.y * groups.x + group.x;
+  let firstRow = tile / p.across * ${perGroup}u;
+  let firstColumn = tile % p.across * ${across * tile.columns}u;
+  let ownRow = firstRow + lane / ${across}u * ${tile.rows}u;
+  let ownColumn = firstColumn + lane % ${across}u * ${tile.columns}u;
+  ${spec.before ?? ""}
+  ${cells(tile, (i, j) => `var c${i}_${j} = ${vectorType(spec.width)}(0.0);`)}
+  ${(tile.shared === 0 ? inRegisters : inWorkgroup)(spec, tile)}
+  ${
+        lines(tile.rows, (i) =>
+          `if (ownRow + ${i}u < p.M) { ${
+            spec.store(`(ownRow + ${i}u)`, (write) =>
+              lines(
+                tile.columns,
+                (j) => `if (ownColumn + ${j}u < p.N) { ${write(`(ownColumn + ${j}u)`, `c${i}_${j}`)} }`,
+              ))
+          } }`)
+      }`,
+    }),
+  ];
+};
+
+/** The sum, each invocation loading for its own tile. */
+const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const loads = range(tile.rows / rowsAtOnce).map(String);
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(ownRow + ${+i * rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+    )
+      .join("\n")
+  }
+  ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
+  ${
+    loops(loads, 1, (k) => `
+    ${lines(tile.columns, (j) => `let b${j} = ${b(k, `n${j}`)};`)}
+    ${loads.map((i) => `let a${i} = ${a(i, k)};`).join("\n")}
+    ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }`)
+  }`;
+};
+
+const addOuterProduct = (
+  tile: Tile,
+  width: 1 | 4,
+  a: (i: number) => string,
+  b: (j: number) => string,
+): string => cells(tile, (i, j) => `c${i}_${j} = fma(${vectorType(width)}(${a(i)}), ${b(j)}, c${i}_${j});`);
+
+const sharedMemory = ({ width, rowsAtOnce = 1 }: Product, { rows, columns, lanes, shared }: Tile): string => `
+var<workgroup> aTile: array<${vectorType(rowsAtOnce)}, ${shared * rows * lanes[1] / rowsAtOnce}>;
+var<workgroup> bTile: array<${vectorType(width)}, ${shared * columns * lanes[0]}>;`;
+
+/** The sum, in steps that the workgroup loads together: neighbours load what lies side by side. */
+const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const [across, down] = tile.lanes;
+  const invocations = across * down;
+  const [height, breadth] = [tile.rows * down / rowsAtOnce, tile.columns * across];
+  // Of a: a row's steps lie side by side, or several rows at once do.
+  const byRows = rowsAtOnce === 4;
+  const rowsApart = byRows ? height : invocations / tile.shared; // from one load of an invocation to its next
+  const loads = range(byRows ? 1 : height / rowsApart).map(String);
+  const aSteps = range(byRows ? Math.ceil(tile.shared * height / invocations) : 1);
+  const bSteps = range(Math.ceil(tile.shared * breadth / invocations));
+  const aStep = (s: number) =>
+    byRows ? `(lane / ${height}u + ${s * invocations / height}u)` : `(lane % ${tile.shared}u)`;
+  const aRow = (i: string) =>
+    byRows ? `(lane % ${height}u)` : `(lane / ${tile.shared}u + ${+i * rowsApart}u)`;
+  const bStep = (s: number) => `(lane / ${breadth}u + ${s * invocations / breadth}u)`;
+  const within = (step: string, statement: string) =>
+    invocations > tile.shared * Math.min(height, breadth)
+      ? `if (${step} < ${tile.shared}u) { ${statement} }`
+      : statement;
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(firstRow + ${aRow(i)} * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+    ).join("\n")
+  }
+  let column = min(firstColumn + lane % ${breadth}u, p.N - 1u);
+  ${
+    loops(loads, tile.shared, (k, last) => `
+    workgroupBarrier();
+    ${
+      loads.flatMap((i) =>
+        aSteps.map((s) =>
+          within(
+            aStep(s),
+            `aTile[${aStep(s)} * ${height}u + ${aRow(i)}] = select(${vectorType(rowsAtOnce)}(0.0), ${
+              a(i, `(${k} + ${aStep(s)})`)
+            }, ${k} + ${aStep(s)} < ${last});`,
+          )
+        )
+      ).join("\n")
+    }
+    ${
+      bSteps.map((s) =>
+        within(
+          bStep(s),
+          `bTile[${bStep(s)} * ${breadth}u + lane % ${breadth}u] = select(${vectorType(width)}(0.0), ${
+            b(`(${k} + ${bStep(s)})`, "column")
+          }, ${k} + ${bStep(s)} < ${last});`,
+        )
+      ).join("\n")
+    }
+    workgroupBarrier();
+    for (var step = 0u; step < ${tile.shared}u; step++) {
+      ${
+      lines(
+        tile.columns,
+        (j) => `let b${j} = bTile[step * ${breadth}u + lane % ${across}u * ${tile.columns}u + ${j}u];`,
+      )
+    }
+      ${
+      lines(
+        tile.rows / rowsAtOnce,
+        (i) =>
+          `let a${i} = aTile[step * ${height}u + lane / ${across}u * ${tile.rows / rowsAtOnce}u + ${i}u];`,
+      )
+    }
+      ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }
+    }`)
+  }`;
+};
+
+/** Workgroups for as many row tiles as `count` rows need. */
+const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, across: number) =>
+  kernel({
+    label: "dispatchOfRows",
+    reads: { count },
+    writes: { workgroups: output },
+    sizes: { perGroup, across },
+    workgroupSize: 1,
+    threads: 1,
+    main:
+      `workgroups[0] = (count[0] + p.perGroup - 1u) / p.perGroup * p.across; workgroups[1] = 1u; workgroups[2] = 1u;`,
+  });
+
+/** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */
+export const partsFor = (length: number, invocations: number, software: boolean): number => {
+  const wanted = Math.ceil((software ? 64 : 32768) / invocations);
+  // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
+  return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
+};
+
+const MOST_WORKGROUPS = 65535;
+
+/** `count` workgroups as a grid whose sides stay below WebGPU's limit, `depth` times. */
+const folded = (count: number, depth: number): [number, number, number] => {
+  const y = Math.ceil(count / MOST_WORKGROUPS);
+  return [Math.ceil(count / y), y, depth];
+};
+
+export const range = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i);
+
+/** Lines of WGSL, one for each index below `count`. */
+export const lines = (count: number, line: (i: number) => string): string =>
+  range(count).map(line).join("\n");
+
+const cells = (tile: Tile, line: (row: number, column: number) => string): string =>
+  lines(tile.rows, (i) => lines(tile.columns, (j) => line(i, j)));
+
+/** The element type of `width` columns. */
+export const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";
