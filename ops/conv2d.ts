@@ -7,6 +7,7 @@
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
 import { type Product, tiled, tileVariants } from "./_product.ts";
+import { withWinograd } from "./_winograd.ts";
 import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { type Operand, vectors } from "./kernel.ts";
@@ -49,15 +50,25 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x, w], output, attributes, adapter, scratch, choose }) => {
-    const direct = directProduct(x, w, output, attributes);
-    return choose(tileVariants(direct, adapter, (tile) => tiled(direct, tile, scratch)));
+  kernels: ({ inputs: [x, w], output: y, attributes, adapter, scratch, choose }) => {
+    const product = directProduct(x, w, y, attributes);
+    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
+    return choose(
+      suitsWinograd(w, attributes)
+        ? withWinograd({ x, w, y, pad: attributes.pad }, direct, { adapter, scratch })
+        : direct,
+    );
   },
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),
     conv2dWeightGradient(x, gradient, w.shape, attributes),
   ],
 });
+
+export const suitsWinograd = (
+  { shape: [KH, KW] }: Pick<Operand, "shape">,
+  { stride, dilation, groups }: Convolution,
+): boolean => KH === 3 && KW === 3 && stride === 1 && dilation === 1 && groups === 1;
 
 /** The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. */
 const directProduct = (

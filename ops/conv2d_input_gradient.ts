@@ -1,6 +1,7 @@
 /** The gradient of a convolution with respect to its input: each input pixel gathers from the outputs that it fed. */
 import { type Product, tiled, tileVariants } from "./_product.ts";
-import { conv2d, type Convolution } from "./conv2d.ts";
+import { withWinograd } from "./_winograd.ts";
+import { conv2d, type Convolution, suitsWinograd } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { type Operand, vectors } from "./kernel.ts";
 import { transpose } from "./slice.ts";
@@ -16,8 +17,15 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   flops: ([dy, , w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes, adapter, scratch, choose }) => {
-    const direct = directProduct(dy, w, output, attributes);
-    return choose(tileVariants(direct, adapter, (tile) => tiled(direct, tile, scratch)));
+    const product = directProduct(dy, w, output, attributes);
+    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
+    // With a stride of 1 it is a convolution itself, of taps in reverse order.
+    const pad = 2 - attributes.pad;
+    return choose(
+      suitsWinograd(w, attributes) && pad >= 0
+        ? withWinograd({ x: dy, w, y: output, pad, flipped: true }, direct, { adapter, scratch })
+        : direct,
+    );
   },
   backward: ({ inputs: [dy, , w], gradient, attributes }) => [
     conv2d(gradient, w, attributes),

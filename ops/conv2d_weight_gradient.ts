@@ -1,6 +1,7 @@
 /** The gradient of a convolution with respect to its weights: a sum over all pixels of all pictures. */
 import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
-import type { Convolution } from "./conv2d.ts";
+import { withWinogradGradient } from "./_winograd.ts";
+import { type Convolution, suitsWinograd } from "./conv2d.ts";
 import { type Operand, vectors } from "./kernel.ts";
 import { addUp } from "./fuse.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
@@ -18,17 +19,19 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
     const size = sizeOf(output.shape);
     const [N, OH, OW] = dy.shape;
     const parts = Math.min(N * OH, partsFor(N * OH * OW, size / 64, adapter.software));
+    const productTo = (dw: Operand) => directProduct(x, dy, dw, output.shape, parts, attributes);
+    const direct = tileVariants(productTo(output), adapter, (tile) => {
+      if (parts === 1) return tiled(productTo(output), tile, scratch);
+      const partial = scratch([parts, size]);
+      return [
+        ...tiled(productTo(partial), tile, scratch),
+        ...addUp(partial, output, 1, parts, size, scratch),
+      ];
+    });
     return choose(
-      tileVariants(directProduct(x, dy, output, output.shape, parts, attributes), adapter, (tile) => {
-        if (parts === 1) {
-          return tiled(directProduct(x, dy, output, output.shape, 1, attributes), tile, scratch);
-        }
-        const partial = scratch([parts, size]);
-        return [
-          ...tiled(directProduct(x, dy, partial, output.shape, parts, attributes), tile, scratch),
-          ...addUp(partial, output, 1, parts, size, scratch),
-        ];
-      }),
+      suitsWinograd(output, attributes)
+        ? withWinogradGradient({ x, w: output, y: dy, pad: attributes.pad }, direct, { adapter, scratch })
+        : direct,
     );
   },
 });

@@ -1,0 +1,355 @@
+/**
+ * Convolutions of 3×3 taps and stride 1 by fewer multiplications (Lavin and Gray 2016, "Fast Algorithms for
+ * Convolutional Neural Networks"): patches of t×t inputs and the weights are transformed to where a patch of m×m outputs,
+ * t = m + 2, takes t² multiplications instead of 9m², one a pair of channels; what they sum to is transformed back.
+ *
+ *     y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A          dw = Gᵀ [(Bᵀ x B) ⊙ (A dy Aᵀ)] G
+ *
+ * The products ⊙, summed over channels or patches, are t² products of matrices.
+ */
+import { type ProductSize, type Tile, tiled, tileVariants } from "./_product.ts";
+import { addUp } from "./fuse.ts";
+import { type Kernel, kernel, type Operand } from "./kernel.ts";
+import { transposedProduct } from "./matmul.ts";
+import { type LoweringContext, sizeOf, type Variants } from "./tensor.ts";
+
+type Matrix = readonly (readonly number[])[];
+
+interface Algorithm {
+  /** Outputs of a patch along an axis. */
+  readonly m: 2 | 4;
+  readonly A: Matrix; // [t, m]
+  readonly B: Matrix; // [t, t]
+  readonly G: Matrix; // [t, 3]
+}
+
+const transposed = (matrix: Matrix): Matrix => matrix[0].map((_, j) => matrix.map((row) => row[j]));
+
+/** Interpolation at 0, 1, −1 and infinity, or at 2 and −2 as well. */
+const ALGORITHMS: readonly Algorithm[] = [
+  {
+    m: 4,
+    A: [[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]],
+    B: transposed([
+      [4, 0, -5, 0, 1, 0],
+      [0, -4, -4, 1, 1, 0],
+      [0, 4, -4, -1, 1, 0],
+      [0, -2, -1, 2, 1, 0],
+      [0, 2, -1, -2, 1, 0],
+      [0, 4, 0, -5, 0, 1],
+    ]),
+    G: [
+      [1 / 4, 0, 0],
+      [-1 / 6, -1 / 6, -1 / 6],
+      [-1 / 6, 1 / 6, -1 / 6],
+      [1 / 24, 1 / 12, 1 / 6],
+      [1 / 24, -1 / 12, 1 / 6],
+      [0, 0, 1],
+    ],
+  },
+  {
+    m: 2,
+    A: [[1, 0], [1, 1], [1, -1], [0, -1]],
+    B: transposed([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    G: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+  },
+];
+
+/** What a convolution is made of; y = x ∗ w with `pad` zeros around x. */
+interface Layer {
+  readonly x: Operand; // [N, H, W, C]
+  readonly w: Operand; // [3, 3, C, O]
+  readonly y: Operand; // [N, OH, OW, O]
+  readonly pad: number;
+  /** Takes the taps in reverse order, as a gradient does. */
+  readonly flipped?: boolean;
+}
+
+type Device = Pick<LoweringContext<never>, "adapter" | "scratch">;
+
+/**
+ * An element that is moved takes as long as so many multiplications and additions: about the same on a CPU, whose
+ * kernels are slow at memory, and on a GPU, whose memory is slow for its kernels.
+ */
+const FLOPS_PER_MOVE = 50;
+
+/** Ways to convolve with 3×3 taps, and those given; the ones that should be fastest first. */
+export const withWinograd = (layer: Layer, direct: Variants, device: Device): Variants =>
+  ordered(layer, direct, (algorithm, tiling) => convolution(layer, algorithm, tiling, device), device);
+
+/** The same for the gradient with respect to the weights: here y is the gradient of the output. */
+export const withWinogradGradient = (layer: Layer, direct: Variants, device: Device): Variants =>
+  ordered(layer, direct, (algorithm, tiling) => weightGradient(layer, algorithm, tiling, device), device);
+
+const ordered = (
+  { x, y }: Layer,
+  direct: Variants,
+  kernels: (algorithm: Algorithm, tiling: Tiling) => readonly Kernel[],
+  { adapter }: Device,
+): Variants => {
+  const [N, , , C] = x.shape;
+  const [, OH, OW, O] = y.shape;
+  const ways = ALGORITHMS.flatMap((algorithm) => {
+    const tiling = tilingOf(algorithm, x, y, adapter);
+    if (tiling === null) return [];
+    const { patches } = tiling;
+    const t = algorithm.m + 2;
+    const flops = t * t * (2 * N * patches * C * O + FLOPS_PER_MOVE * (2 * N * patches * (C + O) + C * O));
+    const name = `winograd ${algorithm.m}×${algorithm.m}`;
+    return [{ flops, variants: { [name]: () => kernels(algorithm, tiling) } }];
+  });
+  const all = [...ways, { flops: 2 * 9 * N * OH * OW * C * O, variants: direct }];
+  return Object.assign({}, ...all.sort((a, b) => a.flops - b.flops).map(({ variants }) => variants));
+};
+
+/** How pictures are cut into patches, and how many pictures go together. */
+interface Tiling {
+  readonly down: number;
+  readonly across: number;
+  readonly patches: number; // of a picture
+  readonly pictures: number;
+}
+
+/** Transformed pictures should fit a cache where there is no memory to speak of, and a binding in any case. */
+const tilingOf = (
+  { m }: Algorithm,
+  { shape: [N, , , C] }: Operand,
+  { shape: [, OH, OW, O] }: Operand,
+  { software, maxBinding }: Device["adapter"],
+): Tiling | null => {
+  const [down, across] = [Math.ceil(OH / m), Math.ceil(OW / m)];
+  const bytes = 4 * (m + 2) ** 2 * Math.ceil(down * across / 4) * 4 * Math.max(C, O);
+  if (bytes > maxBinding) return null;
+  const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20);
+  return {
+    down,
+    across,
+    patches: down * across,
+    pictures: Math.max(1, Math.min(N, Math.floor(most / bytes))),
+  };
+};
+
+const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapter, scratch }: Device) => {
+  const { x, w, y } = layer;
+  const [N, , , C] = x.shape;
+  const O = y.shape[3];
+  const points = (algorithm.m + 2) ** 2;
+  const rows = Math.ceil(tiling.pictures * tiling.patches / 4) * 4; // vectors of them are loaded
+  const [u, v, products] = [[points, C, rows], [points, C, O], [points, rows, O]].map((shape) =>
+    scratch(shape)
+  );
+  const product = transposedProduct(u, v, products, 1);
+  const multiply = tiled(product, bestTile(product, adapter), scratch);
+  const kernels = [transformWeights(w, v, algorithm, layer.flipped ?? false)];
+  for (let first = 0; first < N; first += tiling.pictures) {
+    const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
+    kernels.push(
+      transformInputs(x, u, layer.pad, algorithm, pictures, { patch: 1, channel: rows }),
+      ...multiply,
+      transformOutputs(products, y, algorithm, pictures, rows),
+    );
+  }
+  return kernels;
+};
+
+const weightGradient = (
+  { x, w: dw, y: dy, pad }: Layer,
+  algorithm: Algorithm,
+  tiling: Tiling,
+  { adapter, scratch }: Device,
+) => {
+  const [N, , , C] = x.shape;
+  const O = dy.shape[3];
+  const points = (algorithm.m + 2) ** 2;
+  const parts = Math.ceil(N / tiling.pictures);
+  const size = points * C * O;
+  const sums = scratch([points, C, O]);
+  const partial = parts === 1 ? sums : scratch([parts, size]);
+  const rowsOfAll = tiling.pictures * tiling.patches;
+  const [u, v] = [C, O].map((channels) => scratch([points, rowsOfAll, channels]));
+  const kernels: Kernel[] = [];
+  for (let part = 0; part < parts; part++) {
+    const first = part * tiling.pictures;
+    const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
+    const rows = pictures.pictures * tiling.patches;
+    const [a, b] = [u, v].map((operand) => ({ ...operand, shape: [points, rows, operand.shape[2]] }));
+    const product = transposedProduct(a, b, { ...partial, offset: part * size, shape: [points, C, O] }, 1);
+    kernels.push(
+      transformInputs(x, a, pad, algorithm, pictures, { patch: C, channel: 1 }),
+      transformGradients(dy, b, algorithm, pictures),
+      ...tiled(product, bestTile(product, adapter), scratch),
+    );
+  }
+  if (parts > 1) kernels.push(...addUp(partial, sums, 1, parts, size, scratch));
+  return [...kernels, transformWeightGradient(sums, dw, algorithm)];
+};
+
+const bestTile = (size: ProductSize, adapter: Device["adapter"]): Tile => {
+  let best: Tile | null = null;
+  Object.values(tileVariants(size, adapter, (tile) => (best = tile, [])))[0]();
+  return best!;
+};
+
+interface Pictures extends Tiling {
+  readonly first: number;
+}
+
+/** WGSL: which channel of which patch (`place`) this invocation has, with neighbours in neighbouring channels. */
+const PATCH = /* wgsl */ `
+  let channel = id % p.channels;
+  let place = id / p.channels;
+  let picture = p.first + place / p.across / p.down;
+  let top = place / p.across % p.down * p.m;
+  let left = place % p.across * p.m;`;
+
+const patchSizes = ({ m }: Algorithm, { first, down, across }: Pictures, channels: number) => (
+  { m, first, down, across, channels }
+);
+
+/** u[point, patch, channel] = Bᵀ x B, with these strides of a patch and a channel. */
+const transformInputs = (
+  x: Operand,
+  u: Operand,
+  pad: number,
+  algorithm: Algorithm,
+  pictures: Pictures,
+  strides: { readonly patch: number; readonly channel: number },
+): Kernel => {
+  const [, H, W, C] = x.shape;
+  const t = algorithm.m + 2;
+  return kernel({
+    label: `winogradInputs${t}`,
+    reads: { x },
+    writes: { u },
+    sizes: {
+      ...patchSizes(algorithm, pictures, C),
+      ...{ H, W, pad, ofPatch: strides.patch, ofChannel: strides.channel, ofPoint: sizeOf(u.shape) / t / t },
+    },
+    threads: C * pictures.pictures * pictures.patches,
+    main: `${PATCH}
+  ${
+      each(t, 1, (i) => `
+  let y${i} = top + ${i}u - p.pad; // above the picture wraps round to a large number
+  let x${i} = left + ${i}u - p.pad;
+  let row${i} = (picture * p.H + y${i}) * p.W;`)
+    }
+  ${
+      sandwich(
+        transposed(algorithm.B),
+        (i, j) =>
+          `select(0.0, x[(row${i} + min(x${j}, p.W)) * p.channels + channel], y${i} < p.H && x${j} < p.W)`,
+        (i, j, value) =>
+          `u[${i * t + j}u * p.ofPoint + place * p.ofPatch + channel * p.ofChannel] = ${value};`,
+      )
+    }`,
+  });
+};
+
+/** v[point, patch, channel] = A dy Aᵀ. */
+const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictures: Pictures): Kernel => {
+  const [, OH, OW, O] = dy.shape;
+  const t = algorithm.m + 2;
+  return kernel({
+    label: `winogradGradients${t}`,
+    reads: { dy },
+    writes: { v },
+    sizes: { ...patchSizes(algorithm, pictures, O), OH, OW },
+    threads: O * pictures.pictures * pictures.patches,
+    main: `${PATCH}
+  let ofPoint = p.threads;
+  ${
+      sandwich(
+        algorithm.A,
+        (i, j) =>
+          `select(0.0, dy[((picture * p.OH + top + ${i}u) * p.OW + left + ${j}u) * p.channels + channel], top + ${i}u < p.OH && left + ${j}u < p.OW)`,
+        (i, j, value) => `v[${i * t + j}u * ofPoint + id] = ${value};`,
+      )
+    }`,
+  });
+};
+
+/** y = Aᵀ m A of products [point, rows, channel]. */
+const transformOutputs = (
+  products: Operand,
+  y: Operand,
+  algorithm: Algorithm,
+  pictures: Pictures,
+  rows: number,
+): Kernel => {
+  const [, OH, OW, O] = y.shape;
+  const t = algorithm.m + 2;
+  return kernel({
+    label: `winogradOutputs${t}`,
+    reads: { products },
+    writes: { y },
+    sizes: { ...patchSizes(algorithm, pictures, O), OH, OW, ofPoint: rows * O },
+    threads: O * pictures.pictures * pictures.patches,
+    main: `${PATCH}
+  ${
+      sandwich(
+        transposed(algorithm.A),
+        (i, j) => `products[${i * t + j}u * p.ofPoint + id]`,
+        (i, j, value) =>
+          `if (top + ${i}u < p.OH && left + ${j}u < p.OW) { y[((picture * p.OH + top + ${i}u) * p.OW + left + ${j}u) * p.channels + channel] = ${value}; }`,
+      )
+    }`,
+  });
+};
+
+/** v[point, C, O] = G w Gᵀ of w [3, 3, C, O]. */
+const transformWeights = (w: Operand, v: Operand, { G }: Algorithm, flipped: boolean): Kernel => {
+  const size = sizeOf(v.shape.slice(1));
+  return kernel({
+    label: `winogradWeights${G.length}${flipped ? "flipped" : ""}`,
+    reads: { w },
+    writes: { v },
+    threads: size,
+    main: sandwich(
+      G,
+      (i, j) => `w[${flipped ? 8 - 3 * i - j : 3 * i + j}u * p.threads + id]`,
+      (i, j, value) => `v[${i * G.length + j}u * p.threads + id] = ${value};`,
+    ),
+  });
+};
+
+/** dw [3, 3, C, O] = Gᵀ m G of sums [point, C, O]. */
+const transformWeightGradient = (sums: Operand, dw: Operand, { G }: Algorithm): Kernel =>
+  kernel({
+    label: `winogradWeightGradient${G.length}`,
+    reads: { sums },
+    writes: { dw },
+    threads: sizeOf(dw.shape) / 9,
+    main: sandwich(
+      transposed(G),
+      (i, j) => `sums[${i * G.length + j}u * p.threads + id]`,
+      (i, j, value) => `dw[${3 * i + j}u * p.threads + id] = ${value};`,
+    ),
+  });
+
+/** Statements that compute L·d·Lᵀ for a square d. */
+const sandwich = (
+  L: Matrix,
+  load: (i: number, j: number) => string,
+  store: (i: number, j: number, value: string) => string,
+): string => {
+  const [rows, columns] = [L.length, L[0].length];
+  return `
+  ${each(columns, columns, (i, j) => `let d${i}_${j} = ${load(i, j)};`)}
+  ${each(rows, columns, (i, j) => `let e${i}_${j} = ${combination(L[i], (k) => `d${k}_${j}`)};`)}
+  ${each(rows, rows, (i, j) => store(i, j, combination(L[j], (k) => `e${i}_${k}`)))}`;
+};
+
+/** Σ factor·term, without what is multiplied by 0 or 1. */
+const combination = (factors: readonly number[], term: (k: number) => string): string => {
+  const sum = factors.flatMap((factor, k) => {
+    if (factor === 0) return [];
+    const size = Math.abs(factor);
+    return `${factor < 0 ? "-" : "+"} ${size === 1 ? "" : `${size.toFixed(9)} * `}${term(k)}`;
+  }).join(" ");
+  return sum.replace(/^\+ /, "");
+};
+
+const each = (rows: number, columns: number, line: (i: number, j: number) => string): string =>
+  Array.from({ length: rows * columns }, (_, at) => line(Math.floor(at / columns), at % columns)).join(
+    "\n  ",
+  );
