@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { permutation, philox4x32, randomStream } from "./random.ts";
+import { fillNormals, permutation, philox4x32, randomStream } from "./random.ts";
 
 // Known answers that Random123, the library of the generator's authors, publishes: counter, key, result.
 const knownAnswers = [
@@ -34,6 +34,18 @@ Deno.test("randomStream() repeats itself for a key and differs for every other k
   assert.equal(new Set(keys.map((key) => draw(...key))).size, keys.length);
   assert.throws(() => randomStream(-1), /whole numbers/);
   assert.throws(() => randomStream(1, 2, 3, 4, 5, 6), /at most five/);
+});
+
+Deno.test("fillNormals() gives the normal numbers of a stream, whole or piece by piece", () => {
+  const key = [5, 1, 2];
+  const random = randomStream(...key);
+  const want = Float32Array.from({ length: 11 }, () => 0.02 * random.normal());
+  const whole = new Float32Array(11);
+  fillNormals(whole, key, { deviation: 0.02 });
+  assert.deepEqual(whole, want);
+  const piece = new Float32Array(5);
+  fillNormals(piece, key, { deviation: 0.02, first: 4 });
+  assert.deepEqual(piece, want.subarray(4, 9));
 });
 
 Deno.test("randomStream() draws from the distributions that it names", () => {

@@ -1,11 +1,14 @@
 /** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
 import { Effect } from "effect";
 import { type FileTensor, type StoredTensor, widened } from "../data/formats/file_tensor.ts";
-import { randomStream } from "../data/random.ts";
+import type { NormalsReply, NormalsRequest } from "../data/normals_worker.ts";
+import { fillNormals, randomStream } from "../data/random.ts";
+import { release } from "../data/release.ts";
 import type { DeviceState } from "../ops/compile.ts";
 import { Gpu, STORAGE } from "../ops/gpu.ts";
 import { sizeOf } from "../ops/tensor.ts";
-import type { Declared, StateBuilder } from "./model/network.ts";
+import type { Declared, Init, StateBuilder } from "./model/network.ts";
+import { requester } from "./worker.ts";
 
 /** Values under their checkpoint names, in PyTorch's shapes. */
 export interface StateTensor {
@@ -34,41 +37,99 @@ const INITIAL_VALUES = 1;
 
 /** Initial values of all declared state: the teacher starts as a copy of the student. */
 export const initialState = (state: StateBuilder, seed: number): StateValues => {
-  const values = new Map<string, StateTensor>();
-  let index = 0;
-  for (const declared of state.declared.values()) {
-    const student = values.get(declared.name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
-    if (student !== undefined && declared.storage !== "running") {
-      values.set(declared.name, { shape: declared.shape, data: student.data.slice() });
-      continue;
-    }
-    for (const [name, tensor] of initialTensors(declared, seed, index++)) values.set(name, tensor);
-  }
-  return values;
+  const { draws, values } = initialDraws(state, seed);
+  for (const draw of draws) drawAlone(draw);
+  return values();
 };
 
-const initialTensors = (
-  { name, shape, storage, init }: Declared,
-  seed: number,
-  index: number,
-): [string, StateTensor][] => {
-  if (storage === "running") {
-    const at = name.slice(0, -"running".length);
-    return [
-      [`${at}running_mean`, { shape, data: new Float32Array(shape[0]) }],
-      [`${at}running_var`, { shape, data: new Float32Array(shape[0]).fill(1) }],
-      [`${at}num_batches_tracked`, { shape: [], data: new Float32Array(1) }],
-    ];
-  }
-  const data = new Float32Array(sizeOf(shape));
-  if (init.kind === "constant") return [[name, { shape, data: data.fill(init.value) }]];
-  const random = randomStream(seed, INITIAL_VALUES, index);
+/** The same, drawn by as many workers as there are cores where it is much: a large network has 50 million values. */
+export const drawnState = Effect.fn("drawnState")(function* (state: StateBuilder, seed: number) {
+  const { draws, values } = initialDraws(state, seed);
+  const [much, little] = [draws, draws].map((all, i) => all.filter((draw) => isMuch(draw) === (i === 0)));
+  const pieces = much.flatMap(({ data, key, init: { deviation } }) =>
+    Array.from({ length: Math.ceil(data.length / DRAWN_AT_ONCE) }, (_, i) => {
+      const first = i * DRAWN_AT_ONCE;
+      return { data, key, deviation, first, count: Math.min(DRAWN_AT_ONCE, data.length - first) };
+    })
+  ).values();
+  const drawPieces = Effect.gen(function* () {
+    const draw = yield* normalsWorker;
+    for (const { data, ...request } of pieces) {
+      const reply = yield* draw(request);
+      data.set(reply.values, request.first);
+      release(reply.values);
+    }
+  });
+  const workers = much.length === 0 ? 0 : Math.min(navigator.hardwareConcurrency, MOST_WORKERS);
+  const drawing = Array.from({ length: workers }, () => drawPieces);
+  yield* Effect.all(drawing, { concurrency: "unbounded" }).pipe(Effect.scoped, Effect.orDie);
+  for (const draw of little) drawAlone(draw);
+  return values();
+});
+
+const DRAWN_AT_ONCE = 2 ** 20;
+const MOST_WORKERS = 8;
+
+const normalsWorker = requester<Omit<NormalsRequest, "id">, NormalsReply>(
+  new URL("../data/normals_worker.ts", import.meta.url),
+);
+
+/** Values that are yet to be drawn. */
+interface Draw {
+  readonly data: Float32Array;
+  readonly key: readonly number[];
+  readonly init: Exclude<Init, { readonly kind: "constant" }>;
+}
+
+/** Standard deviations that no drawn number is away from 0: sqrt(2 ln(2^53)) is 8.6. */
+const REACH = 8.6;
+
+const isCut = ({ init: { kind, deviation } }: Draw) => kind === "truncated" && REACH * deviation > 2;
+
+const isMuch = (draw: Draw) => draw.data.length >= DRAWN_AT_ONCE / 4 && !isCut(draw);
+
+const drawAlone = (draw: Draw) => {
+  const { data, key, init: { deviation } } = draw;
+  if (!isCut(draw)) return fillNormals(data, key, { deviation });
+  const random = randomStream(...key);
   for (let i = 0; i < data.length; i++) {
-    let value: number;
-    do value = init.deviation * random.normal(); while (init.kind === "truncated" && Math.abs(value) > 2);
-    data[i] = value;
+    do data[i] = deviation * random.normal(); while (Math.abs(data[i]) > 2);
   }
-  return [[name, { shape, data }]];
+};
+
+/** What has to be drawn; and all initial values, once it is. */
+const initialDraws = (state: StateBuilder, seed: number) => {
+  const draws: Draw[] = [];
+  const values = new Map<string, StateTensor>();
+  const copies: { readonly from: Float32Array; readonly to: Float32Array }[] = [];
+  let index = 0;
+  for (const { name, shape, storage, init } of state.declared.values()) {
+    if (storage === "running") {
+      const at = name.slice(0, -"running".length);
+      index++;
+      values.set(`${at}running_mean`, { shape, data: new Float32Array(shape[0]) });
+      values.set(`${at}running_var`, { shape, data: new Float32Array(shape[0]).fill(1) });
+      values.set(`${at}num_batches_tracked`, { shape: [], data: new Float32Array(1) });
+      continue;
+    }
+    const data = new Float32Array(sizeOf(shape));
+    const student = values.get(name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
+    values.set(name, { shape, data });
+    if (student !== undefined) {
+      copies.push({ from: student.data, to: data });
+      continue;
+    }
+    const key = [seed, INITIAL_VALUES, index++];
+    if (init.kind !== "constant") draws.push({ data, key, init });
+    else if (init.value !== 0) data.fill(init.value);
+  }
+  return {
+    draws,
+    values: (): StateValues => {
+      for (const { from, to } of copies) to.set(from);
+      return values;
+    },
+  };
 };
 
 /** Names and shapes that a checkpoint of this state has. */
@@ -109,17 +170,24 @@ const turned = (
   const [O, I] = shape;
   const spatial = sizeOf(shape) / O / I;
   const result = new Float32Array(data.length);
-  for (let o = 0; o < O; o++) {
-    for (let i = 0; i < I; i++) {
-      for (let s = 0; s < spatial; s++) {
-        const file = (o * I + i) * spatial + s, device = (s * I + i) * O + o;
-        if (direction === "toDevice") result[device] = data[file];
-        else result[file] = data[device];
+  const rows = I * spatial; // [O, rows] in files; on the device O comes last
+  // Square by square, since one side or the other is read against its grain: a square stays in the cache.
+  for (let o0 = 0; o0 < O; o0 += SQUARE) {
+    const o1 = Math.min(o0 + SQUARE, O);
+    for (let row0 = 0; row0 < rows; row0 += SQUARE) {
+      const row1 = Math.min(row0 + SQUARE, rows);
+      for (let row = row0; row < row1; row++) {
+        const device = (row % spatial * I + Math.floor(row / spatial)) * O;
+        if (direction === "toDevice") {
+          for (let o = o0; o < o1; o++) result[device + o] = data[o * rows + row];
+        } else for (let o = o0; o < o1; o++) result[o * rows + row] = data[device + o];
       }
     }
   }
   return result;
 };
+
+const SQUARE = 32;
 
 /** A declared tensor's device data under its checkpoint names, in PyTorch's layout. */
 export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): [string, StateTensor][] => {
