@@ -5,6 +5,7 @@ import { Effect, Layer, Logger } from "effect";
 import {
   duration,
   isPrinted,
+  lossScaleText,
   Progress,
   type RunPlan,
   secondsLeft,
@@ -73,7 +74,8 @@ export const rankReport = (rank: number | null): Layer.Layer<never> =>
 
 /** The step in at most `columns` columns: less important parts are left out first. */
 export const liveLine = (report: StepReport, plan: RunPlan, columns: number): string => {
-  const { step, epoch, metrics: { loss, loss_group, loss_slot, lr }, imagesPerSecond } = report;
+  const { step, epoch, metrics, imagesPerSecond } = report;
+  const { loss, loss_group, loss_slot, lr } = metrics;
   const done = step + 1;
   const parts = [
     { text: bar(done / plan.lastStep, 20), rank: 3 },
@@ -84,6 +86,7 @@ export const liveLine = (report: StepReport, plan: RunPlan, columns: number): st
       ? []
       : [{ text: `= group ${loss_group.toFixed(3)} + slot ${loss_slot.toFixed(3)}`, rank: 5 }],
     { text: `lr ${lr.toPrecision(3)}`, rank: 4 },
+    ...lossScaleText(metrics).map((text) => ({ text, rank: 4 })),
     { text: `${imagesPerSecond.toPrecision(3)} images/s`, rank: 2 },
     { text: `${(plan.deviceBytes / 2 ** 30).toFixed(2)} GiB`, rank: 6 },
     { text: `${duration(secondsLeft(step, imagesPerSecond, plan))} left`, rank: 1 },

@@ -33,6 +33,20 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
   }
 }
 
+/** However small the loss is scaled, gradients are not finite in half precision. */
+export class NonFiniteGradients extends Schema.TaggedError<NonFiniteGradients>()("NonFiniteGradients", {
+  step: Schema.Int,
+  scale: Schema.Number,
+}) {
+  override get message() {
+    return `The gradients of step ${this.step} are not finite, as those of the steps before, though the loss scale is down ` +
+      `to ${this.scale}: go on from the last checkpoint with --auto-resume and --precision f32, or a lower --base-lr`;
+  }
+}
+
+/** A loss scale that no run needs: gradients have long vanished. */
+const LEAST_SCALE = 2 ** -14;
+
 /** The ranks cannot share a batch evenly. */
 export class UnevenBatch extends Schema.TaggedError<UnevenBatch>()("UnevenBatch", {
   batchSize: Schema.Int,
@@ -54,8 +68,8 @@ const CHECKED_EVERY = 100;
  * Of several ranks (ops/collective.ts) each works on its part of every batch; the first one reads and writes checkpoints
  * and the run's folder.
  *
- * Fails with NonFiniteLoss, TooManyBadImages, BatchTooLarge, UnevenBatch, RanksDiffer, CheckpointError, FormatError,
- * RunFolderError, PlanError, GpuError or CollectiveError.
+ * Fails with NonFiniteLoss, NonFiniteGradients, TooManyBadImages, BatchTooLarge, UnevenBatch, RanksDiffer,
+ * CheckpointError, FormatError, RunFolderError, PlanError, GpuError or CollectiveError.
  */
 export const pretrain = Effect.fnUntraced(function* (
   config: Config,
@@ -139,9 +153,12 @@ export const pretrain = Effect.fnUntraced(function* (
     const { batch, lr, momentum } = submitted;
     const metrics = Object.fromEntries(
       Object.entries(yield* submitted.outputs).map(([name, values]) => [name, values[0]]),
-    ) as { loss: number; loss_group: number; loss_slot: number };
+    ) as { loss: number; loss_group: number; loss_slot: number; loss_scale?: number };
     if (!Number.isFinite(metrics.loss)) {
       return yield* new NonFiniteLoss({ step: batch.step, loss: metrics.loss, images: [...batch.images] });
+    }
+    if (metrics.loss_scale !== undefined && metrics.loss_scale < LEAST_SCALE) {
+      return yield* new NonFiniteGradients({ step: batch.step, scale: metrics.loss_scale });
     }
     time.lap("device");
     const report = {

@@ -72,6 +72,26 @@ gpuTest("pretrain() gives the same bits twice, and when it is stopped and resume
 });
 
 gpuTest(
+  "pretrain() in half precision gives the same bits when it is stopped and resumed, its loss scale too",
+  function* () {
+    const { config, images } = yield* prepared({ precision: "f16" });
+    const first = { ...config, outputDir: `${config.outputDir}-1` };
+    yield* pretrain(first, images);
+    assert.ok(lines(first).every(({ loss, loss_scale }) => Number.isFinite(loss) && loss_scale <= 65536));
+
+    const second = { ...config, outputDir: `${config.outputDir}-2`, steps: 5 };
+    yield* pretrain(second, images);
+    yield* pretrain({ ...second, steps: null, autoResume: true }, images);
+    assert.deepEqual(lines(second), lines(first));
+    const saved = yield* tensors(first);
+    assert.deepEqual(yield* tensors(second), saved);
+    const { loss_scale, skipped_steps } = lines(first).at(-1)!;
+    assert.deepEqual([saved["scaler.scale"], saved["scaler.skipped"]], [[loss_scale], [skipped_steps]]);
+    assert.ok(saved["scaler.growth_tracker"][0] > 0);
+  },
+);
+
+gpuTest(
   "pretrain() goes on from a checkpoint of the published code as from its own, bit for bit",
   function* () {
     const { config, images } = yield* prepared();

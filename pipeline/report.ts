@@ -39,6 +39,8 @@ export interface Metrics {
   readonly lr: number;
   readonly teacher_momentum: number;
   readonly bad_images: number; // of this step's batch, each replaced by another
+  readonly loss_scale?: number; // of the next step, in half precision
+  readonly skipped_steps?: number; // in all, in half precision: their gradients were not finite
   readonly [more: string]: number | undefined;
 }
 
@@ -169,9 +171,15 @@ export const stepLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport, 
     ? ""
     : ` (group ${loss_group.toFixed(4)}, slot ${loss_slot.toFixed(4)})`;
   return `epoch ${epoch}  step ${step + 1}/${plan.lastStep}  loss ${loss.toFixed(4)}${parts}  ` +
-    `lr ${lr.toPrecision(4)}  ` +
+    `lr ${lr.toPrecision(4)}  ${lossScaleText(metrics).map((text) => `${text}  `).join("")}` +
     `${imagesPerSecond.toPrecision(3)} images/s  ${duration(secondsLeft(step, imagesPerSecond, plan))} left`;
 };
+
+/** The loss scale in words; none in a run of single precision. */
+export const lossScaleText = ({ loss_scale, skipped_steps = 0 }: Metrics): string[] =>
+  loss_scale === undefined
+    ? []
+    : [`scale ${loss_scale}${skipped_steps === 0 ? "" : ` (${skipped_steps} skipped)`}`];
 
 export const secondsLeft = (
   step: number,

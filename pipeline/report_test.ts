@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Effect, Logger } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
 import { configure } from "./config.ts";
-import { duration, openRunFolder, type RunPlan, type StepReport } from "./report.ts";
+import { duration, openRunFolder, type RunPlan, stepLine, type StepReport } from "./report.ts";
 import { NO_TIME } from "./time_shares.ts";
 
 const plan: RunPlan = {
@@ -104,6 +104,16 @@ Deno.test(
     await assert.rejects(run(folder, 0, []), /Cannot write ".*log.txt"/);
   }),
 );
+
+Deno.test("stepLine() tells the loss scale in half precision, and how many steps were skipped", () => {
+  const line = (more: Record<string, number>) =>
+    stepLine({ ...report(3), metrics: { ...report(3).metrics, ...more } }, plan);
+  assert.doesNotMatch(line({}), /scale/);
+  assert.ok(
+    line({ loss_scale: 65536, skipped_steps: 0 }).includes("  lr 0.02000  scale 65536  2.00 images/s"),
+  );
+  assert.ok(line({ loss_scale: 0.5, skipped_steps: 17 }).includes("  scale 0.5 (17 skipped)  "));
+});
 
 Deno.test("duration() tells seconds in the largest fitting unit", () => {
   assert.deepEqual([0, 59.4, 60, 185, 8100, 273600, NaN].map(duration), [

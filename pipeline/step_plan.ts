@@ -1,4 +1,5 @@
 /** What a run's step needs of an adapter, found without touching one. */
+import { lacksHalf } from "../ops/gpu.ts";
 import { lower, overLimit } from "../ops/lower.ts";
 import { bytesOf } from "../ops/kernel.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
@@ -45,6 +46,8 @@ export const planStep = (
       count: all.length,
     })),
     sliced: buffers.filter(({ bytes }) => bytes > traits.maxBinding).length,
-    refusal: overLimit(graph.label, lowered, limits)?.message ?? null,
+    refusal: config.precision === "f16" && !traits.half
+      ? lacksHalf(graph.label, "this adapter").message
+      : overLimit(graph.label, lowered, limits)?.message ?? null,
   };
 };

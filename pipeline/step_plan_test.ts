@@ -19,3 +19,22 @@ Deno.test("planStep() names the tensor that an adapter cannot hold", () => {
   assert.deepEqual(largest[0], { tensor: "pixels", bytes: 2 ** 23, count: 1 });
   assert.match(refusal!, /pixels needs 8\.0 MiB: its largest buffer is/);
 });
+
+Deno.test("planStep() plans half the activations in half precision, on adapters that have it", () => {
+  const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
+  const wide = { ...traits, maxBinding: 2 ** 30 };
+  const wideLimits = { ...limits, maxStorageBufferBindingSize: 2 ** 30 };
+  const [full, half] = (["f32", "f16"] as const).map((precision) =>
+    planStep({ ...published, precision }, wide, wideLimits)
+  );
+  // What is left in f32: sums over rows, slots and their gradients.
+  assert.ok(half.groups.activations < 0.51 * full.groups.activations);
+  assert.ok(half.peakBytes < 0.54 * full.peakBytes, `${half.peakBytes} of ${full.peakBytes} bytes`);
+  assert.equal(half.refusal, null);
+
+  const { refusal } = planStep({ ...demo, precision: "f16" }, { ...traits, half: false }, limits);
+  assert.equal(
+    refusal,
+    "Cannot run the step in half precision: this adapter has no shader-f16. Use --precision f32",
+  );
+});

@@ -22,6 +22,14 @@ const CHARTS = [
   { id: "grad", title: "Gradient norm", keys: { grad_norm: "gradient" }, log: true },
   { id: "param", title: "Parameter norm", keys: { param_norm: "parameters" }, exact: true },
   { id: "lr", title: "Learning rate", keys: { lr: "learning rate" }, exact: true },
+  { id: "scale", title: "Loss scale", keys: { loss_scale: "scale" }, log: true, exact: true },
+  {
+    id: "skipped",
+    title: "Steps skipped",
+    keys: { skipped_steps: "in all" },
+    exact: true,
+    mayBeNought: true,
+  },
   { id: "momentum", title: "Teacher momentum", keys: { teacher_momentum: "momentum" }, exact: true },
   {
     id: "speed",
