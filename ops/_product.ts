@@ -79,8 +79,8 @@ const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
 const MULTIPLICATION = 0.55, LOAD = 4, CORES = 2;
 
 const cpuTiles = ({ rows, columns, width, batch }: ProductSize): Tile[] => {
-  const tiles = [16, 8, 4].flatMap((tileRows) =>
-    [4, 2, 1].flatMap((tileColumns) =>
+  const tiles = [16, 8].flatMap((tileRows) =>
+    [4, 1].flatMap((tileColumns) =>
       [8, 4, 2, 1].map((across): Tile & { readonly cost: number } => {
         const down = 8 / across;
         const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);
@@ -132,7 +132,8 @@ export const tiled = (
       label: spec.label,
       reads: spec.reads,
       writes: spec.writes,
-      sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross },
+      // Without workgroup memory the arrangement of lanes is no part of the code: fewer shaders have to be compiled.
+      sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross, lanesAcross: across, down },
       workgroupSize: across * down,
       workgroups: count === null
         ? folded(Math.ceil(spec.rows / perGroup) * tilesAcross, spec.batch)
@@ -140,10 +141,10 @@ export const tiled = (
       functions: tile.shared === 0 ? "" : sharedMemory(spec, tile),
       main: `
   let tile = group.y * groups.x + group.x;
-  let firstRow = tile / p.across * ${perGroup}u;
-  let firstColumn = tile % p.across * ${across * tile.columns}u;
-  let ownRow = firstRow + lane / ${across}u * ${tile.rows}u;
-  let ownColumn = firstColumn + lane % ${across}u * ${tile.columns}u;
+  let firstRow = tile / p.across * p.down * ${tile.rows}u;
+  let firstColumn = tile % p.across * p.lanesAcross * ${tile.columns}u;
+  let ownRow = firstRow + lane / p.lanesAcross * ${tile.rows}u;
+  let ownColumn = firstColumn + lane % p.lanesAcross * ${tile.columns}u;
   ${spec.before ?? ""}
   ${cells(tile, (i, j) => `var c${i}_${j} = ${vectorType(spec.width)}(0.0);`)}
   ${(tile.shared === 0 ? inRegisters : inWorkgroup)(spec, tile)}

@@ -58,11 +58,11 @@ const ALGORITHMS: readonly Algorithm[] = [
 /** What a convolution is made of; y = x ∗ w with `pad` zeros around x. */
 interface Layer {
   readonly x: Operand; // [N, H, W, C]
-  readonly w: Operand; // [3, 3, C, O]
+  readonly w: Operand; // [3, 3, C, O]; [3, 3, O, C] where backward
   readonly y: Operand; // [N, OH, OW, O]
   readonly pad: number;
-  /** Takes the taps in reverse order, as a gradient does. */
-  readonly flipped?: boolean;
+  /** From outputs to inputs: a convolution with the taps in reverse order. */
+  readonly backward?: boolean;
 }
 
 type Device = Pick<LoweringContext<never>, "adapter" | "scratch">;
@@ -140,7 +140,7 @@ const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapt
   );
   const product = transposedProduct(u, v, products, 1);
   const multiply = tiled(product, bestTile(product, adapter), scratch);
-  const kernels = [transformWeights(w, v, algorithm, layer.flipped ?? false)];
+  const kernels = [transformWeights(w, v, algorithm, layer.backward ?? false)];
   for (let first = 0; first < N; first += tiling.pictures) {
     const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
     kernels.push(
@@ -218,7 +218,7 @@ const transformInputs = (
   const [, H, W, C] = x.shape;
   const t = algorithm.m + 2;
   return kernel({
-    label: `winogradInputs${t}`,
+    label: "winogradInputs",
     reads: { x },
     writes: { u },
     sizes: {
@@ -250,7 +250,7 @@ const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictu
   const [, OH, OW, O] = dy.shape;
   const t = algorithm.m + 2;
   return kernel({
-    label: `winogradGradients${t}`,
+    label: "winogradGradients",
     reads: { dy },
     writes: { v },
     sizes: { ...patchSizes(algorithm, pictures, O), OH, OW },
@@ -279,7 +279,7 @@ const transformOutputs = (
   const [, OH, OW, O] = y.shape;
   const t = algorithm.m + 2;
   return kernel({
-    label: `winogradOutputs${t}`,
+    label: "winogradOutputs",
     reads: { products },
     writes: { y },
     sizes: { ...patchSizes(algorithm, pictures, O), OH, OW, ofPoint: rows * O },
@@ -296,26 +296,30 @@ const transformOutputs = (
   });
 };
 
-/** v[point, C, O] = G w Gᵀ of w [3, 3, C, O]. */
-const transformWeights = (w: Operand, v: Operand, { G }: Algorithm, flipped: boolean): Kernel => {
-  const size = sizeOf(v.shape.slice(1));
+/** v[point, C, O] = G w Gᵀ of w [3, 3, C, O], or of w [3, 3, O, C] in reverse order. */
+const transformWeights = (w: Operand, v: Operand, { G }: Algorithm, backward: boolean): Kernel => {
+  const [, C, O] = v.shape;
   return kernel({
-    label: `winogradWeights${G.length}${flipped ? "flipped" : ""}`,
+    label: backward ? "winogradWeightsBackward" : "winogradWeights",
     reads: { w },
     writes: { v },
-    threads: size,
-    main: sandwich(
-      G,
-      (i, j) => `w[${flipped ? 8 - 3 * i - j : 3 * i + j}u * p.threads + id]`,
-      (i, j, value) => `v[${i * G.length + j}u * p.threads + id] = ${value};`,
-    ),
+    sizes: { C, O },
+    threads: C * O,
+    main: `let at = ${backward ? "id % p.O * p.C + id / p.O" : "id"};
+  ${
+      sandwich(
+        G,
+        (i, j) => `w[${backward ? 8 - 3 * i - j : 3 * i + j}u * p.threads + at]`,
+        (i, j, value) => `v[${i * G.length + j}u * p.threads + id] = ${value};`,
+      )
+    }`,
   });
 };
 
 /** dw [3, 3, C, O] = Gᵀ m G of sums [point, C, O]. */
 const transformWeightGradient = (sums: Operand, dw: Operand, { G }: Algorithm): Kernel =>
   kernel({
-    label: `winogradWeightGradient${G.length}`,
+    label: "winogradWeightGradient",
     reads: { sums },
     writes: { dw },
     threads: sizeOf(dw.shape) / 9,

@@ -1,38 +1,63 @@
 /** The gradient of a convolution with respect to its input: each input pixel gathers from the outputs that it fed. */
-import { type Product, tiled, tileVariants } from "./_product.ts";
+import { lines, type Product, tiled, tileVariants } from "./_product.ts";
 import { withWinograd } from "./_winograd.ts";
 import { conv2d, type Convolution, suitsWinograd } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { type Operand, vectors } from "./kernel.ts";
-import { transpose } from "./slice.ts";
+import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 
 /** dy: [N, OH, OW, O], w: [KH, KW, C / groups, O], to the shape [N, H, W, C] of the convolution's input. */
 export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolution: Convolution): Tensor =>
-  inputGradientOp([dy, transpose(w, [0, 1, 3, 2]), w], { shape, ...convolution });
+  inputGradientOp([dy, w], { shape, ...convolution });
 
 const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dInputGradient", {
   precision: "half",
   shape: (_, { shape }) => shape,
-  flops: ([dy, , w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
+  flops: ([dy, w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes, adapter, scratch, choose }) => {
-    const product = directProduct(dy, w, output, attributes);
-    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
-    // With a stride of 1 it is a convolution itself, of taps in reverse order.
+    const turned = { ...w, shape: [...w.shape.slice(0, 2), w.shape[3], w.shape[2]] };
+    const size = directProduct(dy, turned, output, attributes);
+    const direct = tileVariants(size, adapter, (tile) => {
+      const weights = scratch(turned.shape);
+      return [
+        turnedWeights(w, weights),
+        ...tiled(directProduct(dy, weights, output, attributes), tile, scratch),
+      ];
+    });
     const pad = 2 - attributes.pad;
     return choose(
       suitsWinograd(w, attributes) && pad >= 0
-        ? withWinograd({ x: dy, w, y: output, pad, flipped: true }, direct, { adapter, scratch })
+        ? withWinograd({ x: dy, w, y: output, pad, backward: true }, direct, { adapter, scratch })
         : direct,
     );
   },
-  backward: ({ inputs: [dy, , w], gradient, attributes }) => [
+  backward: ({ inputs: [dy, w], gradient, attributes }) => [
     conv2d(gradient, w, attributes),
-    null,
     conv2dWeightGradient(gradient, dy, w.shape, attributes),
   ],
 });
+
+/** w [KH, KW, I, O] to [KH, KW, O, I], in blocks of 4×4 where sizes allow. */
+const turnedWeights = (w: Operand, turned: Operand): Kernel => {
+  const [KH, KW, I, O] = w.shape;
+  const width = I % 4 === 0 && O % 4 === 0 ? 4 : 1;
+  const bind = width === 4 ? vectors : (operand: Operand) => operand;
+  const part = (j: number) => width === 4 ? `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])` : "r0";
+  return kernel({
+    label: "turnedWeights",
+    reads: { w: bind(w) },
+    writes: { turned: bind(turned) },
+    sizes: { I: I / width, O: O / width },
+    threads: KH * KW * I * O / width ** 2,
+    main: `
+  let o = id % p.O;
+  let i = id / p.O % p.I;
+  let tap = id / p.O / p.I;
+  ${lines(width, (j) => `let r${j} = w[((tap * p.I + i) * ${width}u + ${j}u) * p.O + o];`)}
+  ${lines(width, (j) => `turned[((tap * p.O + o) * ${width}u + ${j}u) * p.I + i] = ${part(j)};`)}`,
+  });
+};
 
 /**
  * Input pixels times input channels, the sum over taps and output channels. With a stride, pixels of different

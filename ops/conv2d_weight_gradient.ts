@@ -2,6 +2,7 @@
 import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
 import { withWinogradGradient } from "./_winograd.ts";
 import { type Convolution, suitsWinograd } from "./conv2d.ts";
+import { vectorized } from "./_vectorized.ts";
 import { type Operand, vectors } from "./kernel.ts";
 import { addUp } from "./fuse.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
@@ -19,7 +20,8 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
     const size = sizeOf(output.shape);
     const [N, OH, OW] = dy.shape;
     const parts = Math.min(N * OH, partsFor(N * OH * OW, size / 64, adapter.software));
-    const productTo = (dw: Operand) => directProduct(x, dy, dw, output.shape, parts, attributes);
+    const product = output.shape[2] % 4 === 0 ? productsOfTaps : productOfAllTaps;
+    const productTo = (dw: Operand) => product(x, dy, dw, output.shape, parts, attributes);
     const direct = tileVariants(productTo(output), adapter, (tile) => {
       if (parts === 1) return tiled(productTo(output), tile, scratch);
       const partial = scratch([parts, size]);
@@ -40,32 +42,27 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
  * Input channels times output channels, for each tap: the sum over the pixels of the result. Their rows are cut into
  * parts, which are summed separately: dw is [parts, KH, KW, I, O].
  */
-const directProduct = (
+const productsOfTaps = (
   x: Operand,
   dy: Operand,
   dw: Operand,
   [KH, KW, I, O]: Shape,
   parts: number,
-  { stride, pad, dilation, groups }: Convolution,
+  convolution: Convolution,
 ): Product => {
-  const [N, H, W, C] = x.shape;
-  const [, OH, OW] = dy.shape;
-  const rows = N * OH;
-  const width = O / groups % 4 === 0 ? 4 : 1;
-  const rowsAtOnce = I % 4 === 0 ? 4 : 1;
+  const { groups } = convolution;
+  const common = sizesOf(x, dy, parts, convolution);
+  const { width } = common;
   return {
-    label: `conv2dWeightGradient${rowsAtOnce}${width}`,
-    reads: { x: rowsAtOnce === 4 ? vectors(x) : x, dy: width === 4 ? vectors(dy) : dy },
-    writes: { dw: width === 4 ? vectors(dw) : dw },
-    sizes: {
-      ...{ H, W, OH, OW, taps: KH * KW, KW, stride, pad, dilation, groups, C: C / rowsAtOnce, O: O / width },
-      ...{ imageRows: rows, each: Math.ceil(rows / parts) },
-    },
+    label: `conv2dWeightGradient${width}`,
+    reads: { x: vectors(x), dy: common.bind(dy) },
+    writes: { dw: common.bind(dw) },
+    sizes: { ...common.sizes, taps: KH * KW, KW, C: x.shape[3] / 4 },
     batch: KH * KW * groups * parts,
     rows: I,
     columns: O / groups / width,
     width,
-    rowsAtOnce,
+    rowsAtOnce: 4,
     before: `
   let channelGroup = group.z % p.groups;
   let tap = group.z / p.groups % p.taps;
@@ -76,7 +73,7 @@ const directProduct = (
   let shiftX = i32(p.pad) - i32(tap % p.KW * p.dilation);
   let firstX = u32(max(shiftX + i32(p.stride) - 1, 0)) / p.stride;
   let lastX = min(u32(max(shiftX + i32(p.W) + i32(p.stride) - 1, 0)) / p.stride, p.OW);`,
-    row: (i) => `let c${i}_at = (channelGroup * p.M + row${i})${rowsAtOnce === 4 ? " / 4u" : ""};`,
+    row: (i) => `let c${i}_at = (channelGroup * p.M + row${i}) / 4u;`,
     loops: (_, step, body) => `
   for (var row = firstRowOfPart; row < min(firstRowOfPart + p.each, p.imageRows); row++) {
     let iy = i32(row % p.OH * p.stride) - shiftY;
@@ -90,5 +87,78 @@ const directProduct = (
     store: (row, put) => `
     let dw_at = ((part * p.taps + tap) * p.M + ${row}) * p.O + channelGroup * p.N;
     ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
+  };
+};
+
+/** The same in one product of all taps: few input channels would leave most of a tile empty. */
+const productOfAllTaps = (
+  x: Operand,
+  dy: Operand,
+  dw: Operand,
+  [KH, KW, I, O]: Shape,
+  parts: number,
+  convolution: Convolution,
+): Product => {
+  const { groups } = convolution;
+  const common = sizesOf(x, dy, parts, convolution);
+  const { width } = common;
+  return {
+    label: `conv2dWeightGradientOfAllTaps${width}`,
+    reads: { x, dy: common.bind(dy) },
+    writes: { dw: common.bind(dw) },
+    sizes: { ...common.sizes, KW, I, C: x.shape[3] },
+    batch: groups * parts,
+    rows: KH * KW * I,
+    columns: O / groups / width,
+    width,
+    before: `
+  let channelGroup = group.z % p.groups;
+  let part = group.z / p.groups;
+  let firstRowOfPart = part * p.each;`,
+    row: (i) => `
+  let tapY${i} = row${i} / p.I / p.KW * p.dilation;
+  let shift${i} = row${i} / p.I % p.KW * p.dilation - p.pad; // left of the picture wraps round to a large number
+  let channel${i} = channelGroup * p.I + row${i} % p.I;`,
+    loops: (rows, step, body) => `
+  for (var row = firstRowOfPart; row < min(firstRowOfPart + p.each, p.imageRows); row++) {
+    ${
+      rows.map((i) => `
+    let iy${i} = row % p.OH * p.stride + tapY${i} - p.pad;
+    let inside${i} = iy${i} < p.H;
+    let at${i} = (row / p.OH * p.H + select(0u, iy${i}, inside${i})) * p.W;`).join("")
+    }
+    let dy_at = row * p.OW * p.O + channelGroup * p.N;
+    for (var ox = 0u; ox < p.OW; ox += ${step}u) {
+      ${body("ox", "p.OW")}
+    }
+  }`,
+    a: (i, ox) => {
+      const ix = `(${ox} * p.stride + shift${i})`;
+      return `select(0.0, x[(at${i} + ${ix}) * p.C + channel${i}], inside${i} && ${ix} < p.W)`;
+    },
+    b: (ox, column) => `dy[dy_at + ${ox} * p.O + ${column}]`,
+    store: (row, put) => `
+    let dw_at = (part * p.M + ${row}) * p.O + channelGroup * p.N;
+    ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
+  };
+};
+
+const sizesOf = (
+  x: Operand,
+  dy: Operand,
+  parts: number,
+  { stride, pad, dilation, groups }: Convolution,
+) => {
+  const [, H, W] = x.shape;
+  const [N, OH, OW, O] = dy.shape;
+  const { width, bind } = vectorized(O / groups);
+  const imageRows = N * OH;
+  return {
+    width,
+    bind,
+    sizes: {
+      ...{ H, W, OH, OW, O: O / width, stride, pad, dilation, groups },
+      ...{ imageRows, each: Math.ceil(imageRows / parts) },
+    },
   };
 };
