@@ -10,7 +10,7 @@ import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, wh
 import { kernel } from "./kernel.ts";
 import { columnSums, sum } from "./reduce.ts";
 import { slice } from "./slice.ts";
-import { defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
+import { constant, defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
 import { toFloat } from "./to_float.ts";
 
 const EPSILON = 1e-5;
@@ -27,32 +27,19 @@ export interface Moments {
 
 /** Mean and variance over the rows of x [G, R, C]; with `count` ([1], u32; G = 1) over the first `count` rows. */
 export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
-  const rows = count === undefined ? constantRows(x) : reshape(toFloat(count), []);
+  const rows = count === undefined ? constant(x.shape[1]) : reshape(toFloat(count), []);
   // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
   const shift = slice(x, 1, 0, 1);
   const difference = sub(x, shift);
   const sums = columnSums([difference, mul(difference, difference)], count);
-  return { values: momentsOp([sums, reshape(shift, [x.shape[0], 1, x.shape[2]]), rows]), rows };
+  const means = div(sums, maximum(rows, 1));
+  const mean = slice(means, 1, 0, 1);
+  const values = where(IS_MEAN, add(shift, mean), maximum(sub(means, mul(mean, mean)), 0));
+  return { values, rows };
 };
 
-const constantRows = (x: Tensor) => add(0, x.shape[1]);
-
-const momentsOp = defineOp("moments", {
-  shape: ([sums]) => sums.shape,
-  kernels: ({ inputs: [sums, shift, rows], output }) => [kernel({
-    label: "moments",
-    reads: { sums, shift, rows },
-    writes: { moments: output },
-    sizes: { C: sums.shape[2] },
-    threads: sums.shape[0] * sums.shape[2],
-    main: /* wgsl */ `
-  let n = max(rows[0], 1.0);
-  let at = id / p.C * 2u * p.C + id % p.C;
-  let mean = sums[at] / n;
-  moments[at] = shift[id] + mean;
-  moments[at + p.C] = max(sums[at + p.C] / n - mean * mean, 0.0);`,
-  })],
-});
+/** Which of the moments is the mean, [1, 2, 1]. */
+const IS_MEAN = constant([1, 0], [1, 2, 1]);
 
 /**
  * Moments of all rows from those of parts: values [parts, G, 2, C] over rows [parts] (which may be 0). Variances are taken

@@ -383,7 +383,7 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
     ? operandOf(root.source.inputs[terms.length])
     : null;
   const blocks = blocksOf(domain, leaves, 0, traits);
-  const each = Math.max(8, rowsEach(domain.rows * domain.groups, domain.columns / 4, traits, 256));
+  const each = Math.max(8, rowsEach(domain.rows * domain.groups, domain.columns / 4, traits, 512));
   const chunksOf = (rows: number) => Math.ceil(rows / each);
   const perGroup = blocks.filter(({ group }) => (group ?? 0) === 0);
   const chunks = perGroup.reduce((total, { rows }) => total + chunksOf(rows), 0);
