@@ -33,13 +33,18 @@ export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
   const difference = sub(x, shift);
   const sums = columnSums([difference, mul(difference, difference)], count);
   const means = div(sums, maximum(rows, 1));
-  const mean = slice(means, 1, 0, 1);
-  const values = where(IS_MEAN, add(shift, mean), maximum(sub(means, mul(mean, mean)), 0));
-  return { values, rows };
+  return { values: momentsOp([means, slice(means, 1, 0, 1), shift, IS_MEAN]), rows };
 };
 
 /** Which of the moments is the mean, [1, 2, 1]. */
 const IS_MEAN = constant([1, 0], [1, 2, 1]);
+
+const momentsOp = defineOp("moments", {
+  precision: "full",
+  shape: ([means]) => means.shape,
+  expression: ([means, mean, shift, isMean]) =>
+    `select(max(${means} - ${mean} * ${mean}, T(0.0)), ${shift} + ${mean}, ${isMean} > T(0.0))`,
+});
 
 /**
  * Moments of all rows from those of parts: values [parts, G, 2, C] over rows [parts] (which may be 0). Variances are taken

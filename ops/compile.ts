@@ -3,6 +3,7 @@
  * groups. Running the program is then only: upload, replay, read back.
  */
 import { Effect, Fiber, type Scope } from "effect";
+import { type Choice, TunedChoices } from "./choices.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
 import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped, STORAGE } from "./gpu.ts";
 import { bytesOf, elementBytes, type Kernel } from "./kernel.ts";
@@ -18,6 +19,8 @@ export type Upload = Float32Array | Uint32Array;
 export interface Program {
   readonly plan: MemoryPlan;
   readonly dispatches: number;
+  /** What could be done in several ways, and how it is done. */
+  readonly choices: readonly Choice[];
   /** How often a run waits for other ranks, and for how many tensors in all; 0 in a program for one process. */
   readonly stops: number;
   readonly exchanges: number;
@@ -96,7 +99,8 @@ export const compile = Effect.fn("compile")(function* (
   const { device, report } = gpu;
   const adapter = traits ?? gpu.traits;
   if (graph.precision === "f16" && !adapter.half) return yield* lacksHalf(graph.label, report.description);
-  const lowered = lower(graph, adapter, (name) => state.has(name));
+  const choices = (yield* TunedChoices)(report);
+  const lowered = lower(graph, adapter, (name) => state.has(name), choices);
   const { kernels, stops, plan, operandOf, copies } = lowered;
   const collective = yield* Collective;
   const refusal = overLimit(graph.label, lowered, report.limits);
@@ -365,6 +369,7 @@ export const compile = Effect.fn("compile")(function* (
   return {
     plan,
     dispatches: commands.length,
+    choices: lowered.choices,
     profiler,
     stageSeconds: () => stageSeconds,
     stops: stops.length,

@@ -13,6 +13,7 @@ import {
   leavesOf,
   rowSumKernels,
 } from "./fuse.ts";
+import { type Choice, type Choices, chooser } from "./choices.ts";
 import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
@@ -20,11 +21,11 @@ import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import {
   type AdapterTraits,
   type DType,
+  type LoweringContext,
   type Shape,
   sizeOf,
   storageOf,
   type Tensor,
-  type Variants,
 } from "./tensor.ts";
 import { vectorized } from "./_vectorized.ts";
 
@@ -71,7 +72,11 @@ export interface Lowered {
   readonly copies: readonly { readonly from: Tensor; readonly to: Tensor }[];
   readonly inputs: readonly Tensor[];
   readonly constants: readonly Tensor[];
+  /** What could be done in several ways, each kind of work once. */
+  readonly choices: readonly Choice[];
 }
+
+type Choose = LoweringContext<never>["choose"];
 
 /** Exchanges that are made together. Segment i of the kernels lies between stops i − 1 and i. */
 export interface Stop {
@@ -87,7 +92,12 @@ export interface Stop {
 }
 
 /** Lowers `graph` for an adapter; inputs for which `isState` holds live on between runs. */
-export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: string) => boolean): Lowered => {
+export const lower = (
+  graph: Graph,
+  traits: AdapterTraits,
+  isState: (name: string) => boolean,
+  choices: Choices = new Map(),
+): Lowered => {
   const updates = graph.updates ?? new Map<Tensor, Tensor>();
   const results = [...Object.values(graph.outputs), ...updates.values()];
   const live = reachable(results);
@@ -160,6 +170,7 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
   for (const x of [...inputs, ...constants]) operandOf(x);
   const kernels: Kernel[] = [];
   const makes: Tensor[] = [];
+  const chosen = new Map<string, Choice>();
   const starts: number[] = []; // of each level, how many kernels run before it
   for (const x of scheduled) {
     if (x.source.kind !== "op") continue;
@@ -171,7 +182,11 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) kernels.push(...elementwiseKernels(x, context, place.get(x.id) ?? null));
-    else kernels.push(...opKernels(x, operandOf, scratch, traits));
+    else {
+      const inHalf = x.source.inputs.map((input) => operandOf(input).dtype === "f16");
+      const choose = chooser(x, inHalf, choices, (choice) => chosen.set(choice.work, choice));
+      kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
+    }
     while (makes.length < kernels.length) makes.push(x);
   }
 
@@ -218,7 +233,10 @@ export const lower = (graph: Graph, traits: AdapterTraits, isState: (name: strin
     })),
     kernels.length,
   );
-  return { kernels, makes, stops, plan, operandOf, copies, inputs, constants };
+  return {
+    ...{ kernels, makes, stops, plan, operandOf, copies, inputs, constants },
+    choices: [...chosen.values()],
+  };
 };
 
 /**
@@ -287,18 +305,22 @@ const opKernels = (
   operandOf: (x: Tensor) => Operand,
   scratch: (shape: Shape, dtype?: DType) => Operand,
   adapter: AdapterTraits,
+  choose: Choose,
 ): readonly Kernel[] => {
   const output = operandOf(x);
   if (output.dtype === "f16") {
     const nowhere = (shape: Shape, dtype: DType = "f32") => ({ shape, dtype, storage: -1, offset: 0 });
-    const tried = opKernelsTo(output, x, operandOf, nowhere, adapter);
+    const tried = opKernelsTo(output, x, operandOf, nowhere, adapter, choose);
     const adding = tried.filter(({ bindings }) => bindings.some(({ access }) => access === "update"));
     if (adding.length > 1) {
       const sum = scratch(output.shape);
-      return [...opKernelsTo(sum, x, operandOf, scratch, adapter), ...narrowing(sum, output, adapter)];
+      return [
+        ...opKernelsTo(sum, x, operandOf, scratch, adapter, choose),
+        ...narrowing(sum, output, adapter),
+      ];
     }
   }
-  return opKernelsTo(output, x, operandOf, scratch, adapter);
+  return opKernelsTo(output, x, operandOf, scratch, adapter, choose);
 };
 
 /** Copies f32 to f16. */
@@ -326,11 +348,11 @@ const opKernelsTo = (
   operandOf: (x: Tensor) => Operand,
   scratch: (shape: Shape, dtype?: DType) => Operand,
   adapter: AdapterTraits,
+  choose: Choose,
 ): readonly Kernel[] => {
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
-  const choose = (variants: Variants) => Object.values(variants)[0]();
   const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter, choose });
   if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
 

@@ -1,0 +1,49 @@
+/** Which of several variants of its kernels an op uses: guessed for the adapter, or known from tuning (tune.ts). */
+import { Context } from "effect";
+import type { AdapterReport } from "./gpu.ts";
+import type { Kernel } from "./kernel.ts";
+import type { Tensor, Variants } from "./tensor.ts";
+
+/** The name of the variant for each piece of work, by the work's description (`workOf`). */
+export type Choices = ReadonlyMap<string, string>;
+
+/** What tuning has found for an adapter; nothing unless it is provided. Read whenever a program is compiled. */
+export const TunedChoices = Context.Reference<(adapter: AdapterReport) => Choices>("slotcon/TunedChoices", {
+  defaultValue: () => () => new Map(),
+});
+
+/** A piece of work that can be done in several ways, and the way that was taken. */
+export interface Choice {
+  readonly work: string;
+  /** A tensor that takes this work to make. */
+  readonly makes: Tensor;
+  readonly variants: readonly string[];
+  readonly chosen: string;
+  readonly tuned: boolean;
+}
+
+/**
+ * Describes what it takes to make `x`, as far as time depends on it: the op with its attributes, and the shapes of its
+ * inputs, those in half precision marked.
+ */
+export const workOf = (x: Tensor, inHalf: readonly boolean[]): string => {
+  if (x.source.kind !== "op") throw new Error("only what comes from an op takes work");
+  const { op, inputs, attributes } = x.source;
+  const shapes = inputs.map(({ shape }, i) => `[${shape.join()}]${inHalf[i] ? "h" : ""}`);
+  return `${op.name} ${
+    [...shapes, ...attributes === undefined ? [] : [JSON.stringify(attributes)]].join(" ")
+  }`;
+};
+
+/** Chooses for the op that makes a tensor, and notes what was chosen. */
+export const chooser =
+  (makes: Tensor, inHalf: readonly boolean[], choices: Choices, note: (choice: Choice) => void) =>
+  (variants: Variants): readonly Kernel[] => {
+    const work = workOf(makes, inHalf);
+    const names = Object.keys(variants);
+    const wanted = choices.get(work);
+    const tuned = wanted !== undefined && names.includes(wanted);
+    const chosen = tuned ? wanted : names[0];
+    note({ work, makes, variants: names, chosen, tuned });
+    return variants[chosen]();
+  };
