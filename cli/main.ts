@@ -14,6 +14,8 @@ import { inspect } from "./inspect.ts";
 import { pretrain } from "./pretrain.ts";
 import { ownRank } from "./ranks.ts";
 import { test } from "./test.ts";
+import { tune } from "./tune.ts";
+import { layerTuned } from "./tuned_kernels.ts";
 import { verify } from "./verify.ts";
 import { visualize } from "./visualize.ts";
 import { watch } from "./watch.ts";
@@ -26,6 +28,7 @@ const commands = [
   inspect,
   pretrain,
   test,
+  tune,
   verify,
   visualize,
   watch,
@@ -56,6 +59,7 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
   }),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,
+    layerTuned,
     CliOutput.layerPresenter(presenter),
     CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] }),
   )),

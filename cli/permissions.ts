@@ -37,6 +37,7 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
     write: option("output-dir") === "" ? ["output", "runs/demo"] : [option("output-dir")],
     run: launcher(option),
   }),
+  tune: ({ option }) => ({ read: inputs(option) }),
   verify: ({ option, operands }) => ({
     read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
     write: [option("out")],

@@ -1,5 +1,5 @@
 /**
- * Convolutions of 3×3 taps and stride 1 by fewer multiplications (Lavin and Gray 2016, "Fast Algorithms for
+ * Convolutions of 3×3 taps and stride 1, dilated or not, by fewer multiplications (Lavin and Gray 2016, "Fast Algorithms for
  * Convolutional Neural Networks"): patches of t×t inputs and the weights are transformed to where a patch of m×m outputs,
  * t = m + 2, takes t² multiplications instead of 9m², one a pair of channels; what they sum to is transformed back.
  *
@@ -61,6 +61,7 @@ interface Layer {
   readonly w: Operand; // [3, 3, C, O]; [3, 3, O, C] where backward
   readonly y: Operand; // [N, OH, OW, O]
   readonly pad: number;
+  readonly dilation: number;
   /** From outputs to inputs: a convolution with the taps in reverse order. */
   readonly backward?: boolean;
 }
@@ -82,15 +83,16 @@ export const withWinogradGradient = (layer: Layer, direct: Variants, device: Dev
   ordered(layer, direct, (algorithm, tiling) => weightGradient(layer, algorithm, tiling, device), device);
 
 const ordered = (
-  { x, y }: Layer,
+  layer: Layer,
   direct: Variants,
   kernels: (algorithm: Algorithm, tiling: Tiling) => readonly Kernel[],
   { adapter }: Device,
 ): Variants => {
+  const { x, y } = layer;
   const [N, , , C] = x.shape;
   const [, OH, OW, O] = y.shape;
   const ways = ALGORITHMS.flatMap((algorithm) => {
-    const tiling = tilingOf(algorithm, x, y, adapter);
+    const tiling = tilingOf(algorithm, layer, adapter);
     if (tiling === null) return [];
     const { patches } = tiling;
     const t = algorithm.m + 2;
@@ -102,8 +104,12 @@ const ordered = (
   return Object.assign({}, ...all.sort((a, b) => a.flops - b.flops).map(({ variants }) => variants));
 };
 
-/** How pictures are cut into patches, and how many pictures go together. */
+/**
+ * How pictures are cut into patches, and how many pictures go together. With a dilation the pixels of a patch lie that
+ * far apart, and as many patches along each axis lie within each other.
+ */
 interface Tiling {
+  readonly dilation: number;
   readonly down: number;
   readonly across: number;
   readonly patches: number; // of a picture
@@ -113,20 +119,18 @@ interface Tiling {
 /** Transformed pictures should fit a cache where there is no memory to speak of, and a binding in any case. */
 const tilingOf = (
   { m }: Algorithm,
-  { shape: [N, , , C] }: Operand,
-  { shape: [, OH, OW, O] }: Operand,
+  { x, y, dilation }: Layer,
   { software, maxBinding }: Device["adapter"],
 ): Tiling | null => {
-  const [down, across] = [Math.ceil(OH / m), Math.ceil(OW / m)];
-  const bytes = 4 * (m + 2) ** 2 * Math.ceil(down * across / 4) * 4 * Math.max(C, O);
+  const [N, , , C] = x.shape;
+  const [, OH, OW, O] = y.shape;
+  const [down, across] = [OH, OW].map((size) => dilation * Math.ceil(Math.ceil(size / dilation) / m));
+  const patches = down * across;
+  const bytes = 4 * (m + 2) ** 2 * Math.ceil(patches / 4) * 4 * Math.max(C, O);
   if (bytes > maxBinding) return null;
   const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20);
-  return {
-    down,
-    across,
-    patches: down * across,
-    pictures: Math.max(1, Math.min(N, Math.floor(most / bytes))),
-  };
+  const pictures = Math.max(1, Math.min(N, Math.floor(most / bytes)));
+  return { dilation, down, across, patches, pictures };
 };
 
 const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapter, scratch }: Device) => {
@@ -199,12 +203,18 @@ const PATCH = /* wgsl */ `
   let channel = id % p.channels;
   let place = id / p.channels;
   let picture = p.first + place / p.across / p.down;
-  let top = place / p.across % p.down * p.m;
-  let left = place % p.across * p.m;`;
+  let top = first(place / p.across % p.down);
+  let left = first(place % p.across);`;
 
-const patchSizes = ({ m }: Algorithm, { first, down, across }: Pictures, channels: number) => (
-  { m, first, down, across, channels }
+/** The first pixel of a patch along an axis; further ones follow at a distance of the dilation. */
+const FIRST = /* wgsl */ `
+fn first(n: u32) -> u32 { return n / p.dilation * p.dilation * p.m + n % p.dilation; }`;
+
+const patchSizes = ({ m }: Algorithm, { first, dilation, down, across }: Pictures, channels: number) => (
+  { m, first, dilation, down, across, channels }
 );
+
+const at = (origin: string, i: number) => `(${origin} + ${i}u * p.dilation)`;
 
 /** u[point, patch, channel] = Bᵀ x B, with these strides of a patch and a channel. */
 const transformInputs = (
@@ -219,6 +229,7 @@ const transformInputs = (
   const t = algorithm.m + 2;
   return kernel({
     label: "winogradInputs",
+    functions: FIRST,
     reads: { x },
     writes: { u },
     sizes: {
@@ -229,8 +240,8 @@ const transformInputs = (
     main: `${PATCH}
   ${
       each(t, 1, (i) => `
-  let y${i} = top + ${i}u - p.pad; // above the picture wraps round to a large number
-  let x${i} = left + ${i}u - p.pad;
+  let y${i} = top + ${i}u * p.dilation - p.pad; // above the picture wraps round to a large number
+  let x${i} = left + ${i}u * p.dilation - p.pad;
   let row${i} = (picture * p.H + y${i}) * p.W;`)
     }
   ${
@@ -251,6 +262,7 @@ const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictu
   const t = algorithm.m + 2;
   return kernel({
     label: "winogradGradients",
+    functions: FIRST,
     reads: { dy },
     writes: { v },
     sizes: { ...patchSizes(algorithm, pictures, O), OH, OW },
@@ -261,7 +273,9 @@ const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictu
       sandwich(
         algorithm.A,
         (i, j) =>
-          `select(0.0, dy[((picture * p.OH + top + ${i}u) * p.OW + left + ${j}u) * p.channels + channel], top + ${i}u < p.OH && left + ${j}u < p.OW)`,
+          `select(0.0, dy[((picture * p.OH + ${at("top", i)}) * p.OW + ${
+            at("left", j)
+          }) * p.channels + channel], ${at("top", i)} < p.OH && ${at("left", j)} < p.OW)`,
         (i, j, value) => `v[${i * t + j}u * ofPoint + id] = ${value};`,
       )
     }`,
@@ -280,6 +294,7 @@ const transformOutputs = (
   const t = algorithm.m + 2;
   return kernel({
     label: "winogradOutputs",
+    functions: FIRST,
     reads: { products },
     writes: { y },
     sizes: { ...patchSizes(algorithm, pictures, O), OH, OW, ofPoint: rows * O },
@@ -290,7 +305,9 @@ const transformOutputs = (
         transposed(algorithm.A),
         (i, j) => `products[${i * t + j}u * p.ofPoint + id]`,
         (i, j, value) =>
-          `if (top + ${i}u < p.OH && left + ${j}u < p.OW) { y[((picture * p.OH + top + ${i}u) * p.OW + left + ${j}u) * p.channels + channel] = ${value}; }`,
+          `if (${at("top", i)} < p.OH && ${at("left", j)} < p.OW) { y[((picture * p.OH + ${
+            at("top", i)
+          }) * p.OW + ${at("left", j)}) * p.channels + channel] = ${value}; }`,
       )
     }`,
   });

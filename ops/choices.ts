@@ -17,6 +17,8 @@ export interface Choice {
   readonly work: string;
   /** A tensor that takes this work to make. */
   readonly makes: Tensor;
+  /** Which of its inputs lie in memory as f16. */
+  readonly inHalf: readonly boolean[];
   readonly variants: readonly string[];
   readonly chosen: string;
   readonly tuned: boolean;
@@ -44,6 +46,6 @@ export const chooser =
     const wanted = choices.get(work);
     const tuned = wanted !== undefined && names.includes(wanted);
     const chosen = tuned ? wanted : names[0];
-    note({ work, makes, variants: names, chosen, tuned });
+    note({ work, makes, inHalf, variants: names, chosen, tuned });
     return variants[chosen]();
   };

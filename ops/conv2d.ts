@@ -55,7 +55,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
     const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
     return choose(
       suitsWinograd(w, attributes)
-        ? withWinograd({ x, w, y, pad: attributes.pad }, direct, { adapter, scratch })
+        ? withWinograd({ x, w, y, ...attributes }, direct, { adapter, scratch })
         : direct,
     );
   },
@@ -67,8 +67,8 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
 
 export const suitsWinograd = (
   { shape: [KH, KW] }: Pick<Operand, "shape">,
-  { stride, dilation, groups }: Convolution,
-): boolean => KH === 3 && KW === 3 && stride === 1 && dilation === 1 && groups === 1;
+  { stride, groups }: Convolution,
+): boolean => KH === 3 && KW === 3 && stride === 1 && groups === 1;
 
 /** The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. */
 const directProduct = (

@@ -25,10 +25,11 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
         ...tiled(directProduct(dy, weights, output, attributes), tile, scratch),
       ];
     });
-    const pad = 2 - attributes.pad;
+    const { dilation } = attributes;
+    const pad = 2 * dilation - attributes.pad;
     return choose(
       suitsWinograd(w, attributes) && pad >= 0
-        ? withWinograd({ x: dy, w, y: output, pad, backward: true }, direct, { adapter, scratch })
+        ? withWinograd({ x: dy, w, y: output, pad, dilation, backward: true }, direct, { adapter, scratch })
         : direct,
     );
   },

@@ -32,7 +32,7 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
     });
     return choose(
       suitsWinograd(output, attributes)
-        ? withWinogradGradient({ x, w: output, y: dy, pad: attributes.pad }, direct, { adapter, scratch })
+        ? withWinogradGradient({ x, w: output, y: dy, ...attributes }, direct, { adapter, scratch })
         : direct,
     );
   },

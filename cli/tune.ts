@@ -1,0 +1,93 @@
+import { Console, Effect } from "effect";
+import { Command, Flag } from "effect/cli";
+import type { Choice } from "../ops/choices.ts";
+import { Gpu } from "../ops/gpu.ts";
+import { lower } from "../ops/lower.ts";
+import { tune as tuneOne, type Tuned } from "../ops/tune.ts";
+import type { Config } from "../pipeline/config.ts";
+import { rankGpu } from "../pipeline/ranks/device.ts";
+import { stepGraph } from "../pipeline/step_graph.ts";
+import { table } from "../pipeline/table.ts";
+import { configFlags, configOf } from "./options.ts";
+import { readTuned, tunedFile, writeTuned } from "./tuned_kernels.ts";
+
+export const tune = Command.make(
+  "tune",
+  {
+    ...configFlags,
+    again: Flag.Boolean("again").pipe(
+      Flag.withDescription("try what is known already once more, too"),
+      Flag.withDefault(false),
+    ),
+  },
+  Effect.fn(function* ({ again, ...flags }) {
+    const config = yield* configOf(flags);
+    yield* Effect.provide(tuneStep(config, again), rankGpu(config));
+  }, Effect.scoped),
+).pipe(
+  Command.withDescription(
+    "Try the kernels that a run's step could use on this adapter, one after the other, and remember the fastest of each " +
+      "kind in .cache/kernels. Every later command uses them; results change by rounding alone. Takes the options of " +
+      "pretrain. What is known already is not tried again; it may be stopped at any time and goes on where it was.",
+  ),
+  Command.withShortDescription("Find the fastest kernels for this adapter"),
+  Command.withExamples([
+    { command: "slotcon tune --preset coco-800", description: "For the published run on COCO" },
+    { command: "slotcon tune --config run.yaml --again", description: "Once more, after a new driver" },
+  ]),
+);
+
+const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
+  const { report, traits } = yield* Gpu;
+  const choices = stepChoices(config, traits);
+  let known = readTuned(report);
+  const open = choices.filter(({ work }) => again || known[work] === undefined);
+  yield* Console.log(
+    `${report.description}: ${choices.length} kinds of work with several ways to do them, ${
+      choices.length - open.length
+    } of them known`,
+  );
+  const results: Tuned[] = [];
+  for (const choice of open) {
+    const result = yield* tuneOne(choice);
+    results.push(result);
+    yield* Console.log(lineOf(result));
+    if (!result.tuned) continue;
+    known = { ...known, [result.work]: { chosen: result.chosen, milliseconds: result.milliseconds } };
+    yield* writeTuned(report, known);
+  }
+  if (results.length > 0) yield* Console.log(`\n${summary(results)}\n${tunedFile(report)}`);
+});
+
+/** What could be done in several ways in the step of a run. */
+const stepChoices = (config: Config, traits: Gpu["Service"]["traits"]): readonly Choice[] => {
+  const { graph, state } = stepGraph({ ...config, batchSize: config.batchSize / config.ranks }, traits);
+  return lower(graph, traits, (name) => state.declared.has(name)).choices;
+};
+
+const lineOf = ({ work, variants, chosen, milliseconds }: Tuned): string => {
+  const written = (name: string) => {
+    const time = milliseconds[name];
+    return `${name === chosen ? "» " : ""}${name}: ${
+      time === null ? "refused" : `${time.toPrecision(3)} ms`
+    }`;
+  };
+  return `${work}\n    ${variants.map(written).join(", ")}`;
+};
+
+/** What guessing would have taken beside what was found, an op a line. */
+const summary = (results: readonly Tuned[]): string => {
+  const sum = (of: readonly Tuned[], variant: (result: Tuned) => string) =>
+    of.reduce((total, result) => total + (result.milliseconds[variant(result)] ?? 0), 0);
+  const rows = [...Map.groupBy(results, ({ work }) => work.split(" ", 1)[0])].map(([op, of]) => {
+    const [guessed, found] = [sum(of, ({ variants }) => variants[0]), sum(of, ({ chosen }) => chosen)];
+    return [
+      op,
+      String(of.length),
+      guessed.toPrecision(3),
+      found.toPrecision(3),
+      (guessed / found).toFixed(2),
+    ];
+  });
+  return table([["once each", "kinds", "guessed, ms", "tuned, ms", "times as fast"], ...rows]);
+};

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { Effect } from "effect";
+import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
+import { gradients } from "./autodiff.ts";
+import { mul } from "./arithmetic.ts";
+import { TunedChoices } from "./choices.ts";
+import { compile } from "./compile.ts";
+import { conv2d, type Convolution } from "./conv2d.ts";
+import { Gpu } from "./gpu.ts";
+import { lower } from "./lower.ts";
+import { matmul, matmulTransposed } from "./matmul.ts";
+import { sum } from "./reduce.ts";
+import { constant, type Shape, sizeOf, type Tensor } from "./tensor.ts";
+import { tune } from "./tune.ts";
+
+const random = (shape: Shape, seed: number) => constant(numbers(sizeOf(shape), seed), shape);
+
+/** A convolution and its gradients. */
+const convolved = (x: Shape, w: Shape, options: Partial<Convolution>): Tensor[] => {
+  const [X, W] = [random(x, 1), random(w, 2)];
+  const y = conv2d(X, W, options);
+  return [y, ...gradients(sum(mul(y, random(y.shape, 3))), [X, W])];
+};
+
+const works: Record<string, () => readonly Tensor[]> = {
+  "matmul()": () => [matmul(random([2, 37, 50], 1), random([2, 50, 72], 2))],
+  "matmul() to odd columns": () => [matmul(random([1, 70, 33], 1), random([1, 33, 7], 2))],
+  "matmulTransposed()": () => [matmulTransposed(random([2, 50, 36], 1), random([2, 50, 40], 2))],
+  "conv2d()": () => convolved([3, 9, 11, 16], [3, 3, 16, 20], { pad: 1 }),
+  "conv2d() of dilation 2": () => convolved([2, 11, 9, 12], [3, 3, 12, 8], { pad: 2, dilation: 2 }),
+  "conv2d() without padding": () => convolved([2, 8, 7, 3], [3, 3, 3, 5], {}),
+  "conv2d() of stride 2": () => convolved([2, 11, 10, 8], [3, 3, 8, 16], { stride: 2, pad: 1 }),
+  "conv2d() in groups": () => convolved([2, 6, 6, 16], [3, 3, 8, 24], { pad: 1, groups: 2 }),
+};
+
+// On this machine also what a GPU would get runs, only slowly.
+for (const software of [true, false]) {
+  for (const [name, build] of Object.entries(works)) {
+    gpuTest(
+      `every way to compute ${name} gives the same, as made for a ${software ? "CPU" : "GPU"}`,
+      function* () {
+        const traits = { ...(yield* Gpu).traits, software };
+        const outputs = Object.fromEntries(build().map((x, i) => [i, x]));
+        const graph = { label: name, outputs };
+        const run = (choices: ReadonlyMap<string, string>) =>
+          compile(graph, new Map(), traits).pipe(
+            Effect.flatMap((program) => Effect.flatten(program.run({}))),
+            Effect.provideService(TunedChoices, () => choices),
+            Effect.scoped,
+          );
+        const { choices } = lower(graph, traits, () => false);
+        const plain = yield* run(
+          new Map(
+            choices.map(({ work, variants }) => [work, variants.find((v) => !v.startsWith("winograd"))!]),
+          ),
+        );
+        for (const { work, variants, makes } of choices) {
+          assert.ok(variants.length > 1, work);
+          for (const variant of variants) {
+            const got = yield* run(new Map([[work, variant]]));
+            for (const i in got) {
+              assertClose(got[i], plain[i], { rtol: 2e-6, what: `${variant}: ${makes.shape}` });
+            }
+          }
+        }
+      },
+    );
+  }
+}
+
+gpuTest("tune() times every variant, and its choice is the one that programs take", function* () {
+  const { traits } = yield* Gpu;
+  const graph = { label: "a product", outputs: { y: matmul(random([64, 32], 1), random([32, 48], 2)) } };
+  const [choice] = lower(graph, traits, () => false).choices;
+  const { work, variants, milliseconds, chosen } = yield* tune(choice);
+  assert.deepEqual(Object.keys(milliseconds), variants);
+  const times = variants.map((variant) => milliseconds[variant]!);
+  assert.ok(times.every((time) => time > 0));
+  assert.equal(milliseconds[chosen], Math.min(...times));
+  const other = variants[variants.length - 1];
+  const program = yield* compile(graph).pipe(
+    Effect.provideService(TunedChoices, () => new Map([[work, other]])),
+  );
+  assert.deepEqual(program.choices.map(({ chosen, tuned }) => [chosen, tuned]), [[other, true]]);
+});
