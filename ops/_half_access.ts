@@ -1,52 +1,59 @@
 /**
  * Kernels are written in f32. For operands that are stored in f16 their text is changed: what they read is widened, what
- * they write is narrowed, to the nearest (beyond 65504 to infinity).
+ * they write is narrowed, to the nearest (beyond 65504 to infinity). vec4s are pairs of packed words.
  */
+import type { Narrowing } from "./kernel.ts";
 
-/** WGSL whose accesses to the storage array `name` convert; `reads` says whether any of them reads. */
+/** The element type of an array of f16, or of vec4s of them. */
+export const halfElement = (vector: boolean): string => vector ? "vec2<u32>" : "f16";
+
+/** WGSL whose accesses to the array `name` of `halfElement`s convert; `reads` says whether any of them reads. */
 export const halfAccess = (
   code: string,
   name: string,
   vector: boolean,
 ): { readonly code: string; readonly reads: boolean } => {
-  const [wide, narrow] = vector ? ["vec4<f32>", "vec4<f16>"] : ["f32", "f16"];
   let reads = false;
-  const changed = eachAccess(withoutComments(code), name, (index, rest) => {
-    const element = `${name}[${index}]`;
-    const [assignment, part, operator] = rest.match(/^\s*(\.\w+|\[[^\]]*\])?\s*([-+*/]?)=(?!=)/) ?? [];
-    if (assignment === undefined) {
-      reads = true;
-      return { text: `${wide}(${element})`, taken: 0 };
-    }
-    if (operator !== "") throw new Error(`a kernel adds to ${name} in memory: use a variable, which is f32`);
-    const end = rest.indexOf(";");
-    const value = halfAccess(rest.slice(assignment.length, end), name, vector);
-    reads ||= value.reads;
-    return {
-      text: `${element}${part ?? ""} = ${part === undefined ? narrow : "f16"}(${value.code.trim()})`,
-      taken: end,
-    };
-  });
-  return { code: changed, reads };
+  const change = (text: string): string =>
+    eachAccess(text, name, (index, rest) => {
+      const element = `${name}[${index}]`;
+      const [assignment, operator] = rest.match(/^\s*([-+*/]?)=(?!=)/) ?? [];
+      if (assignment === undefined) {
+        reads = true;
+        return { text: vector ? `widened(${element})` : `f32(${element})`, taken: 0 };
+      }
+      if (operator !== "") {
+        throw new Error(`a kernel adds to ${name} in memory: use a variable, which is f32`);
+      }
+      const end = rest.indexOf(";");
+      const value = change(rest.slice(assignment.length, end)).trim();
+      return { text: `${element} = ${vector ? "narrowed" : "f16"}(${value})`, taken: end };
+    });
+  return { code: change(code.replace(/\/\/.*/g, "")), reads }; // comments may look like code
 };
 
-/**
- * WGSL whose reads of the uniform array `name` call the function that `declaration` adds: f16 has to come in pairs there,
- * as elements of uniform arrays are multiples of 16 bytes.
- */
-export const halfUniform = (
-  code: string,
-  name: string,
-): { readonly code: string; readonly functions: string } => ({
-  code: eachAccess(withoutComments(code), name, (index) => ({ text: `${name}_at(${index})`, taken: 0 })),
-  functions: `fn ${name}_at(i: u32) -> vec4<f32> {
-  let two = ${name}[i / 2u];
-  let own = select(two.xy, two.zw, i % 2u == 1u);
-  return vec4<f32>(unpack2x16float(own.x), unpack2x16float(own.y));
-}`,
-});
+/** WGSL: what such accesses to vectors call. */
+export const conversions = (narrowing: Narrowing): string => `
+fn widened(words: vec2<u32>) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
+}
+fn narrowed(x: vec4<f32>) -> vec2<u32> {${narrowing === "native" ? NATIVE : BY_INTEGERS}}`;
 
-const withoutComments = (code: string) => code.replace(/\/\/.*/g, "");
+const NATIVE = "return vec2<u32>(pack2x16float(x.xy), pack2x16float(x.zw));";
+
+// To the nearest, of two to the even one: for normal numbers by a carry into the bits that stay; below 2^-14 by an addition
+// whose last bit is worth 2^-24.
+const BY_INTEGERS = `
+  let bits = bitcast<vec4<u32>>(x);
+  let size = bits & vec4<u32>(0x7fffffffu);
+  let even = (size >> vec4<u32>(13u)) & vec4<u32>(1u);
+  let normal = (size + even + vec4<u32>(0xc8000fffu)) >> vec4<u32>(13u);
+  let small = bitcast<vec4<u32>>(bitcast<vec4<f32>>(size) + vec4<f32>(0.5)) - vec4<u32>(0x3f000000u);
+  let beyond = select(vec4<u32>(0x7c00u), vec4<u32>(0x7e00u), size > vec4<u32>(0x7f800000u));
+  let finite = select(normal, small, size < vec4<u32>(0x38800000u));
+  let half = select(finite, beyond, size >= vec4<u32>(0x477ff000u)) | ((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
+  return half.xz | (half.yw << vec2<u32>(16u));
+`;
 
 /** Replaces every `name[index]`, and what `replacement` takes of the text behind it; accesses in `index` first. */
 const eachAccess = (

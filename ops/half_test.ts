@@ -29,6 +29,7 @@ import {
   sizeOf,
   type Tensor,
 } from "./tensor.ts";
+import { vectorized } from "./_vectorized.ts";
 
 /** Rounds to f16 in a program of f32 and is stored so in one of f16: both then go on with the same values. */
 const rounded: Op = defineOp("rounded", {
@@ -46,12 +47,20 @@ const asIs: Op = defineOp("asIs", {
   backward: ({ gradient }) => [asIs([gradient])],
 });
 
-const copyKernel = (x: Operand, y: Operand, change: string) =>
-  kernel({
+/** Stored in f16, as it comes. */
+const stored: Op = defineOp("stored", {
+  precision: "half",
+  shape: ([x]) => x.shape,
+  kernels: ({ inputs: [x], output }) => [copyKernel(x, output, "")],
+});
+
+const copyKernel = (x: Operand, y: Operand, change: "" | "nearest") => {
+  const { bind, width } = vectorized(change === "" ? sizeOf(y.shape) : 1);
+  return kernel({
     label: "copy",
-    reads: { x },
-    writes: { y },
-    threads: sizeOf(y.shape),
+    reads: { x: bind(x) },
+    writes: { y: bind(y) },
+    threads: sizeOf(y.shape) / width,
     // By integers: drivers leave out a conversion to f16 and back.
     functions: /* wgsl */ `
 fn nearest(value: f32) -> f32 {
@@ -61,6 +70,7 @@ fn nearest(value: f32) -> f32 {
 }`,
     main: `y[id] = ${change}(x[id]);`,
   });
+};
 
 type Computation = readonly [(...inputs: readonly Tensor[]) => Tensor, ...Shape[]];
 
@@ -197,3 +207,30 @@ gpuTest("compile() refuses half precision where the adapter lacks it, and says w
     `Cannot run the step in half precision: ${report.description} has no shader-f16. Use --precision f32`,
   );
 });
+
+gpuTest(
+  "storing in f16 rounds to the nearest, to even, to infinity and to nought as Float16Array does",
+  function* () {
+    // Every f16, what lies half way to the next one, and what lies just beside that; and all that is smallest.
+    const halves = new Float16Array(Uint16Array.from({ length: 2 ** 16 }, (_, i) => i).buffer);
+    const bits = new Uint32Array(Float32Array.from(halves).buffer);
+    const values = new Float32Array(
+      Uint32Array.from([0, 0xfff, 0x1000, 0x1001].flatMap((more) => [...bits].map((word) => word + more)))
+        .buffer,
+    );
+    const small = Float32Array.from({ length: 4096 }, (_, i) => (i - 2048) * 2 ** -26);
+    const { traits } = yield* Gpu;
+    for (const all of [values, small, values.subarray(1), small.subarray(1)]) { // an odd number makes no vectors
+      const y = asIs([stored([constant(all)])]);
+      for (const adapter of [traits, { ...traits, software: !traits.software }]) {
+        const program = yield* compile(
+          { label: "stored", outputs: { y }, precision: "f16" },
+          new Map(),
+          adapter,
+        );
+        const result = yield* Effect.flatten(program.run({}));
+        assert.deepEqual(result.y, Float32Array.from(Float16Array.from(all)));
+      }
+    }
+  },
+);

@@ -1,5 +1,5 @@
 /** One compute shader with what it is bound to: the unit that ops lower to. */
-import { halfAccess, halfUniform } from "./_half_access.ts";
+import { conversions, halfAccess, halfElement } from "./_half_access.ts";
 import { type DType, type Shape, sizeOf } from "./tensor.ts";
 
 /** A piece of device memory that holds a tensor, or some of its rows. */
@@ -11,12 +11,17 @@ export interface Operand {
   readonly storage: number;
   /** Where in the buffer it starts, in elements. */
   readonly offset: number;
+  /** Of f16: how kernels come to it; `native` if not given. */
+  readonly narrowing?: Narrowing;
 }
+
+/** By the driver's conversion of f32 to f16; or by integers, where the driver takes long to compile its own. */
+export type Narrowing = "native" | "integers";
 
 export interface Binding {
   readonly operand: Operand;
   /** `update`: written and also read, of operands in f16 (sums over several kernels must not be kept there). */
-  readonly access: "read" | "write" | "update" | "uniform";
+  readonly access: "read" | "write" | "update";
 }
 
 export interface Kernel {
@@ -48,8 +53,6 @@ export const kernel = (spec: {
   readonly label: string;
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
-  /** Operands of exactly 64 KiB read as uniform arrays of vec4<f32>. */
-  readonly uniforms?: Readonly<Record<string, Operand>>;
   readonly sizes?: Readonly<Record<string, number>>;
   /** Number of invocations, folded into a grid; or the grid itself. */
   readonly threads?: number;
@@ -76,24 +79,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   const declareArray = (name: string, bound: Operand | Vectors, access: "read" | "write") => {
     const vector = "vectors" in bound;
     const operand = vector ? bound.vectors : bound;
-    const element = vector ? `vec4<${operand.dtype}>` : operand.dtype;
+    const isHalf = operand.dtype === "f16";
+    const element = isHalf ? halfElement(vector) : vector ? `vec4<${operand.dtype}>` : operand.dtype;
     declare(`var<storage, ${access === "read" ? "read" : "read_write"}> ${name}`, `array<${element}>`);
-    if (operand.dtype !== "f16") return bindings.push({ operand, access });
+    if (!isHalf) return bindings.push({ operand, access });
     const half = halfAccess(code, name, vector);
     code = half.code;
     bindings.push({ operand, access: access === "write" && half.reads ? "update" : access });
   };
-  const declareUniform = (name: string, operand: Operand) => {
-    if (operand.dtype === "f16") {
-      declare(`var<uniform> ${name}`, `array<vec4<u32>, ${sizeOf(operand.shape) / 8}>`);
-      const half = halfUniform(code, name);
-      code = `${half.functions}\n${half.code}`;
-    } else declare(`var<uniform> ${name}`, `array<vec4<f32>, ${sizeOf(operand.shape) / 4}>`);
-    bindings.push({ operand, access: "uniform" });
-  };
   for (const [name, operand] of Object.entries(spec.reads)) declareArray(name, operand, "read");
   for (const [name, operand] of Object.entries(spec.writes)) declareArray(name, operand, "write");
-  for (const [name, operand] of Object.entries(spec.uniforms ?? {})) declareUniform(name, operand);
 
   const sizes: Record<string, number> = { ...spec.sizes };
   if (spec.threads !== undefined) sizes.threads = spec.threads;
@@ -102,13 +97,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     declarations.push(`struct Sizes { ${names.map((name) => `${name}: u32`).join(", ")} }`);
     declare("var<uniform> p", "Sizes");
   }
-  const inHalf = bindings.some(({ operand }) => operand.dtype === "f16");
+  const half = bindings.find(({ operand }) => operand.dtype === "f16")?.operand;
+  if (half !== undefined) {
+    declarations.unshift("enable f16;");
+    code += conversions(half.narrowing ?? "native");
+  }
   return {
     label: spec.label,
     bindings,
     sizes: names.length === 0 ? null : Uint32Array.from(Object.values(sizes)),
     workgroups: spec.workgroups ?? grid(Math.ceil(spec.threads! / size)),
-    code: `${inHalf ? "enable f16;\n" : ""}${declarations.join("\n")}\n${code}`,
+    code: `${declarations.join("\n")}\n${code}`,
   };
 };
 

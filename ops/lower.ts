@@ -140,8 +140,9 @@ export const lower = (
   // Storage numbers: one a materialised tensor, and one a scratch area.
   const operands = new Map<number, Operand>();
   const reserved: { readonly name: string; readonly bytes: number }[] = [];
+  const narrowing = traits.software ? "integers" : "native";
   const reserve = (shape: Shape, dtype: Operand["dtype"], name: string): Operand => {
-    const operand = { shape, dtype, storage: reserved.length, offset: 0 };
+    const operand: Operand = { shape, dtype, storage: reserved.length, offset: 0, narrowing };
     reserved.push({ name, bytes: bytesOf(operand) });
     return operand;
   };
