@@ -1,4 +1,4 @@
-import { Console, Effect } from "effect";
+import { Console, Effect, References } from "effect";
 import { Command, Flag } from "effect/cli";
 import { listImages } from "../data/image_list.ts";
 import type { Config } from "../pipeline/config.ts";
@@ -18,17 +18,25 @@ export const pretrain = Command.make(
       Flag.withDescription("print the configuration that would be used, as JSON, and stop"),
       Flag.withDefault(false),
     ),
+    verbose: Flag.Boolean("verbose").pipe(
+      Flag.withDescription(
+        "say which kernel each kind of work gets on this adapter (plan.json has it in any case)",
+      ),
+      Flag.withDefault(false),
+    ),
     watched: Flag.Boolean("watch").pipe(
       Flag.withDescription("show the run on a web page for this machine, as slotcon watch does"),
       Flag.withDefault(false),
     ),
   },
-  Effect.fn(function* ({ printConfig, watched, ...flags }) {
+  Effect.fn(function* ({ printConfig, verbose, watched, ...flags }) {
     const config = yield* configOf(flags);
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
     if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
     // Whoever fails after it has joined the others ends them, too: so this comes first.
-    yield* Effect.provide(train(config, watched), ranks(config));
+    yield* Effect.provide(train(config, watched), ranks(config)).pipe(
+      Effect.provideService(References.MinimumLogLevel, verbose ? "Debug" : "Info"),
+    );
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(

@@ -12,6 +12,7 @@ const plan: RunPlan = {
   deviceBytes: 3 * 2 ** 29,
   memory: { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 },
   device: "a GPU",
+  kernels: {},
   printFreq: 2,
 };
 const report = (step: number): StepReport => ({

@@ -110,7 +110,11 @@ export const pretrain = Effect.fnUntraced(function* (
     deviceBytes: program.plan.total + slotBytes,
     memory: { ...program.plan.groups, slot_maps: slotBytes },
     device: gpu.report.description,
+    kernels: Object.fromEntries(
+      program.choices.map(({ work, chosen, tuned }) => [work, tuned ? `${chosen} (tuned)` : chosen]),
+    ),
   };
+  for (const [work, kernel] of Object.entries(plan.kernels)) yield* Effect.logDebug(`${work}: ${kernel}`);
   const folder = rank === 0 ? yield* openRunFolder(config, plan) : yield* openRankFolder(config, rank);
   const profile =
     yield* (config.profile && rank === 0 ? profileOf(config.outputDir, plan, program) : noProfile(program));

@@ -20,6 +20,8 @@ export interface RunPlan {
   readonly deviceBytes: number; // of device memory, for the whole run
   readonly memory: Readonly<Record<string, number>>; // bytes of what it is for
   readonly device: string; // the adapter, in words
+  /** How each kind of work is done that could be done in several ways. */
+  readonly kernels: Readonly<Record<string, string>>;
   readonly printFreq: number; // steps between two lines of the log
 }
 

@@ -13,6 +13,7 @@ const plan: RunPlan = {
   deviceBytes: 1,
   memory: { state: 1, batch: 0, constants: 0, activations: 0, scratch: 0 },
   device: "a GPU",
+  kernels: {},
   printFreq: 3,
 };
 const report = (step: number): StepReport => ({
