@@ -103,6 +103,7 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
 
   let full = false; // whether this has been told
   let seconds: Seconds[] = [];
+  const starving = watchForStarving();
   return {
     record: Effect.fnUntraced(function* (report: StepReport) {
       const line = metricsLine(report);
@@ -120,6 +121,7 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
         const { step, ...numbers } = line;
         yield* attempt(boardFolder, () => board.numbers(step, numbers));
       }
+      if (starving(report.seconds)) yield* Effect.logWarning(STARVING);
       if (metrics.waits() && !full) {
         yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
       }
@@ -136,6 +138,26 @@ export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Confi
     logger: loggerTo(logLine),
   };
 });
+
+/** Most of a run's time that may go into waiting for pictures, after so many steps of starting and over so many seconds. */
+const WAITING = { most: 0.02, after: 20, over: 60 };
+
+const STARVING =
+  `More than ${100 * WAITING.most} % of the time goes into waiting for pictures, as times.jsonl shows: ` +
+  "raise --num-workers, make the files smaller, or move them to a faster disk";
+
+/** Tells once that the device starves. */
+const watchForStarving = () => {
+  let steps = 0, all = 0, waiting = 0, told = false;
+  return ({ host }: Seconds): boolean => {
+    if (steps++ < WAITING.after) return false;
+    waiting += host.decode;
+    all += Object.values(host).reduce((sum, part) => sum + part);
+    const tell = !told && all > WAITING.over && waiting > WAITING.most * all;
+    told ||= tell;
+    return tell;
+  };
+};
 
 /** A function that adds a line with the time to a file. */
 const lineLog = (file: AppendFile) => (text: string) =>

@@ -106,6 +106,34 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "openRunFolder() warns once where more than 2 % of a minute goes into waiting for pictures",
+  inTestFolder(async (outputDir) => {
+    const config = { ...Effect.runSync(configure("demo")), outputDir };
+    /** Steps of a second each: warnings of a run that starts slowly and then waits so long for pictures. */
+    const warnings = async (decode: number, steps: number) => {
+      const said: string[] = [];
+      const logger = Logger.make(({ message }) => void said.push(String(message)));
+      await Effect.runPromise(
+        Effect.scoped(Effect.gen(function* () {
+          const folder = yield* openRunFolder(config, plan);
+          for (let step = 0; step < steps; step++) {
+            const waited = step < 20 ? 0.9 : decode;
+            const host = { ...NO_TIME.host, decode: waited, device: 1 - waited };
+            yield* folder.record({ ...report(step), seconds: { host, device: null } });
+          }
+        })).pipe(Effect.provide(Logger.layer([logger]))),
+      );
+      return said;
+    };
+    assert.deepEqual(await warnings(0.019, 300), []);
+    assert.deepEqual(await warnings(0.021, 80), []);
+    const told = await warnings(0.021, 300);
+    assert.equal(told.length, 1);
+    assert.match(told[0], /More than 2 % of the time goes into waiting for pictures.*--num-workers/);
+  }),
+);
+
 Deno.test("stepLine() tells the loss scale in half precision, and how many steps were skipped", () => {
   const line = (more: Record<string, number>) =>
     stepLine({ ...report(3), metrics: { ...report(3).metrics, ...more } }, plan);

@@ -158,7 +158,7 @@ const expectSameOptimizer = (file: string, found: Config["optimizer"], { config 
 /** Options that say where and how a run works, not what it computes. */
 const INCIDENTAL: readonly OptionName[] = [
   ...["dataDir", "outputDir", "autoResume", "resume", "init", "startEpoch", "steps"] as const,
-  ...["printFreq", "tensorboard", "otlp", "saveFreq", "saveSteps", "saveMinutes", "keep"] as const,
+  ...["printFreq", "tensorboard", "otlp", "profile", "saveFreq", "saveSteps", "saveMinutes", "keep"] as const,
   ...["numWorkers", "maxBadImages", "device", "ranks", "allowSharedDevice", "watchdogMinutes"] as const,
 ];
 
