@@ -244,6 +244,7 @@ export const pretrain = Effect.fnUntraced(function* (
     if (start.step === 0 && slotMaps !== null) {
       yield* Effect.flatMap(Effect.flatten(slotMaps.draw(0)), show(0));
     }
+    time.lap("report"); // what comes next is the wait for the first pictures
     yield* gracefully(training);
   }).pipe(Effect.withLogger(folder.logger));
   return done;
