@@ -19,13 +19,12 @@ export interface TraceTrack {
 }
 
 interface TraceEvent {
-  readonly ph: "M" | "X"; // metadata, or a span
+  readonly ph: "M" | "B" | "E"; // metadata, the begin or the end of a span
   readonly pid: number;
   readonly tid: number;
   readonly name: string;
   readonly ts?: number; // microseconds
-  readonly dur?: number;
-  readonly args: Readonly<Record<string, string | number>>;
+  readonly args?: Readonly<Record<string, string | number>>;
 }
 
 /** A trace of one process as a file's content; its tracks appear from top to bottom as they are given here. */
@@ -35,17 +34,31 @@ export const traceFile = (process: string, tracks: readonly TraceTrack[]): strin
   );
   const events = [
     metadata(0, "process_name", { name: process }),
-    ...tracks.flatMap(({ name, spans }, i): TraceEvent[] => [
+    ...tracks.flatMap(({ name, spans }, i) => [
       metadata(i + 1, "thread_name", { name }),
       metadata(i + 1, "thread_sort_index", { sort_index: i }),
-      ...spans.map(({ name, begin, end, details = {} }) => {
-        // Whole nanoseconds, lest rounding lets one span reach out of another.
-        const [from, to] = [begin, end].map((milliseconds) => Math.round(milliseconds * 1e6));
-        return { ph: "X", pid: 1, tid: i + 1, name, ts: from / 1e3, dur: (to - from) / 1e3, args: details };
-      }).sort((a, b) => a.ts - b.ts || b.dur - a.dur) as TraceEvent[], // what encloses others comes first
+      ...inOrder(spans).map((event): TraceEvent => ({ ...event, pid: 1, tid: i + 1 })),
     ]),
   ];
   return `{"displayTimeUnit":"ms","traceEvents":[\n${
     events.map((event) => JSON.stringify(event)).join(",\n")
   }\n]}\n`;
+};
+
+/**
+ * Begins and ends in the order of time, and where times are the same in that of nesting. Not complete events with a
+ * duration: readers that add it to the begin get ends that rounding has moved past the next begin.
+ */
+const inOrder = (spans: readonly TraceSpan[]): Omit<TraceEvent, "pid" | "tid">[] => {
+  const microseconds = (milliseconds: number) => Math.round(milliseconds * 1e6) / 1e3;
+  const events: Omit<TraceEvent, "pid" | "tid">[] = [];
+  const open: TraceSpan[] = [];
+  const close = ({ name, end }: TraceSpan) => events.push({ ph: "E", name, ts: microseconds(end) });
+  for (const span of [...spans].sort((a, b) => a.begin - b.begin || b.end - a.end)) {
+    while (open.length > 0 && open[open.length - 1].end <= span.begin) close(open.pop()!);
+    open.push(span);
+    events.push({ ph: "B", name: span.name, ts: microseconds(span.begin), args: span.details ?? {} });
+  }
+  while (open.length > 0) close(open.pop()!);
+  return events;
 };
