@@ -53,11 +53,13 @@ const inOrder = (spans: readonly TraceSpan[]): Omit<TraceEvent, "pid" | "tid">[]
   const microseconds = (milliseconds: number) => Math.round(milliseconds * 1e6) / 1e3;
   const events: Omit<TraceEvent, "pid" | "tid">[] = [];
   const open: TraceSpan[] = [];
-  const close = ({ name, end }: TraceSpan) => events.push({ ph: "E", name, ts: microseconds(end) });
+  const add = (ph: "B" | "E", { name, details = {} }: TraceSpan, time: number) =>
+    events.push({ ph, name, ts: microseconds(time), args: details }); // which pairs them for some readers
+  const close = (span: TraceSpan) => add("E", span, span.end);
   for (const span of [...spans].sort((a, b) => a.begin - b.begin || b.end - a.end)) {
     while (open.length > 0 && open[open.length - 1].end <= span.begin) close(open.pop()!);
     open.push(span);
-    events.push({ ph: "B", name: span.name, ts: microseconds(span.begin), args: span.details ?? {} });
+    add("B", span, span.begin);
   }
   while (open.length > 0) close(open.pop()!);
   return events;
