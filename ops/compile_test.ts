@@ -1,16 +1,17 @@
 import assert from "node:assert/strict";
 import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
-import { add, mul, relu } from "./arithmetic.ts";
+import { Effect } from "effect";
+import { add, mul, relu, sub } from "./arithmetic.ts";
 import { gradients } from "./autodiff.ts";
 import { batchMoments, batchNorm } from "./batch_norm.ts";
 import { compile, IN_FLIGHT } from "./compile.ts";
 import type { Graph } from "./lower.ts";
 import { conv2d } from "./conv2d.ts";
-import { Gpu } from "./gpu.ts";
+import { Gpu, STORAGE } from "./gpu.ts";
 import { matmul } from "./matmul.ts";
 import { maxPool } from "./max_pool.ts";
 import { sum } from "./reduce.ts";
-import { constant, input, reshape } from "./tensor.ts";
+import { constant, input, reshape, type Tensor } from "./tensor.ts";
 
 /** A small network with every kind of kernel: fused, reductions, convolution, products, pooling, and their gradients. */
 const network = (): Graph => {
@@ -73,6 +74,53 @@ gpuTest("a program replaces state in place only after its last reader, run after
   }
   assert.deepEqual(seen, [[1, 0], [2, 2], [3, 6], [4, 12], [5, 20]]);
 });
+
+gpuTest(
+  "what becomes of small state of one shape is the work of one kernel, and of more where bindings are few",
+  function* () {
+    const gpu = yield* Gpu;
+    const names = Array.from({ length: 5 }, (_, i) => i);
+    const updates = new Map<Tensor, Tensor>();
+    const outputs: Record<string, Tensor> = {};
+    for (const i of names) {
+      const [p, v, q] = ["p", "v", "q"].map((name) => input(`${name}${i}`, [6]));
+      const nextV = add(mul(0.5, v), constant(numbers(6, i)));
+      updates.set(v, nextV).set(p, sub(p, nextV));
+      // Another state that follows p as it was, and is read afterwards.
+      const nextQ = add(q, mul(0.25, sub(p, q)));
+      updates.set(q, nextQ);
+      outputs[i] = sum(mul(nextQ, nextQ));
+    }
+    const run = Effect.fnUntraced(function* (maxStorageBuffers: number) {
+      const state = new Map<string, GPUBuffer>();
+      for (const { source } of updates.keys()) {
+        const { name } = source as { name: string };
+        state.set(name, yield* gpu.buffer(name, 24, STORAGE));
+      }
+      const traits = { ...gpu.traits, maxStorageBuffers };
+      const program = yield* compile({ label: "momentum", updates, outputs }, state, traits);
+      let last: Readonly<Record<string, Float32Array>> = {};
+      for (let step = 0; step < 3; step++) last = yield* Effect.flatten(program.run({}));
+      return { last, dispatches: program.dispatches };
+    });
+    const [many, few] = [yield* run(24), yield* run(8)];
+    assert.equal(many.dispatches, 2 + names.length); // the sums are kernels of their own
+    assert.ok(few.dispatches > many.dispatches && few.dispatches < 3 * names.length + names.length);
+    for (const i of names) {
+      let squares = 0;
+      for (const slope of numbers(6, i)) {
+        let [p, v, q] = [0, 0, 0];
+        for (let step = 0; step < 3; step++) {
+          q += 0.25 * (p - q);
+          v = 0.5 * v + slope;
+          p -= v;
+        }
+        squares += q * q;
+      }
+      for (const { last } of [many, few]) assertClose(last[i], [squares], { rtol: 1e-6 });
+    }
+  },
+);
 
 gpuTest("the memory plan counts what lives at once, and shares buffers nearly as tightly", function* () {
   const { plan } = yield* compile(network());

@@ -90,6 +90,27 @@ export const leavesOf = (root: Tensor, inlined: (x: Tensor) => boolean): readonl
   return complete && domainOf(root, leaves) !== null ? leaves : null;
 };
 
+/**
+ * The same for several elementwise tensors of one size that one kernel computes: what they read of each other they need
+ * not load. Null if it cannot be one kernel.
+ */
+export const leavesOfAll = (
+  roots: readonly Tensor[],
+  inlined: (x: Tensor) => boolean,
+): readonly Leaf[] | null => {
+  const within = isWithin(roots, inlined);
+  const leaves: Leaf[] = [];
+  for (const root of roots) {
+    const own = leavesOf(root, within);
+    if (own === null) return null;
+    leaves.push(...own);
+  }
+  return domainOf(roots[0], leaves) === null ? null : leaves;
+};
+
+const isWithin = (roots: readonly Tensor[], inlined: (x: Tensor) => boolean) => (x: Tensor): boolean =>
+  roots.includes(x) || inlined(x);
+
 /** The inputs that a reduction sums; a row count may follow them. */
 const reduced = (root: Tensor): readonly Tensor[] => {
   if (root.source.kind !== "op") return [];
@@ -192,7 +213,7 @@ const bodyOf = (
   leaves: readonly Leaf[],
   inlined: (x: Tensor) => boolean,
   operandOf: (x: Tensor) => Operand,
-  inPlace: Tensor | null,
+  inPlace: ReadonlyMap<Tensor, string>, // the buffers that these lie in are those that results go to
   block: Block,
 ): Body => {
   const vectorizable = domain.columns % 4 === 0 && leaves.every((leaf) => {
@@ -226,8 +247,8 @@ const bodyOf = (
       const start = leaf.offset + block.group * g + block.first * r;
       ({ operand, skip } = windowOf(operand, start, (block.rows - 1) * r + (domain.columns - 1) * c + 1));
     }
-    let buffer = "result";
-    if (leaf.tensor !== inPlace) {
+    let buffer = inPlace.get(leaf.tensor);
+    if (buffer === undefined) {
       const same = Object.entries(reads).find(([name, other]) =>
         other.storage === operand.storage && other.offset === operand.offset &&
         vectorReads.has(name) === asVector
@@ -325,6 +346,8 @@ const bind = (body: Body) =>
     ) => [name, body.vectorReads.has(name) ? vectors(operand) : operand]),
   );
 
+const NOTHING: ReadonlyMap<Tensor, string> = new Map();
+
 interface FusedContext {
   readonly inlined: (x: Tensor) => boolean;
   readonly operandOf: (x: Tensor) => Operand;
@@ -332,42 +355,59 @@ interface FusedContext {
   readonly traits: AdapterTraits;
 }
 
-/** The kernels of an elementwise tensor; with `inPlace` they overwrite that input, which lies where the output goes. */
+/**
+ * The kernels that make elementwise tensors of one size; a tensor that `replaced` gives for one of them lies where that
+ * one goes, and is overwritten.
+ */
 export const elementwiseKernels = (
-  root: Tensor,
+  roots: readonly Tensor[],
   context: FusedContext,
-  inPlace: Tensor | null,
+  replaced: (root: Tensor) => Tensor | null,
 ): readonly Kernel[] => {
   const { inlined, operandOf, traits } = context;
-  const leaves = leavesOf(root, inlined)!;
-  const domain = domainOf(root, leaves)!;
-  const output = operandOf(root);
-  return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
-    const body = bodyOf(domain, [{ tensor: root, own: true }], leaves, inlined, operandOf, inPlace, block);
+  const leaves = leavesOfAll(roots, inlined)!;
+  const domain = domainOf(roots[0], leaves)!;
+  const names = roots.map((_, i) => `result${i}`);
+  const inPlace = new Map(roots.flatMap((root, i) => {
+    const old = replaced(root);
+    return old === null ? [] : [[old, names[i]]];
+  }));
+  const own = roots.map((tensor) => ({ tensor, own: true }));
+  return blocksOf(domain, leaves, sizeOf(roots[0].shape), traits).map((block) => {
+    const body = bodyOf(domain, own, leaves, isWithin(roots, inlined), operandOf, inPlace, block);
     const groups = block.group === null ? domain.groups : 1;
     const lanes = domain.columns / body.width;
     const each = rowsEach(block.rows * groups, lanes, traits, traits.software ? 32 : 8);
     const chunks = Math.ceil(block.rows / each);
     const start = ((block.group ?? 0) * domain.rows + block.first) * domain.columns;
-    const { operand, skip } = block.group === null
-      ? { operand: output, skip: 0 }
-      : windowOf(output, start, block.rows * domain.columns);
+    const windows = roots.map((root) =>
+      block.group === null
+        ? { operand: operandOf(root), skip: 0 }
+        : windowOf(operandOf(root), start, block.rows * domain.columns)
+    );
     return kernel({
-      label: root.source.kind === "op" ? root.source.op.name : "elementwise",
+      label: labelOf(roots),
       reads: bind(body),
-      writes: { result: body.width === 4 ? vectors(operand) : operand },
-      sizes: { ...body.sizes, lanes, chunks, each, rows: block.rows, skip: skip / body.width },
+      writes: Object.fromEntries(
+        windows.map(({ operand }, i) => [names[i], body.width === 4 ? vectors(operand) : operand]),
+      ),
+      sizes: { ...body.sizes, lanes, chunks, each, rows: block.rows, skip: windows[0].skip / body.width },
       threads: lanes * chunks * groups,
       functions: body.functions,
       main: `${INDICES}
   ${body.before}
   for (var row = first; row < last; row++) {
     ${body.perRow}
-    result[(block * p.rows + row) * p.lanes + column + p.skip] = ${body.values[0]};
+    let at = (block * p.rows + row) * p.lanes + column + p.skip;
+    ${names.map((name, i) => `${name}[at] = ${body.values[i]};`).join("\n    ")}
   }`,
     });
   });
 };
+
+/** The names of what is made, each once. */
+const labelOf = (roots: readonly Tensor[]): string =>
+  [...new Set(roots.map(({ source }) => source.kind === "op" ? source.op.name : "elementwise"))].join(" ");
 
 /**
  * Sums over rows: terms of [G, R, C] to [G, terms, C]. Partial sums of some rows each are added up in further passes,
@@ -393,7 +433,7 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
 
   let chunk = 0;
   const kernels = blocks.map((block) => {
-    const body = bodyOf(domain, roots, leaves, inlined, operandOf, null, block);
+    const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
     const lanes = domain.columns / body.width;
     const own = chunksOf(block.rows);
     const start = chunk; // among the chunks of all groups
@@ -480,7 +520,7 @@ export const rowSumKernels = (
   const roots = terms.map((tensor) => ({ tensor, own: false }));
   return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
     // An invocation stays in its row and loops over columns, so what is fixed there is not fixed here.
-    const body = bodyOf(domain, roots, leaves, inlined, operandOf, null, block);
+    const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
     const total = (t: number) => body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`;
     return kernel({
       label: "rowSums",

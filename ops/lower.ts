@@ -11,8 +11,10 @@ import {
   isElementwise,
   isReduction,
   leavesOf,
+  leavesOfAll,
   rowSumKernels,
 } from "./fuse.ts";
+import { bundled } from "./bundle.ts";
 import { type Choice, type Choices, chooser } from "./choices.ts";
 import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
@@ -107,16 +109,20 @@ export const lower = (
   const levels = levelsOf(live);
   const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id))
     .sort((a, b) => levels.get(a.id)! - levels.get(b.id)! || a.id - b.id);
-  const turn = new Map(scheduled.map((x, i) => [x.id, i]));
   const isInlined = (x: Tensor) => inlined.has(x.id);
   const readsOf = (x: Tensor): readonly Tensor[] => {
     if (isFused(x)) return leavesOf(x, isInlined)!.map((leaf) => leaf.tensor);
     return x.source.kind === "op" ? x.source.inputs.map(storageOf) : [];
   };
+  const next = new Set([...updates.values()].map(storageOf));
+  const most = traits.maxStorageBuffers;
+  const bundles = bundled(scheduled, { next, levels, readsOf, inlined: isInlined, most });
+  const turn = new Map(bundles.flatMap((members, i) => members.map((x) => [x.id, i] as const)));
+  const leavesOfBundle = (x: Tensor) => leavesOfAll(bundles[turn.get(x.id)!], isInlined)!;
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
   const lastReader = new Map<Tensor, number>();
-  for (const x of scheduled) for (const read of readsOf(x)) lastReader.set(read, turn.get(x.id)!);
+  bundles.forEach((members, i) => members.flatMap(readsOf).forEach((read) => lastReader.set(read, i)));
   const place = new Map<number, Tensor>();
   const copies: { from: Tensor; to: Tensor }[] = [];
   for (const [current, next] of updates) {
@@ -125,7 +131,7 @@ export const lower = (
     const overwrites = isElementwise(made) && !place.has(made.id) &&
       (lastReader.get(current) ?? -1) <= (turn.get(made.id) ?? -1) &&
       !inlined.has(made.id) &&
-      leavesOf(made, isInlined)!.every((leaf) =>
+      leavesOfBundle(made).every((leaf) =>
         leaf.tensor !== current ||
         (leaf.offset === 0 && leaf.layout.length <= 1 && leaf.layout.every((axis) => axis.stride === 1))
       ) && sizeOf(made.shape) === sizeOf(current.shape);
@@ -173,7 +179,8 @@ export const lower = (
   const makes: Tensor[] = [];
   const chosen = new Map<string, Choice>();
   const starts: number[] = []; // of each level, how many kernels run before it
-  for (const x of scheduled) {
+  for (const members of bundles) {
+    const [x] = members;
     if (x.source.kind !== "op") continue;
     while (starts.length <= levels.get(x.id)!) starts.push(kernels.length);
     const { op } = x.source;
@@ -182,8 +189,9 @@ export const lower = (
     const context = { inlined: isInlined, operandOf, scratch, traits };
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
-    else if (isElementwise(x)) kernels.push(...elementwiseKernels(x, context, place.get(x.id) ?? null));
-    else {
+    else if (isElementwise(x)) {
+      kernels.push(...elementwiseKernels(members, context, ({ id }) => place.get(id) ?? null));
+    } else {
       const inHalf = x.source.inputs.map((input) => operandOf(input).dtype === "f16");
       const choose = chooser(x, inHalf, choices, (choice) => chosen.set(choice.work, choice));
       kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
