@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { Effect, Layer } from "effect";
 import { writeWholeFile } from "../data/write_whole_file.ts";
-import { type Choices, TunedChoices } from "../ops/choices.ts";
+import { TunedChoices } from "../ops/choices.ts";
 import type { AdapterReport } from "../ops/gpu.ts";
 import type { Tuned } from "../ops/tune.ts";
 
@@ -60,11 +60,10 @@ export const writeTuned = Effect.fnUntraced(function* (
 
 /** Programs take what was found for their adapter. */
 export const layerTuned: Layer.Layer<never> = Layer.sync(TunedChoices, () => {
-  const known = new Map<AdapterReport, Choices>();
+  const known = new Map<AdapterReport, Remembered["choices"]>();
   return (adapter) => {
-    const found = known.get(adapter) ??
-      new Map(Object.entries(readTuned(adapter)).map(([work, { chosen }]) => [work, chosen]));
-    known.set(adapter, found);
-    return found;
+    const choices = known.get(adapter) ?? readTuned(adapter);
+    known.set(adapter, choices);
+    return (work) => choices[work]?.chosen;
   };
 });

@@ -4,12 +4,14 @@ import type { AdapterReport } from "./gpu.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Tensor, Variants } from "./tensor.ts";
 
-/** The name of the variant for each piece of work, by the work's description (`workOf`). */
-export type Choices = ReadonlyMap<string, string>;
+/** The name of the variant to use for a piece of work, which `workOf` describes; undefined where nothing is known. */
+export type Choices = (work: string, variants: readonly string[]) => string | undefined;
+
+export const GUESSED: Choices = () => undefined;
 
 /** What tuning has found for an adapter; nothing unless it is provided. Read whenever a program is compiled. */
 export const TunedChoices = Context.Reference<(adapter: AdapterReport) => Choices>("slotcon/TunedChoices", {
-  defaultValue: () => () => new Map(),
+  defaultValue: () => () => GUESSED,
 });
 
 /** A piece of work that can be done in several ways, and the way that was taken. */
@@ -43,7 +45,7 @@ export const chooser =
   (variants: Variants): readonly Kernel[] => {
     const work = workOf(makes, inHalf);
     const names = Object.keys(variants);
-    const wanted = choices.get(work);
+    const wanted = choices(work, names);
     const tuned = wanted !== undefined && names.includes(wanted);
     const chosen = tuned ? wanted : names[0];
     note({ work, makes, inHalf, variants: names, chosen, tuned });

@@ -15,7 +15,7 @@ import {
   rowSumKernels,
 } from "./fuse.ts";
 import { bundled } from "./bundle.ts";
-import { type Choice, type Choices, chooser } from "./choices.ts";
+import { type Choice, type Choices, chooser, GUESSED } from "./choices.ts";
 import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
@@ -98,7 +98,7 @@ export const lower = (
   graph: Graph,
   traits: AdapterTraits,
   isState: (name: string) => boolean,
-  choices: Choices = new Map(),
+  choices: Choices = GUESSED,
 ): Lowered => {
   const updates = graph.updates ?? new Map<Tensor, Tensor>();
   const results = [...Object.values(graph.outputs), ...updates.values()];

@@ -23,7 +23,7 @@ export const tune = Effect.fnUntraced(function* (choice: Choice) {
   const milliseconds: Record<string, number | null> = {};
   for (const variant of choice.variants) {
     milliseconds[variant] = yield* timeOf(choice).pipe(
-      Effect.provideService(TunedChoices, () => new Map([[choice.work, variant]])),
+      Effect.provideService(TunedChoices, () => (work) => work === choice.work ? variant : undefined),
       Effect.scoped,
       Effect.catchTags({ GpuError: () => Effect.succeed(null), PlanError: () => Effect.succeed(null) }),
     );

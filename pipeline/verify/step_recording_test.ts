@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
+import { type Choices, TunedChoices } from "../../ops/choices.ts";
 import { onRanks } from "../../ops/_test_ranks.ts";
 import { verifyStep } from "./step_recording.ts";
 
@@ -25,6 +26,17 @@ for (const name of ["resnet18_lars_first", "resnet18_world2", "resnet50_sgd_firs
       }
     },
   );
+}
+
+for (const wanted of ["winograd 4×4", "winograd 2×2", "the last guess"]) {
+  gpuTest(`verifyStep() holds for everything in resnet18_world2 with other kernels: ${wanted}`, function* () {
+    const choices: Choices = (_, variants) => variants.find((name) => name === wanted) ?? variants.at(-1);
+    const { rows } = yield* verifyStep(yield* recordingOfTwo, wanted).pipe(
+      Effect.provideService(TunedChoices, () => choices),
+    );
+    for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
+    assert.equal(rows.length, 9);
+  });
 }
 
 gpuTest("verifyStep() holds when as many processes as were recorded replay their own part", function* () {
