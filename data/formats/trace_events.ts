@@ -53,7 +53,7 @@ const inOrder = (spans: readonly TraceSpan[]): Omit<TraceEvent, "pid" | "tid">[]
   const microseconds = (milliseconds: number) => Math.round(milliseconds * 1e6) / 1e3;
   const events: Omit<TraceEvent, "pid" | "tid">[] = [];
   const open: TraceSpan[] = [];
-  const add = (ph: "B" | "E", { name, details = {} }: TraceSpan, time: number) =>
+  const add = (ph: "B" | "E", { name, details }: TraceSpan, time: number) =>
     events.push({ ph, name, ts: microseconds(time), args: details }); // which pairs them for some readers
   const close = (span: TraceSpan) => add("E", span, span.end);
   for (const span of [...spans].sort((a, b) => a.begin - b.begin || b.end - a.end)) {
