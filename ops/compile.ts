@@ -6,8 +6,16 @@ import { Effect, Fiber, type Scope } from "effect";
 import { type Choice, TunedChoices } from "./choices.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
 import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped, STORAGE } from "./gpu.ts";
-import { bytesOf, elementBytes, type Kernel } from "./kernel.ts";
-import { type Graph, lower, type Lowered, overLimit, type PlanError, type Stop } from "./lower.ts";
+import { bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
+import {
+  type Graph,
+  lower,
+  type Lowered,
+  overLimit,
+  type PlanError,
+  type Recomputed,
+  type Stop,
+} from "./lower.ts";
 import type { MemoryPlan } from "./memory.ts";
 import { type AdapterTraits, sizeOf, type Tensor } from "./tensor.ts";
 
@@ -18,6 +26,7 @@ export type Upload = Float32Array | Uint32Array;
 
 export interface Program {
   readonly plan: MemoryPlan;
+  readonly recomputed: Recomputed;
   readonly dispatches: number;
   /** What could be done in several ways, and how it is done. */
   readonly choices: readonly Choice[];
@@ -103,29 +112,33 @@ export const compile = Effect.fn("compile")(function* (
   const lowered = lower(graph, adapter, (name) => state.has(name), choices);
   const { kernels, stops, plan, operandOf, copies } = lowered;
   const collective = yield* Collective;
-  const refusal = overLimit(graph.label, lowered, report.limits);
+  const refusal = overLimit(graph, lowered, report.limits);
   if (refusal !== null) return yield* refusal;
 
   // Memory: state is given; batch inputs and constants have their own buffers; the rest shares the plan's slots.
-  const buffers = new Map<number, GPUBuffer>();
+  const buffers = new Map<number, { readonly buffer: GPUBuffer; readonly offset: number }>(); // in bytes
   const uploads = new Map<string, GPUBuffer>();
   for (const x of lowered.inputs) {
     const { name } = x.source as { name: string };
     const operand = operandOf(x);
     const buffer = state.get(name) ?? (yield* gpu.buffer(name, bytesOf(operand), STORAGE));
-    buffers.set(operand.storage, buffer);
+    buffers.set(operand.storage, { buffer, offset: 0 });
     if (!state.has(name)) uploads.set(name, buffer);
   }
   for (const x of lowered.constants) {
     const operand = operandOf(x);
     const buffer = yield* gpu.buffer("constant", bytesOf(operand), STORAGE);
     device.queue.writeBuffer(buffer, 0, (x.source as { data: Float32Array<ArrayBuffer> }).data);
-    buffers.set(operand.storage, buffer);
+    buffers.set(operand.storage, { buffer, offset: 0 });
   }
   for (const slot of plan.slots) {
-    const buffer = yield* gpu.buffer(slot.names[0], slot.bytes, STORAGE | GPUBufferUsage.INDIRECT);
-    for (const storage of slot.storages) buffers.set(storage, buffer);
+    const buffer = yield* gpu.buffer(slot.name, slot.bytes, STORAGE | GPUBufferUsage.INDIRECT);
+    for (const { storage, offset } of slot.places) buffers.set(storage, { buffer, offset });
   }
+  const regionOf = (operand: Operand) => {
+    const { buffer, offset } = buffers.get(operand.storage)!;
+    return { buffer, offset: offset + operand.offset * elementBytes(operand), size: bytesOf(operand) };
+  };
 
   // The sizes of all kernels lie in one uniform buffer.
   const alignment = device.limits.minUniformBufferOffsetAlignment;
@@ -144,11 +157,7 @@ export const compile = Effect.fn("compile")(function* (
     const pipeline = yield* gpu.pipeline(kernel.label, kernel.code);
     const entries: GPUBindGroupEntry[] = kernel.bindings.map(({ operand }, binding) => ({
       binding,
-      resource: {
-        buffer: buffers.get(operand.storage)!,
-        offset: operand.offset * elementBytes(operand),
-        size: bytesOf(operand),
-      },
+      resource: regionOf(operand),
     }));
     if (kernel.sizes !== null) {
       sizes.set(new Uint8Array(kernel.sizes.buffer), at);
@@ -162,9 +171,7 @@ export const compile = Effect.fn("compile")(function* (
     commands.push({
       pipeline,
       group,
-      workgroups: "indirect" in kernel.workgroups
-        ? buffers.get(kernel.workgroups.indirect.storage)!
-        : kernel.workgroups,
+      workgroups: "indirect" in kernel.workgroups ? regionOf(kernel.workgroups.indirect) : kernel.workgroups,
     });
   }
   device.queue.writeBuffer(sizeBuffer, 0, sizes);
@@ -192,14 +199,14 @@ export const compile = Effect.fn("compile")(function* (
   };
   const dispatch = (pass: GPUComputePassEncoder, { workgroups }: Command) => {
     if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
-    else pass.dispatchWorkgroupsIndirect(workgroups, 0);
+    else pass.dispatchWorkgroupsIndirect(workgroups.buffer, workgroups.offset);
   };
 
   /** Copies the next state into its place where the kernels have not written it there. */
   const moveOn = (encoder: GPUCommandEncoder) => {
     for (const { from, to } of copies) {
-      const [source, target] = [from, to].map((x) => buffers.get(operandOf(x).storage)!);
-      encoder.copyBufferToBuffer(source, 0, target, 0, bytesOf(operandOf(to)));
+      const [source, target] = [from, to].map((x) => regionOf(operandOf(x)));
+      encoder.copyBufferToBuffer(source.buffer, source.offset, target.buffer, target.offset, target.size);
     }
   };
 
@@ -225,7 +232,8 @@ export const compile = Effect.fn("compile")(function* (
     clock?.copy(encoder, staging);
     let offset = clock?.bytes ?? 0;
     for (const { x, bytes } of outputs) {
-      encoder.copyBufferToBuffer(buffers.get(operandOf(x).storage)!, 0, staging, offset, bytes);
+      const source = regionOf(operandOf(x));
+      encoder.copyBufferToBuffer(source.buffer, source.offset, staging, offset, bytes);
       offset += bytes;
     }
     device.queue.submit([encoder.finish()]);
@@ -261,10 +269,10 @@ export const compile = Effect.fn("compile")(function* (
         let at = 0;
         for (const { from, to } of parts) {
           const size = sizeOf(from.shape);
-          const buffer = buffers.get(to.storage)!;
+          const target = regionOf(to);
           for (let rank = 0; rank < (kind === "gather" ? collective.world : 1); rank++) {
             const own = values.subarray(rank * bytes / 4 + at, rank * bytes / 4 + at + size);
-            device.queue.writeBuffer(buffer, (to.offset + rank * size) * 4, own);
+            device.queue.writeBuffer(target.buffer, target.offset + rank * size * 4, own);
           }
           at += size;
         }
@@ -281,9 +289,9 @@ export const compile = Effect.fn("compile")(function* (
       for (const { parts, offset } of messages) {
         let at = offset;
         for (const { from } of parts) {
-          const source = buffers.get(from.storage)!;
-          encoder.copyBufferToBuffer(source, from.offset * 4, staging, at, bytesOf(from));
-          at += bytesOf(from);
+          const source = regionOf(from);
+          encoder.copyBufferToBuffer(source.buffer, source.offset, staging, at, source.size);
+          at += source.size;
         }
       }
       device.queue.submit([encoder.finish()]);
@@ -343,7 +351,7 @@ export const compile = Effect.fn("compile")(function* (
   });
 
   const profiler: Program["profiler"] = Effect.gen(function* () {
-    const starts = lowered.makes.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
+    const starts = lowered.serves.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
     const clock = yield* clockOf(gpu, starts, kernels.length);
     const toHost = clock === null ? 0 : yield* Effect.scoped(deviceTime(gpu));
     const detailed = yield* recorder(clock);
@@ -368,6 +376,7 @@ export const compile = Effect.fn("compile")(function* (
 
   return {
     plan,
+    recomputed: lowered.recomputed,
     dispatches: commands.length,
     choices: lowered.choices,
     profiler,
@@ -387,7 +396,10 @@ type Note = (name: string, begin: number) => void;
 interface Command {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number, number] | GPUBuffer;
+  readonly workgroups: readonly [number, number, number] | {
+    readonly buffer: GPUBuffer;
+    readonly offset: number;
+  };
 }
 
 /** Kernels that follow each other and are timed together: in a pass of their own, for only passes have timestamps. */
@@ -406,9 +418,9 @@ interface Clock {
 }
 
 /** Where the stages of a graph begin; nothing where it names none. */
-const stageStarts = ({ stageOf }: Graph, { makes, stops }: Lowered) => {
+const stageStarts = ({ stageOf }: Graph, { serves, stops }: Lowered) => {
   if (stageOf === undefined) return [];
-  const stages = makes.map(stageOf);
+  const stages = serves.map(stageOf);
   const begins = new Set(stops.map(({ after }) => after)); // a stop ends a pass, too
   return [...stages.keys()].filter((i) => stages[i] !== stages[i - 1] || begins.has(i))
     .map((first) => ({ first, stage: stages[first] }));

@@ -20,6 +20,7 @@ import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
+import { scheduleWithin, type Work } from "./recompute.ts";
 import {
   type AdapterTraits,
   type DType,
@@ -40,6 +41,8 @@ export interface Graph {
   readonly outputs: Readonly<Record<string, Tensor>>;
   /** How activations and their gradients lie in memory: in f16 where it says so (half.ts). */
   readonly precision?: "f32" | "f16";
+  /** Bytes of device memory that its program may take; what would go beyond is computed again instead of kept. */
+  readonly memoryLimit?: number;
   /** Names the stage of work that a tensor belongs to, where the time of stages is of interest. */
   readonly stageOf?: (x: Tensor) => string;
 }
@@ -47,13 +50,19 @@ export interface Graph {
 /** The graph needs more than this adapter offers: known before anything runs. */
 export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
   label: Schema.String,
-  tensor: Schema.String,
+  tensor: Schema.NullOr(Schema.String), // null: all of it together
   needs: Schema.Number,
   limit: Schema.Number,
   what: Schema.String,
 }) {
   override get message() {
-    const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+    const mib = (bytes: number) => `${(Math.ceil(10 * bytes / 2 ** 20) / 10).toFixed(1)} MiB`;
+    if (this.tensor === null) {
+      return `Cannot run ${this.label} within ${mib(this.limit)} of device memory as it takes ${
+        mib(this.needs)
+      }, even ` +
+        `where it computes again what it can. Raise --memory-limit, or lower --batch-size or --image-size`;
+    }
     return `Cannot run ${this.label} on this adapter as ${this.tensor} needs ${
       mib(this.needs)
     }: its ${this.what} is ${mib(this.limit)}. Lower --batch-size or --image-size`;
@@ -65,6 +74,9 @@ export interface Lowered {
   readonly kernels: readonly Kernel[];
   /** The tensor that each kernel works for. */
   readonly makes: readonly Tensor[];
+  /** The tensor in whose turn it does: another one where what this reads is computed again. */
+  readonly serves: readonly Tensor[];
+  readonly recomputed: Recomputed;
   /** Where the program waits for other ranks; none in a program for one process. */
   readonly stops: readonly Stop[];
   readonly plan: MemoryPlan;
@@ -76,6 +88,14 @@ export interface Lowered {
   readonly constants: readonly Tensor[];
   /** What could be done in several ways, each kind of work once. */
   readonly choices: readonly Choice[];
+}
+
+/** What is computed again instead of being kept, for want of memory. */
+export interface Recomputed {
+  readonly tensors: number;
+  readonly bytes: number;
+  /** The time that it takes, as a share of the time that all else takes; an estimate. */
+  readonly work: number;
 }
 
 type Choose = LoweringContext<never>["choose"];
@@ -93,13 +113,40 @@ export interface Stop {
   }[];
 }
 
-/** Lowers `graph` for an adapter; inputs for which `isState` holds live on between runs. */
+/**
+ * Lowers `graph` for an adapter; inputs for which `isState` holds live on between runs. Where the graph's memory limit is
+ * lower than can be, the plan is for about as few bytes as can be.
+ */
 export const lower = (
   graph: Graph,
   traits: AdapterTraits,
   isState: (name: string) => boolean,
   choices: Choices = GUESSED,
 ): Lowered => {
+  const usual = lowerInOrder(graph, traits, isState, choices);
+  const { memoryLimit = Infinity } = graph;
+  let best = usual.lowered;
+  const { groups, needed, total } = best.plan;
+  // What is always there, and what sharing buffers wastes, leave so much for all that comes and goes.
+  let budget = memoryLimit - groups.state - groups.batch - groups.constants - (total - needed);
+  for (let tries = 0; tries < 8 && best.plan.total > memoryLimit; tries++) {
+    const { order, peak } = scheduleWithin(usual.works, budget);
+    const { lowered } = lowerInOrder(graph, traits, isState, choices, order);
+    if (lowered.plan.total < best.plan.total) best = lowered;
+    if (peak > budget) break;
+    budget -= lowered.plan.total - memoryLimit + tries * 0.002 * memoryLimit; // more is wasted now
+  }
+  return best;
+};
+
+/** Lowers `graph`, whose bundles of tensors are made in `order` (of their places among `works`), some more than once. */
+const lowerInOrder = (
+  graph: Graph,
+  traits: AdapterTraits,
+  isState: (name: string) => boolean,
+  choices: Choices,
+  order?: readonly number[],
+): { readonly lowered: Lowered; readonly works: readonly Work[] } => {
   const updates = graph.updates ?? new Map<Tensor, Tensor>();
   const results = [...Object.values(graph.outputs), ...updates.values()];
   const live = reachable(results);
@@ -117,12 +164,13 @@ export const lower = (
   const next = new Set([...updates.values()].map(storageOf));
   const most = traits.maxStorageBuffers;
   const bundles = bundled(scheduled, { next, levels, readsOf, inlined: isInlined, most });
-  const turn = new Map(bundles.flatMap((members, i) => members.map((x) => [x.id, i] as const)));
-  const leavesOfBundle = (x: Tensor) => leavesOfAll(bundles[turn.get(x.id)!], isInlined)!;
+  const turns = turnsOf(bundles, order);
+  const turn = new Map(turns.flatMap(({ members }, i) => members.map((x) => [x.id, i] as const)));
+  const leavesOfBundle = (x: Tensor) => leavesOfAll(turns[turn.get(x.id)!].members, isInlined)!;
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
   const lastReader = new Map<Tensor, number>();
-  bundles.forEach((members, i) => members.flatMap(readsOf).forEach((read) => lastReader.set(read, i)));
+  turns.forEach(({ members }, i) => members.flatMap(readsOf).forEach((read) => lastReader.set(read, i)));
   const place = new Map<number, Tensor>();
   const copies: { from: Tensor; to: Tensor }[] = [];
   for (const [current, next] of updates) {
@@ -177,15 +225,23 @@ export const lower = (
   for (const x of [...inputs, ...constants]) operandOf(x);
   const kernels: Kernel[] = [];
   const makes: Tensor[] = [];
+  const serves: Tensor[] = [];
   const chosen = new Map<string, Choice>();
   const starts: number[] = []; // of each level, how many kernels run before it
-  for (const members of bundles) {
+  const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
+  for (const { members, serves: served } of turns) {
     const [x] = members;
     if (x.source.kind !== "op") continue;
-    while (starts.length <= levels.get(x.id)!) starts.push(kernels.length);
+    while (starts.length <= levels.get(served.id)!) starts.push(kernels.length);
     const { op } = x.source;
     if (op.exchange !== undefined) continue;
-    const scratch = (shape: Shape, dtype: DType = "f32") => reserve(shape, dtype, "scratch");
+    if (x !== served) operands.delete(x.id); // whoever reads it from now on reads the new one
+    scratchBytes.set(x.id, 0);
+    const scratch = (shape: Shape, dtype: DType = "f32") => {
+      const operand = reserve(shape, dtype, "scratch");
+      scratchBytes.set(x.id, scratchBytes.get(x.id)! + bytesOf(operand));
+      return operand;
+    };
     const context = { inlined: isInlined, operandOf, scratch, traits };
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
@@ -196,7 +252,7 @@ export const lower = (
       const choose = chooser(x, inHalf, choices, (choice) => chosen.set(choice.work, choice));
       kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
     }
-    while (makes.length < kernels.length) makes.push(x);
+    for (; makes.length < kernels.length; makes.push(x)) serves.push(served);
   }
 
   const uses = new Map<number, { first: number; last: number }>();
@@ -240,13 +296,74 @@ export const lower = (
       first: uses.get(storage)?.first ?? 0,
       last: until.has(storage) ? kernels.length : uses.get(storage)?.last ?? 0,
     })),
-    kernels.length,
+    kernels,
   );
+
+  const exchanged = new Set(scheduled.flatMap((x) => isExchange(x) ? [x, ...readsOf(x)] : []));
+  const index = new Map(bundles.flatMap((members, i) => members.map((x) => [x, i] as const)));
+  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+  const works = bundles.map((members, i): Work => {
+    const reads = new Set(members.flatMap(readsOf));
+    const made = members.filter(({ id }) => !place.has(id));
+    const bytes = sum(made.map((x) => bytesOf(operandOf(x))));
+    const isResult = members.some(({ id }) => kept.has(id));
+    return {
+      reads: [...new Set([...reads].flatMap((read) => index.get(read) ?? []))].filter((j) => j !== i),
+      bytes,
+      scratch: scratchBytes.get(members[0].id) ?? 0,
+      cost: isExchange(members[0])
+        ? 0
+        : secondsOf(members[0], bytes + sum([...reads].map((x) => bytesOf(operandOf(x)))), traits),
+      repeatable: !isResult && !exchanged.has(members[0]),
+      isResult,
+    };
+  });
+  const again = turns.flatMap(({ members: [x], serves }) => x === serves ? [] : works[index.get(x)!]);
+  const recomputed = {
+    tensors: again.length,
+    bytes: sum(again.map(({ bytes }) => bytes)),
+    work: sum(again.map(({ cost }) => cost)) / sum(works.map(({ cost }) => cost)),
+  };
   return {
-    ...{ kernels, makes, stops, plan, operandOf, copies, inputs, constants },
-    choices: [...chosen.values()],
+    lowered: {
+      ...{ kernels, makes, serves, recomputed, stops, plan, operandOf, copies, inputs, constants },
+      choices: [...chosen.values()],
+    },
+    works,
   };
 };
+
+/** What is made together, in its own turn or before the turn of another tensor, which needs it again. */
+interface Turn {
+  readonly members: readonly Tensor[];
+  readonly serves: Tensor; // of a bundle the first one
+}
+
+const turnsOf = (
+  bundles: readonly (readonly Tensor[])[],
+  order: Iterable<number> = bundles.keys(),
+): readonly Turn[] => {
+  const made = new Set<number>();
+  let again: (readonly Tensor[])[] = [];
+  return [...order].flatMap((place): Turn[] => {
+    if (made.has(place)) {
+      again.push(bundles[place]);
+      return [];
+    }
+    made.add(place);
+    const turns = [...again, bundles[place]].map((members) => ({ members, serves: bundles[place][0] }));
+    again = [];
+    return turns;
+  });
+};
+
+/** About how long it takes to make a tensor: by its operations, and by the bytes that it is and is made from. */
+const secondsOf = ({ source, shape }: Tensor, bytes: number, { software }: AdapterTraits): number => {
+  const flops = source.kind === "op" ? source.op.flops?.(source.inputs, shape) ?? 0 : 0;
+  return software ? flops / 2e10 + bytes / 1e10 : flops / 1e13 + bytes / 5e11;
+};
+
+const isExchange = ({ source }: Tensor) => source.kind === "op" && source.op.exchange !== undefined;
 
 /**
  * How many stops lie before each tensor at least: an exchange ends a level. What depends on a late exchange comes after
@@ -470,17 +587,18 @@ const chooseInlined = (
   return inlined;
 };
 
-/** What a lowered graph needs beyond these limits of an adapter, or null where it fits. */
+/** What a lowered graph needs beyond its memory limit or these limits of an adapter, or null where it fits. */
 export const overLimit = (
-  label: string,
+  { label, memoryLimit = Infinity }: Graph,
   { kernels, plan, inputs, operandOf }: Lowered,
   limits: AdapterReport["limits"],
 ): PlanError | null => {
-  const refuse = (tensor: string, needs: number, what: string, limit: number) =>
+  const refuse = (tensor: string | null, needs: number, what: string, limit: number) =>
     new PlanError({ label, tensor, needs, what, limit });
+  if (plan.total > memoryLimit) return refuse(null, plan.total, "memory limit", memoryLimit);
   const buffers = [
     ...inputs.map((x) => ({ name: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
-    ...plan.slots.map(({ names: [name], bytes }) => ({ name, bytes })),
+    ...plan.slots.map(({ name, bytes }) => ({ name, bytes })),
   ];
   const large = buffers.find(({ bytes }) => bytes > limits.maxBufferSize);
   if (large !== undefined) return refuse(large.name, large.bytes, "largest buffer", limits.maxBufferSize);

@@ -1,4 +1,5 @@
-/** The memory plan: which tensors share a buffer, and how much the whole takes. */
+/** The memory plan: which tensor lies where in which buffer, and how much the whole takes. */
+import type { Kernel } from "./kernel.ts";
 
 export interface Use {
   readonly storage: number;
@@ -21,31 +22,30 @@ export interface MemoryPlan {
   readonly total: number;
 }
 
-interface Slot {
+export interface Slot {
   readonly bytes: number;
-  readonly storages: readonly number[];
-  readonly names: readonly string[];
+  /** The largest tensor in it. */
+  readonly name: string;
+  readonly places: readonly { readonly storage: number; readonly offset: number }[]; // in bytes
 }
 
+/** Bindings may begin at multiples of so many bytes on every adapter. */
+const ALIGNMENT = 256;
+
 /**
- * Shares buffers among tensors that are never in use at once: the largest first, each into the smallest buffer that is
- * free all its life. Whole buffers and not ranges of one, as WebGPU does not let a kernel read and write one buffer.
+ * Gives tensors places in buffers, the largest first, each the first one that is free all its life. Several may lie beside
+ * each other in a buffer, but none that a kernel reads beside one that it writes: WebGPU does not let a kernel do both in
+ * one buffer.
  */
-export const planMemory = (uses: readonly Use[], kernels: number): MemoryPlan => {
+export const planMemory = (uses: readonly Use[], kernels: readonly Kernel[]): MemoryPlan => {
   const passing = uses.filter((use) => use.group === "activations" || use.group === "scratch");
-  const slots: { bytes: number; storages: number[]; names: string[]; uses: Use[] }[] = [];
+  const apart = keptApart(kernels);
+  const slots: { readonly bytes: number; readonly placed: Placed[] }[] = [];
   for (const use of [...passing].sort((a, b) => b.bytes - a.bytes || a.storage - b.storage)) {
-    const free = slots.filter((slot) =>
-      slot.uses.every((other) => other.last < use.first || use.last < other.first)
-    );
-    const slot = free[free.length - 1];
-    if (slot === undefined) {
-      slots.push({ bytes: use.bytes, storages: [use.storage], names: [use.name], uses: [use] });
-    } else {
-      slot.storages.push(use.storage);
-      slot.names.push(use.name);
-      slot.uses.push(use);
-    }
+    let offset: number | null = null;
+    const slot = slots.find((slot) => (offset = freeOffset(use, slot, apart.get(use.storage))) !== null);
+    if (slot === undefined) slots.push({ bytes: use.bytes, placed: [{ use, offset: 0 }] });
+    else slot.placed.push({ use, offset: offset! });
   }
   const groups = { state: 0, batch: 0, constants: 0, activations: 0, scratch: 0 };
   for (const { group, bytes } of uses) {
@@ -53,15 +53,15 @@ export const planMemory = (uses: readonly Use[], kernels: number): MemoryPlan =>
   }
 
   // The moment of most need, among what comes and goes.
-  const change = new Float64Array(kernels + 2);
-  const scratchChange = new Float64Array(kernels + 2);
+  const change = new Float64Array(kernels.length + 2);
+  const scratchChange = new Float64Array(kernels.length + 2);
   for (const use of passing) {
     const of = use.group === "scratch" ? scratchChange : change;
     of[use.first] += use.bytes;
     of[use.last + 1] -= use.bytes;
   }
   let activations = 0, scratch = 0, peak = 0;
-  for (let at = 0; at <= kernels; at++) {
+  for (let at = 0; at <= kernels.length; at++) {
     activations += change[at];
     scratch += scratchChange[at];
     if (activations + scratch > peak) {
@@ -72,9 +72,63 @@ export const planMemory = (uses: readonly Use[], kernels: number): MemoryPlan =>
   }
   const resident = groups.state + groups.batch + groups.constants;
   return {
-    slots: slots.map(({ bytes, storages, names }) => ({ bytes, storages, names })),
+    slots: slots.map(({ bytes, placed }) => ({
+      bytes,
+      name: placed[0].use.name,
+      places: placed.map(({ use: { storage }, offset }) => ({ storage, offset })),
+    })),
     groups,
     needed: resident + peak,
     total: resident + slots.reduce((total, slot) => total + slot.bytes, 0),
   };
+};
+
+interface Placed {
+  readonly use: Use;
+  readonly offset: number; // in bytes
+}
+
+/** Where in a buffer there is room as long as `use` lives; null where there is none, or what is kept apart lies there. */
+const freeOffset = (
+  use: Use,
+  { bytes, placed }: { readonly bytes: number; readonly placed: readonly Placed[] },
+  apart: ReadonlySet<number> | undefined,
+): number | null => {
+  const beside: Placed[] = [];
+  for (const other of placed) {
+    if (other.use.last < use.first || use.last < other.use.first) continue;
+    if (apart?.has(other.use.storage)) return null;
+    beside.push(other);
+  }
+  beside.sort((a, b) => a.offset - b.offset);
+  let offset = 0;
+  for (const other of beside) {
+    if (offset + use.bytes <= other.offset) return offset;
+    offset = Math.max(offset, Math.ceil((other.offset + other.use.bytes) / ALIGNMENT) * ALIGNMENT);
+  }
+  return offset + use.bytes <= bytes ? offset : null;
+};
+
+/** For each storage those that a kernel writes while it reads this one, or the other way round. */
+const keptApart = (kernels: readonly Kernel[]): ReadonlyMap<number, ReadonlySet<number>> => {
+  const apart = new Map<number, Set<number>>();
+  const keep = (one: number, other: number) => {
+    const others = apart.get(one);
+    if (others === undefined) apart.set(one, new Set([other]));
+    else others.add(other);
+  };
+  for (const { bindings, workgroups } of kernels) {
+    const storages = (writing: boolean) =>
+      bindings.filter(({ access }) => (access === "write" || access === "update") === writing)
+        .map(({ operand }) => operand.storage);
+    const reads = storages(false);
+    if ("indirect" in workgroups) reads.push(workgroups.indirect.storage);
+    for (const written of storages(true)) {
+      for (const read of reads) {
+        keep(written, read);
+        keep(read, written);
+      }
+    }
+  }
+  return apart;
 };

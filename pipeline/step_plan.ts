@@ -31,7 +31,7 @@ export const planStep = (
   const lowered = lower(graph, traits, (name) => state.declared.has(name));
   const { kernels, plan, inputs, operandOf } = lowered;
   const buffers = [
-    ...plan.slots.map(({ names: [tensor], bytes }) => ({ tensor, bytes })),
+    ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),
     ...inputs.map((x) => ({ tensor: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
   ].sort((a, b) => b.bytes - a.bytes);
   const alike = Map.groupBy(buffers, ({ tensor }) => tensor);
@@ -48,6 +48,6 @@ export const planStep = (
     sliced: buffers.filter(({ bytes }) => bytes > traits.maxBinding).length,
     refusal: config.precision === "f16" && !traits.half
       ? lacksHalf(graph.label, "this adapter").message
-      : overLimit(graph.label, lowered, limits)?.message ?? null,
+      : overLimit(graph, lowered, limits)?.message ?? null,
   };
 };
