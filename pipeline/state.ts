@@ -203,15 +203,23 @@ export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): 
   return [[name, { shape, data: storage === "same" ? data : turned(data, shape, "toFile") }]];
 };
 
+/** Does it hold nothing but zeros, none of them negative? */
+const isZero = (data: Float32Array): boolean => {
+  const words = new Uint32Array(data.buffer, data.byteOffset, data.length);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false; // faster than every()
+  return true;
+};
+
 /** Buffers for all declared state, filled with `values`; they live as long as the scope. */
 export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
   const gpu = yield* Gpu;
   const buffers = new Map<string, GPUBuffer>();
   for (const declared of state.declared.values()) {
-    const data = toDevice(declared, values);
-    const buffer = yield* gpu.buffer(declared.name, data.byteLength, STORAGE);
-    gpu.device.queue.writeBuffer(buffer, 0, data as Float32Array<ArrayBuffer>);
+    const buffer = yield* gpu.buffer(declared.name, bytesOnDevice(declared), STORAGE);
     buffers.set(declared.name, buffer);
+    // Buffers are zero to begin with, and so are all of an optimiser's.
+    if (declared.storage !== "running" && isZero(values.get(declared.name)!.data)) continue;
+    gpu.device.queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
   }
   return buffers as DeviceState;
 });
