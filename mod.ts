@@ -49,6 +49,7 @@ export { encoder } from "./pipeline/model/resnet.ts";
 export { predictor, projector } from "./pipeline/model/heads.ts";
 export { lars } from "./pipeline/optim/lars.ts";
 export { type Optimizer, sgd } from "./pipeline/optim/sgd.ts";
+export { lossScale } from "./pipeline/loss_scale.ts";
 
 // Tensors and ops.
 export { constant, defineOp, input, reshape, type Shape, stopGradient, type Tensor } from "./ops/tensor.ts";

@@ -224,7 +224,9 @@ const page = (facts: Facts, findings: readonly Finding[]): string => {
     [
       "step",
       `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}` +
-      `${config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""}, ${config.numPrototypes} prototypes`,
+      `${
+        config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""
+      }, ${config.numPrototypes} prototypes, ${config.precision}`,
     ],
     ...memoryRows(plan),
     ...facts.ranks === null || "failure" in facts.ranks ? [] : rankRows(facts.ranks),

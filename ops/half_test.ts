@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { gpuTest, numbers, random } from "./_test_kit.ts";
+import { onRanks } from "./_test_ranks.ts";
 import { add, mul, neg, relu, sub } from "./arithmetic.ts";
 import { gradients } from "./autodiff.ts";
+import { halfAccess } from "./_half_access.ts";
 import { averagePool } from "./average_pool.ts";
 import { batchMoments, batchNorm } from "./batch_norm.ts";
+import { allGather, allReduceSum } from "./collective.ts";
 import { compile } from "./compile.ts";
 import { conv2d } from "./conv2d.ts";
 import { gatherRows } from "./gather_rows.ts";
@@ -234,3 +237,24 @@ gpuTest(
     }
   },
 );
+
+gpuTest("what ranks exchange is not narrowed on its way", function* () {
+  const give = (precision: "f32" | "f16") =>
+    onRanks(2, (rank) =>
+      Effect.scoped(Effect.gen(function* () {
+        const product = matmul(input("x", [8, 4]), random([4, 4], 2)); // would be in f16
+        const shared = { all: allGather(product, 2), sum: allReduceSum(mul(product, product)) };
+        const outputs = { ...shared, more: add(shared.sum, product) };
+        const program = yield* compile({ label: "exchange", outputs, precision });
+        return yield* yield* program.run({ x: numbers(32, 5 + rank) });
+      })));
+  assert.deepEqual(yield* give("f16"), yield* give("f32"));
+});
+
+Deno.test("halfAccess() converts what is read and written, within indices too, and refuses sums in memory", () => {
+  const read = halfAccess("if (x[k[x[i]]] <= p.x[0]) { y[id] = 0.0; } // x[", "x", false);
+  assert.deepEqual(read, { code: "if (f32(x[k[f32(x[i])]]) <= p.x[0]) { y[id] = 0.0; } ", reads: true });
+  const written = halfAccess("y[i] = select(a, b, y0[i] == c);", "y", true);
+  assert.deepEqual(written, { code: "y[i] = narrowed(select(a, b, y0[i] == c));", reads: false });
+  assert.throws(() => halfAccess("y[id] += 1.0;", "y", false), /adds to y in memory: use a variable/);
+});

@@ -44,7 +44,8 @@ const MAX_WORKGROUPS = 65535;
 /**
  * Writes the declarations around a kernel's body.
  *
- * In `main`: every operand under its name as a storage array, every size as `p.name` (u32), `id` (the index of this
+ * In `main`: every operand under its name as a storage array (of f32 also where f16 is stored, for which it has to be
+ * read as `name[index]` and written as `name[index] = value;`), every size as `p.name` (u32), `id` (the index of this
  * invocation, below `threads` unless `unguarded`), `lane` (index in the workgroup) and `group` (the workgroup's
  * coordinates). Sizes are a uniform and not constants, so that layers of different shape share one compiled pipeline:
  * drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure.
