@@ -3,12 +3,12 @@ import { Console, Effect, Option, Schema } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import type { StoredTensor } from "../data/formats/file_tensor.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
+import { writtenBytes } from "../pipeline/bytes.ts";
 import { convert as convertWeights, FORMATS } from "../pipeline/interop/convert.ts";
 import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
 import { dim } from "./color.ts";
 import { table } from "../pipeline/table.ts";
 import { whatItIs } from "./weights_in_words.ts";
-import { writtenBytes } from "./written_bytes.ts";
 
 export const convert = Command.make(
   "convert",

@@ -1,11 +1,11 @@
 /** What is wrong with a machine for a run, and how to mend it: judged from facts that others have gathered. */
 import type { AdapterReport } from "../ops/gpu.ts";
+import { writtenBytes } from "../pipeline/bytes.ts";
 import type { Config } from "../pipeline/config.ts";
 import { stepsPerEpoch } from "../pipeline/decode.ts";
 import type { VulkanDevice } from "../pipeline/ranks/vulkan.ts";
 import type { StepPlan } from "../pipeline/step_plan.ts";
 import type { RankSpeed } from "./rank_speed.ts";
-import { writtenBytes } from "./written_bytes.ts";
 
 export interface Facts extends StepFacts {
   readonly drivers: readonly Driver[];

@@ -7,6 +7,7 @@ import { listImages } from "../data/image_list.ts";
 import { Collective } from "../ops/collective.ts";
 import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
+import { writtenBytes } from "../pipeline/bytes.ts";
 import { type Config, optionNames } from "../pipeline/config.ts";
 import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
@@ -19,7 +20,6 @@ import { configFlags, configOf } from "./options.ts";
 import { type RankSpeed, rankSpeed } from "./rank_speed.ts";
 import { askRanks, ownRank, startsRanks } from "./ranks.ts";
 import { vulkanDrivers } from "./vulkan_drivers.ts";
-import { writtenBytes } from "./written_bytes.ts";
 
 export const doctor = Command.make(
   "doctor",

@@ -5,6 +5,7 @@ import { match } from "ts-pattern";
 import { datasets, listImages } from "../data/image_list.ts";
 import { openBytes } from "../data/formats/byte_source.ts";
 import { type Backend, layers } from "../ops/gpu.ts";
+import { writtenBytes } from "../pipeline/bytes.ts";
 import { type Config, optionNames, OPTIONS } from "../pipeline/config.ts";
 import { evenly } from "../pipeline/eval/described.ts";
 import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
@@ -18,7 +19,6 @@ import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { bold, dim, green, red, yellow } from "./color.ts";
 import { table } from "../pipeline/table.ts";
 import { whatItIs } from "./weights_in_words.ts";
-import { writtenBytes } from "./written_bytes.ts";
 
 export const inspect = Command.make(
   "inspect",

@@ -24,6 +24,7 @@ const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
     .with("path", () => Flag.String(written).pipe(Flag.withMetavar("PATH")))
     .with("url", () => Flag.String(written).pipe(Flag.withMetavar("URL")))
     .with("device", () => Flag.String(written).pipe(Flag.withMetavar("WEBGPU")))
+    .with("size", () => Flag.String(written).pipe(Flag.withMetavar("SIZE")))
     .with("integer", () => Flag.Int(written))
     .with("number", () => Flag.Finite(written))
     .with("switch", () => Flag.Boolean(written))

@@ -5,6 +5,7 @@ import { permutation } from "../data/random.ts";
 import { datasets, listImages } from "../data/image_list.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import { layers } from "../ops/gpu.ts";
+import { writtenBytes } from "../pipeline/bytes.ts";
 import { type Teacher, teacherOf } from "../pipeline/interop/teacher.ts";
 import { openWeights } from "../pipeline/interop/weights_file.ts";
 import { page, type PageContents } from "../pipeline/visualize/page.ts";
@@ -12,7 +13,6 @@ import type { Paper } from "../pipeline/visualize/paper.ts";
 import { showPictures } from "../pipeline/visualize/pictures.ts";
 import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
 import type { Watcher } from "../pipeline/visualize/watcher.ts";
-import { writtenBytes } from "./written_bytes.ts";
 
 export const visualize = Command.make(
   "visualize",

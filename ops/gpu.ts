@@ -138,7 +138,11 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
     };
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
-      fail("run on the GPU", error.message, "Lower --batch-size if memory ran out; else please report this");
+      fail(
+        "run on the GPU",
+        error.message,
+        "If memory ran out, lower --batch-size or set --memory-limit; else please report this",
+      );
     });
     let closing = false;
     yield* Effect.addFinalizer(() => Effect.sync(() => closing = true));
@@ -242,8 +246,9 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
     return shape;
   });
 
-const LOWER = "Lower --batch-size or free this GPU";
-const LOST = "Lower --batch-size, or update the driver; --auto-resume continues from the last checkpoint";
+const LOWER = "Lower --batch-size, set --memory-limit, or free this GPU";
+const LOST =
+  "Lower --batch-size, set --memory-limit, or update the driver; --auto-resume continues from the last checkpoint";
 
 /** Regions in their order, in parts that one buffer can take. */
 const inParts = (regions: readonly Region[]): Region[][] => {

@@ -5,11 +5,12 @@
 import { Effect, Schema } from "effect";
 import { datasets } from "../data/image_list.ts";
 import { type ArchitectureName, ARCHITECTURES } from "./model/resnet.ts";
+import { bytesIn } from "./bytes.ts";
 import { flagName } from "./option_name.ts";
 
 /** One option of a run. The command line's flags and the check of configuration files are made from this. */
 export interface Option<A> {
-  readonly kind: "choice" | "path" | "url" | "device" | "integer" | "number" | "switch"; // how it is written on a command line
+  readonly kind: "choice" | "path" | "url" | "device" | "size" | "integer" | "number" | "switch"; // how it is written on a command line
   readonly schema: Schema.Codec<NonNullable<A>>;
   readonly initial: A; // null where it may be left open
   readonly help: string;
@@ -27,6 +28,9 @@ const url = (initial: string, help: string): Option<string> => (
 );
 const device = (initial: string, help: string): Option<string> => (
   { kind: "device", schema: Schema.String.check(webgpu), initial, help }
+);
+const size = (initial: string, help: string): Option<string> => (
+  { kind: "size", schema: Schema.String.check(byteSize), initial, help }
 );
 const onOff = (initial: boolean, help: string): Option<boolean> => (
   { kind: "switch", schema: Schema.Boolean, initial, help }
@@ -51,6 +55,9 @@ const webgpu = Schema.makeFilter<string>(
   (text) => /^(native|dawn)(:[^,]+(,[^,]+)*)?$/.test(text),
   { expected: '"native" or "dawn", or with adapters "native:0,1"' },
 );
+const byteSize = Schema.makeFilter<string>((text) => bytesIn(text) > 0, {
+  expected: 'a size such as "8GiB"',
+});
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum));
 
 const architectures = Object.keys(ARCHITECTURES) as ArchitectureName[];
@@ -103,6 +110,7 @@ export const OPTIONS = {
   numWorkers: integer(Math.min(8, navigator.hardwareConcurrency), atLeast(1), "threads that read and decode pictures"),
   maxBadImages: number(0.01, between(0, 1), "share of unreadable pictures beyond which the run stops"),
   device: device("native", "WebGPU of Deno (native) or of the npm package webgpu (dawn); native:0,1 also names the adapters that the ranks of a machine take"),
+  memoryLimit: open(size("", "device memory that a rank may take, such as 8GiB; what there is no room for is computed twice")),
   ranks: integer(1, atLeast(1), "processes that share every batch, one an adapter; mpirun starts them on this machine"),
   allowSharedDevice: onOff(false, "let several ranks use one adapter"),
   watchdogMinutes: number(10, above(0), "minutes that a rank waits for the others before it gives up"),

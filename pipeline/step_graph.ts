@@ -2,6 +2,7 @@
 import { viewWords } from "../data/view_table.ts";
 import { type AdapterTraits, input, type Tensor } from "../ops/tensor.ts";
 import { augment, packingFor } from "./augment.ts";
+import { bytesIn } from "./bytes.ts";
 import type { Config } from "./config.ts";
 import { rateInputs, type Rates, slotConStep, type Step, type Views } from "./step.ts";
 import { alone, type Sync } from "./sync.ts";
@@ -30,6 +31,7 @@ export const stepGraph = (
   const graph = {
     label: "the step",
     precision: config.precision,
+    memoryLimit: config.memoryLimit === null ? undefined : bytesIn(config.memoryLimit),
     updates: state.updates,
     outputs: metrics,
     stageOf: stageOf(views, step),
