@@ -5,7 +5,8 @@ import sharp from "sharp";
 import { assertClose, gpuTest } from "../ops/_test_kit.ts";
 import { onRanks } from "../ops/_test_ranks.ts";
 import { constant } from "../ops/tensor.ts";
-import { mul } from "../ops/arithmetic.ts";
+import { add, mul, sqrt } from "../ops/arithmetic.ts";
+import { sum } from "../ops/reduce.ts";
 import { randomStream } from "../data/random.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
 import { type Config, configure } from "./config.ts";
@@ -142,6 +143,23 @@ gpuTest(
     assert.equal(yield* latestCheckpoint(config.outputDir), null);
   },
 );
+
+gpuTest("pretrain() stops where no loss scale makes gradients finite, and names the scale", function* () {
+  const { config, images } = yield* prepared({ precision: "f16", epochs: 20 });
+  // A root of nought adds nothing to the loss, but its derivative is no number.
+  const error = yield* Effect.flip(pretrain(config, images, (views, rates, options) => {
+    const objective = slotConLoss(views, rates, options);
+    const { tensor } = objective.state.declared.get("encoder_q.bn1.bias")!;
+    return optimize({ ...objective, loss: add(objective.loss, sum(sqrt(mul(0, tensor)))) }, rates, options);
+  }));
+  assert.ok(error._tag === "NonFiniteGradients", error.message);
+  assert.deepEqual([error.step, error.scale], [30, 2 ** -15]);
+  assert.ok(
+    lines(config).every(({ loss_scale, skipped_steps }, i) =>
+      loss_scale === 2 ** (15 - i) && skipped_steps === i + 1
+    ),
+  );
+});
 
 gpuTest(
   "pretrain() refuses a checkpoint of another architecture, and a batch larger than the data",
