@@ -1,7 +1,9 @@
+import { Effect } from "effect";
 import assert from "node:assert/strict";
 import { add, div, mul, relu, rsqrt, sub } from "./arithmetic.ts";
 import { assertClose, assertGradient, gpuTest, numbers, random } from "./_test_kit.ts";
 import { evaluate } from "./compile.ts";
+import { Gpu } from "./gpu.ts";
 import { gelu } from "./gelu.ts";
 import { columnSums, mean, rowSums, sumTo, totals } from "./reduce.ts";
 import { slice, transpose } from "./slice.ts";
@@ -36,6 +38,22 @@ gpuTest("sums over rows, over columns and over everything agree with loops", fun
   assertClose(columns, wantColumns);
   assertClose(rows, wantRows);
   assertClose(all, wantAll);
+});
+
+gpuTest("sums over long rows agree with loops on both kinds of adapter", function* () {
+  const gpu = yield* Gpu;
+  const [rows, K] = [7, 516];
+  const data = numbers(rows * K);
+  const x = constant(data, [rows, K]);
+  const row = (r: number) => [...data.subarray(r * K, r * K + K)];
+  const want = [...new Array(rows).keys()].flatMap((r) => [
+    row(r).reduce((total, v) => total + v, 0),
+    row(r).reduce((total, v) => total + v * v, 0),
+  ]);
+  for (const software of [true, false]) {
+    const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, software } });
+    assertClose(yield* run(evaluate(rowSums([x, mul(x, x)]))), want, { what: `software ${software}` });
+  }
 });
 
 gpuTest("slice() and transpose() read the right elements, also within a fused chain", function* () {

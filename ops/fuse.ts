@@ -5,6 +5,7 @@
  * stride along each of the three. What does not change from row to row (normalisation constants, say) is computed
  * once before the loop over rows.
  */
+import { rowWork } from "./_row.ts";
 import { alignmentOf, bytesOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import { broadcastLayout, commonSizes, composed, type Layout, stridesAlong } from "./layout.ts";
 import {
@@ -519,26 +520,33 @@ export const rowSumKernels = (
   const terms = reduced(root);
   const roots = terms.map((tensor) => ({ tensor, own: false }));
   return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
-    // An invocation stays in its row and loops over columns, so what is fixed there is not fixed here.
+    // An invocation, or a workgroup, stays in its row and loops over columns: what is fixed there is not fixed here.
     const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
-    const total = (t: number) => body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`;
+    const work = rowWork(block.rows, domain.columns, traits);
+    const total = (t: number) => work.total(body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`);
     return kernel({
       label: "rowSums",
       reads: bind(body),
       writes: { result: operandOf(root) },
-      sizes: { ...body.sizes, lanes: domain.columns / body.width, start: block.first },
-      threads: block.rows,
-      functions: body.functions,
+      sizes: {
+        ...body.sizes,
+        lanes: domain.columns / body.width,
+        rows: block.rows,
+        before: block.first,
+      },
+      ...work.launch,
+      functions: `${body.functions}\n${work.functions}`,
       main: `
-  let row = id;
+  ${work.origin}
   let block = 0u;
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
-  for (var column = 0u; column < p.lanes; column++) {
+  for (var column = start; column < p.lanes; column += step) {
     ${body.before}
     ${body.perRow}
     ${body.values.map((value, t) => `sum${t} += ${value};`).join("\n    ")}
   }
-  ${terms.map((_, t) => `result[(p.start + row) * ${terms.length}u + ${t}u] = ${total(t)};`).join("\n  ")}`,
+  let at = (p.before + row) * ${terms.length}u;
+  ${terms.map((_, t) => `result[at + ${t}u] = ${total(t)};`).join("\n  ")}`,
     });
   });
 };
