@@ -92,11 +92,11 @@ const batchesOnHost = (workers: number) => 2 * workers + 2;
 export const stepFindings = (facts: StepFacts): readonly Finding[] => {
   const { adapter, plan, config, freeMemory, smallerBatch } = facts;
   if ("failure" in adapter) return [];
-  const mend = smallerBatch === null ? {} : { mend: `--batch-size ${smallerBatch * config.ranks} fits` };
-  const { reservedBytes, groups, sliced, refusal } = plan;
+  const fits = smallerBatch === null ? [] : [`--batch-size ${smallerBatch * config.ranks} fits`];
+  const { reservedBytes, slotPictureBytes, recomputed, groups, sliced, refusal } = plan;
   const binding = writtenBytes(adapter.limits.maxStorageBufferBindingSize);
   const withinLimits: Finding = refusal !== null
-    ? { level: "problem", says: refusal, ...mend }
+    ? { level: "problem", says: refusal, ...mendBy(fits) }
     : sliced === 0
     ? { level: "ok", says: "the step fits the adapter's limits" }
     : {
@@ -104,18 +104,30 @@ export const stepFindings = (facts: StepFacts): readonly Finding[] => {
       says: `the step fits the adapter's limits; ${sliced} buffers are bound in slices of ${binding}`,
     };
 
-  const taken = adapter.software
-    ? reservedBytes + batchesOnHost(config.numWorkers) * groups.batch
-    : reservedBytes;
+  const onDevice = reservedBytes + slotPictureBytes;
+  const onHost = adapter.software ? batchesOnHost(config.numWorkers) * groups.batch : 0;
+  const taken = onDevice + onHost;
   const says = adapter.software
     ? `a run takes ${writtenBytes(taken)} of this machine's memory, ${writtenBytes(freeMemory)} are free`
     : `a run takes ${writtenBytes(taken)} of the GPU's memory; how much there is, WebGPU does not tell`;
   // Nothing stops a software adapter in time: where the memory ends, the system kills the run.
+  const mayRecompute = config.memoryLimit === null && onDevice < 2 * (freeMemory - onHost);
+  const trade = mayRecompute
+    ? [`--memory-limit ${writtenBytes(freeMemory - onHost).replace(" ", "")} trades time for it`]
+    : [];
   const withinMemory: Finding = adapter.software && taken > freeMemory
-    ? { level: "problem", says, ...mend }
+    ? { level: "problem", says, ...mendBy([...trade, ...fits]) }
     : { level: "ok", says };
-  return [withinLimits, withinMemory];
+  if (recomputed.tensors === 0 || refusal !== null) return [withinLimits, withinMemory];
+  return [withinLimits, withinMemory, {
+    level: "ok",
+    says:
+      `${writtenBytes(recomputed.bytes)} are computed twice to stay within ${config.memoryLimit}: about ` +
+      `${(100 * recomputed.work).toPrecision(2)} % more work`,
+  }];
 };
+
+const mendBy = (remedies: readonly string[]) => remedies.length === 0 ? {} : { mend: remedies.join("; ") };
 
 const decodeFinding = ({ decodedPerSecond, config }: Facts): Finding => {
   if (typeof decodedPerSecond !== "number") return problem(decodedPerSecond);

@@ -24,6 +24,8 @@ const healthy: Facts = {
     groups: { state: GIB, batch: GIB / 16, constants: 0, activations: 11 * GIB, scratch: 0 },
     peakBytes: 12 * GIB,
     reservedBytes: 13 * GIB,
+    slotPictureBytes: 0,
+    recomputed: { tensors: 0, bytes: 0, work: 0 },
     largest: [],
     sliced: 0,
     refusal: null,
@@ -51,6 +53,18 @@ Deno.test("diagnose() counts the host's memory against a software adapter, batch
     complaints({ adapter: software, drivers: [], freeMemory }).map((c) => c.level);
   assert.deepEqual(levels(14 * GIB), ["warning", "problem"]); // 13 GiB and 18 batches
   assert.deepEqual(levels(14.2 * GIB), ["warning"]);
+});
+
+Deno.test("diagnose() knows two ways out of too little memory, where both are open", () => {
+  const mend = (freeMemory: number, memoryLimit: string | null) =>
+    complaints({
+      ...{ adapter: software, drivers: [], freeMemory, smallerBatch: 32 },
+      config: { ...healthy.config, memoryLimit },
+    })[1].mend;
+  // Of 10 GiB the 18 batches that wait take 1.125.
+  assert.equal(mend(10 * GIB, null), "--memory-limit 8.88GiB trades time for it; --batch-size 32 fits");
+  assert.equal(mend(10 * GIB, "12GiB"), "--batch-size 32 fits");
+  assert.equal(mend(5 * GIB, null), "--batch-size 32 fits");
 });
 
 Deno.test("diagnose() advises a newer Mesa where the software driver is an old one", () => {

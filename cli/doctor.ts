@@ -7,7 +7,7 @@ import { listImages } from "../data/image_list.ts";
 import { Collective } from "../ops/collective.ts";
 import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
-import { writtenBytes } from "../pipeline/bytes.ts";
+import { bytesIn, writtenBytes } from "../pipeline/bytes.ts";
 import { type Config, optionNames } from "../pipeline/config.ts";
 import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
@@ -157,6 +157,7 @@ const findSmallerBatch = (
   const excess = Math.max(
     plan.largest[0].bytes / adapter.limits.maxBufferSize,
     adapter.software ? plan.reservedBytes / freeMemory : 0,
+    config.memoryLimit === null ? 0 : plan.reservedBytes / bytesIn(config.memoryLimit),
     1.01,
   );
   for (let size = 2 ** Math.floor(Math.log2(config.batchSize / excess)); size >= 1; size /= 2) {
@@ -270,7 +271,7 @@ const rankRows = ({ ranks }: RankSpeed) =>
     [rank === 0 ? "ranks" : "", `${rank} on ${host}: ${adapter}`] as const
   );
 
-const memoryRows = ({ groups, peakBytes, reservedBytes, largest }: StepPlan) => {
+const memoryRows = ({ groups, peakBytes, reservedBytes, slotPictureBytes, largest }: StepPlan) => {
   const amount = (name: string, bytes: number) => `${name.padEnd(11)} ${writtenBytes(bytes).padStart(9)}`;
   const bar = (bytes: number) => "█".repeat(Math.round(24 * bytes / peakBytes));
   const spare = Math.round(100 * (reservedBytes / peakBytes - 1));
@@ -279,7 +280,8 @@ const memoryRows = ({ groups, peakBytes, reservedBytes, largest }: StepPlan) => 
       [i === 0 ? "memory" : "", `${amount(group, bytes)}  ${bar(bytes)}`] as const
     ),
     ["", amount("at the peak", peakBytes)],
-    ["", `${amount("reserved", reservedBytes)}  ${spare} % more, as buffers are shared whole`],
+    ["", `${amount("reserved", reservedBytes)}  ${spare} % more, for gaps between tensors`],
+    ["", `${amount("slot maps", slotPictureBytes)}  besides, for drawing them`],
     ...largest.slice(0, 3).map(({ tensor, bytes, count }, i) =>
       [
         i === 0 ? "largest" : "",

@@ -8,6 +8,7 @@ import {
   addUp,
   columnSumKernels,
   elementwiseKernels,
+  fusedWork,
   isElementwise,
   isReduction,
   leavesOf,
@@ -15,7 +16,7 @@ import {
   rowSumKernels,
 } from "./fuse.ts";
 import { bundled } from "./bundle.ts";
-import { type Choice, type Choices, chooser, GUESSED } from "./choices.ts";
+import { type Choice, type Choices, chooser, GUESSED, workOf } from "./choices.ts";
 import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
@@ -41,8 +42,10 @@ export interface Graph {
   readonly outputs: Readonly<Record<string, Tensor>>;
   /** How activations and their gradients lie in memory: in f16 where it says so (half.ts). */
   readonly precision?: "f32" | "f16";
-  /** Bytes of device memory that its program may take; what would go beyond is computed again instead of kept. */
+  /** Bytes of device memory that may be taken in all; what there is no room for is computed again instead of kept. */
   readonly memoryLimit?: number;
+  /** Bytes that others take of it. */
+  readonly memoryTaken?: number;
   /** Names the stage of work that a tensor belongs to, where the time of stages is of interest. */
   readonly stageOf?: (x: Tensor) => string;
 }
@@ -56,13 +59,14 @@ export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
   what: Schema.String,
 }) {
   override get message() {
-    const mib = (bytes: number) => `${(Math.ceil(10 * bytes / 2 ** 20) / 10).toFixed(1)} MiB`;
     if (this.tensor === null) {
-      return `Cannot run ${this.label} within ${mib(this.limit)} of device memory as it takes ${
-        mib(this.needs)
-      }, even ` +
-        `where it computes again what it can. Raise --memory-limit, or lower --batch-size or --image-size`;
+      const gib = (bytes: number) => `${(Math.ceil(100 * bytes / 2 ** 30) / 100).toFixed(2)} GiB`;
+      return `Cannot run ${this.label} within ${gib(this.limit)} of device memory: it takes ${
+        gib(this.needs)
+      } even ` +
+        "where it computes twice what it can. Raise --memory-limit, or lower --batch-size or --image-size";
     }
+    const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     return `Cannot run ${this.label} on this adapter as ${this.tensor} needs ${
       mib(this.needs)
     }: its ${this.what} is ${mib(this.limit)}. Lower --batch-size or --image-size`;
@@ -124,17 +128,17 @@ export const lower = (
   choices: Choices = GUESSED,
 ): Lowered => {
   const usual = lowerInOrder(graph, traits, isState, choices);
-  const { memoryLimit = Infinity } = graph;
+  const limit = (graph.memoryLimit ?? Infinity) - (graph.memoryTaken ?? 0);
   let best = usual.lowered;
   const { groups, needed, total } = best.plan;
   // What is always there, and what sharing buffers wastes, leave so much for all that comes and goes.
-  let budget = memoryLimit - groups.state - groups.batch - groups.constants - (total - needed);
-  for (let tries = 0; tries < 8 && best.plan.total > memoryLimit; tries++) {
+  let budget = limit - groups.state - groups.batch - groups.constants - (total - needed);
+  for (let tries = 0; tries < 8 && best.plan.total > limit; tries++) {
     const { order, peak } = scheduleWithin(usual.works, budget);
     const { lowered } = lowerInOrder(graph, traits, isState, choices, order);
     if (lowered.plan.total < best.plan.total) best = lowered;
     if (peak > budget) break;
-    budget -= lowered.plan.total - memoryLimit + tries * 0.002 * memoryLimit; // more is wasted now
+    budget -= lowered.plan.total - limit + tries * 0.002 * limit; // more is wasted now
   }
   return best;
 };
@@ -242,16 +246,19 @@ const lowerInOrder = (
       scratchBytes.set(x.id, scratchBytes.get(x.id)! + bytesOf(operand));
       return operand;
     };
-    const context = { inlined: isInlined, operandOf, scratch, traits };
+    const isHalf = (tensor: Tensor) => operandOf(tensor).dtype === "f16";
+    const { inputs } = x.source;
+    const describe = () =>
+      isFused(x)
+        ? fusedWork(members, leavesOfAll(members, isInlined)!, isHalf)
+        : workOf(x, inputs.map(isHalf));
+    const choose = chooser(x, describe, choices, (choice) => chosen.set(choice.work, choice));
+    const context = { inlined: isInlined, operandOf, scratch, traits, choose };
     if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) {
       kernels.push(...elementwiseKernels(members, context, ({ id }) => place.get(id) ?? null));
-    } else {
-      const inHalf = x.source.inputs.map((input) => operandOf(input).dtype === "f16");
-      const choose = chooser(x, inHalf, choices, (choice) => chosen.set(choice.work, choice));
-      kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
-    }
+    } else kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
     for (; makes.length < kernels.length; makes.push(x)) serves.push(served);
   }
 
@@ -589,13 +596,14 @@ const chooseInlined = (
 
 /** What a lowered graph needs beyond its memory limit or these limits of an adapter, or null where it fits. */
 export const overLimit = (
-  { label, memoryLimit = Infinity }: Graph,
+  { label, memoryLimit = Infinity, memoryTaken = 0 }: Graph,
   { kernels, plan, inputs, operandOf }: Lowered,
   limits: AdapterReport["limits"],
 ): PlanError | null => {
   const refuse = (tensor: string | null, needs: number, what: string, limit: number) =>
     new PlanError({ label, tensor, needs, what, limit });
-  if (plan.total > memoryLimit) return refuse(null, plan.total, "memory limit", memoryLimit);
+  const needed = plan.total + memoryTaken;
+  if (needed > memoryLimit) return refuse(null, needed, "memory limit", memoryLimit);
   const buffers = [
     ...inputs.map((x) => ({ name: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
     ...plan.slots.map(({ name, bytes }) => ({ name, bytes })),

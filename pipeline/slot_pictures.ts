@@ -11,7 +11,9 @@ import { writeWholeFile } from "../data/write_whole_file.ts";
 import type { CollectiveError } from "../ops/collective.ts";
 import { compile, type DeviceState } from "../ops/compile.ts";
 import type { GpuError } from "../ops/gpu.ts";
-import { input, sameShape } from "../ops/tensor.ts";
+import { lower } from "../ops/lower.ts";
+import type { MemoryPlan } from "../ops/memory.ts";
+import { type AdapterTraits, input, sameShape } from "../ops/tensor.ts";
 import { winnerMap } from "../ops/winner_map.ts";
 import type { Config } from "./config.ts";
 import { StateBuilder } from "./model/network.ts";
@@ -40,6 +42,23 @@ const TRIES = 10; // files that are looked at for each of them, if some cannot b
 const FEWEST_STEPS = 25; // between two drawings, and at most so many drawings in a run:
 const DRAWINGS = 100;
 
+/** From pictures to the prototype that wins each pixel, by the teacher's state. */
+const slotGraph = (config: Config) => {
+  const size = config.imageSize;
+  const teacher = new StateBuilder();
+  const scores = teacherScores(teacher, input("pictures", [PICTURES, size, size], "u32"), config);
+  const slots = winnerMap(scores, { width: size, height: size });
+  return { teacher, graph: { label: "the slot maps", outputs: { slots } } };
+};
+
+const besideState = ({ total, groups }: MemoryPlan) => total - groups.state;
+
+/** How much of an adapter's memory slot pictures take for as long as the run lasts, in bytes. */
+export const slotPictureBytes = (config: Config, traits: AdapterTraits): number => {
+  const { teacher, graph } = slotGraph(config);
+  return besideState(lower(graph, traits, (name) => teacher.declared.has(name)).plan);
+};
+
 /**
  * Slot pictures of a run, into `slot_maps/` of its folder: `pictures.jpg`, a row of pictures, and the same row in the
  * colours of their slots for each drawing, `step_000123.jpg`. Reads the run's own state on the device and changes
@@ -51,16 +70,14 @@ export const slotPictures = Effect.fn("slotPictures")(function* (
   run: { readonly state: StateBuilder; readonly buffers: DeviceState; readonly lastStep: number },
 ) {
   const size = config.imageSize;
-  const teacher = new StateBuilder();
-  const scores = teacherScores(teacher, input("pictures", [PICTURES, size, size], "u32"), config);
+  const { teacher, graph } = slotGraph(config);
   const known = (name: string) => run.state.declared.get(name)?.tensor.shape ?? [NaN];
   if (![...teacher.declared.values()].every(({ name, tensor }) => sameShape(known(name), tensor.shape))) {
     return null;
   }
   const pictures = yield* spreadOut(images, size);
   if (pictures.length === 0) return null;
-  const outputs = { slots: winnerMap(scores, { width: size, height: size }) };
-  const program = yield* compile({ label: "the slot maps", outputs }, run.buffers).pipe(
+  const program = yield* compile(graph, run.buffers).pipe(
     Effect.catch(({ message }) =>
       Effect.as(Effect.logWarning(`${message}. The run shows no slot maps.`), null)
     ),
@@ -86,7 +103,7 @@ export const slotPictures = Effect.fn("slotPictures")(function* (
   const every = Math.max(FEWEST_STEPS, Math.ceil(run.lastStep / DRAWINGS));
   let isFirst = true;
   return {
-    deviceBytes: program.plan.total - program.plan.groups.state,
+    deviceBytes: besideState(program.plan),
     due: (done) => done % every === 0 || done === run.lastStep,
     draw: (done) =>
       program.run({ pictures: pixels }).pipe(

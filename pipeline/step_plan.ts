@@ -1,10 +1,11 @@
 /** What a run's step needs of an adapter, found without touching one. */
 import { lacksHalf } from "../ops/gpu.ts";
-import { lower, overLimit } from "../ops/lower.ts";
+import { lower, overLimit, type Recomputed } from "../ops/lower.ts";
 import { bytesOf } from "../ops/kernel.ts";
 import type { MemoryPlan } from "../ops/memory.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
 import type { Config } from "./config.ts";
+import { slotPictureBytes } from "./slot_pictures.ts";
 import { stepGraph } from "./step_graph.ts";
 
 export interface StepPlan {
@@ -13,6 +14,9 @@ export interface StepPlan {
   readonly groups: MemoryPlan["groups"];
   readonly peakBytes: number; // in use at that moment
   readonly reservedBytes: number; // of device memory, from the first step to the last
+  readonly slotPictureBytes: number; // that drawing slots now and then takes besides
+  /** What is computed twice for want of memory. */
+  readonly recomputed: Recomputed;
   /** The largest buffers by the largest tensor in each, alike ones together. */
   readonly largest: readonly { readonly tensor: string; readonly bytes: number; readonly count: number }[];
   /** How many buffers are larger than one binding, and so are bound in slices. */
@@ -21,15 +25,17 @@ export interface StepPlan {
   readonly refusal: string | null;
 }
 
-/** Plans the step of `config` for an adapter; about half a second for the published runs. */
+/** Plans the step of `config` for an adapter: half a second for the published runs, a few where memory is limited. */
 export const planStep = (
   config: Config,
   traits: AdapterTraits,
   limits: Readonly<Record<string, number>>,
 ): StepPlan => {
-  const { state, graph } = stepGraph(config, traits);
+  const slots = slotPictureBytes(config, traits);
+  const { state, graph: step } = stepGraph(config, traits);
+  const graph = { ...step, memoryTaken: slots };
   const lowered = lower(graph, traits, (name) => state.declared.has(name));
-  const { kernels, plan, inputs, operandOf } = lowered;
+  const { kernels, plan, recomputed, inputs, operandOf } = lowered;
   const buffers = [
     ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),
     ...inputs.map((x) => ({ tensor: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
@@ -40,6 +46,8 @@ export const planStep = (
     groups: plan.groups,
     peakBytes: plan.needed,
     reservedBytes: plan.total,
+    slotPictureBytes: slots,
+    recomputed,
     largest: [...alike].slice(0, 5).map(([tensor, all]) => ({
       tensor,
       bytes: all[0].bytes,

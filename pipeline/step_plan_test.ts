@@ -4,6 +4,7 @@ import { configure } from "./config.ts";
 import { planStep } from "./step_plan.ts";
 
 const demo = Effect.runSync(configure("demo"));
+const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
 const traits = { software: true, maxStorageBuffers: 16, maxBinding: 2 ** 27, half: true };
 const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
 
@@ -21,7 +22,6 @@ Deno.test("planStep() names the tensor that an adapter cannot hold", () => {
 });
 
 Deno.test("planStep() plans half the activations in half precision, on adapters that have it", () => {
-  const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
   const wide = { ...traits, maxBinding: 2 ** 30 };
   const wideLimits = { ...limits, maxStorageBufferBindingSize: 2 ** 30 };
   const [full, half] = (["f32", "f16"] as const).map((precision) =>
@@ -37,4 +37,24 @@ Deno.test("planStep() plans half the activations in half precision, on adapters 
     refusal,
     "Cannot run the step in half precision: this adapter has no shader-f16. Use --precision f32",
   );
+});
+
+Deno.test("planStep() stays within a memory limit by computing twice, or says the least that it takes", () => {
+  const wide = { ...traits, software: false, maxBinding: 2 ** 30 };
+  const wideLimits = { ...limits, maxStorageBufferBindingSize: 2 ** 30 };
+  const plan = (memoryLimit: string | null) => planStep({ ...published, memoryLimit }, wide, wideLimits);
+  const usual = plan(null);
+  assert.deepEqual(usual.recomputed, { tensors: 0, bytes: 0, work: 0 });
+  assert.ok(usual.reservedBytes < 1.02 * usual.peakBytes, `${usual.reservedBytes} for ${usual.peakBytes}`);
+
+  const [, least] = plan("1GiB").refusal!.match(/within 1\.00 GiB of device memory: it takes ([\d.]+) GiB/)!;
+  assert.ok(Number(least) < 4, least);
+  for (const [gib, mostWork] of [[8, 0.05], [Number(least), 0.3]]) {
+    const { peakBytes, reservedBytes, slotPictureBytes, recomputed, kernels, refusal } = plan(`${gib}GiB`);
+    assert.equal(refusal, null);
+    assert.ok(reservedBytes + slotPictureBytes <= gib * 2 ** 30);
+    assert.ok(reservedBytes < 1.1 * peakBytes, `${reservedBytes} reserved for ${peakBytes}`);
+    assert.ok(recomputed.tensors > 0 && kernels >= usual.kernels + recomputed.tensors);
+    assert.ok(recomputed.work < mostWork, `${recomputed.work}`);
+  }
 });
