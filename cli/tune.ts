@@ -1,9 +1,8 @@
-import { Console, Effect } from "effect";
+import { Console, Effect, Stream } from "effect";
 import { Command, Flag } from "effect/cli";
-import type { Choice } from "../ops/choices.ts";
 import { Gpu } from "../ops/gpu.ts";
 import { lower } from "../ops/lower.ts";
-import { tune as tuneOne, type Tuned } from "../ops/tune.ts";
+import { tune as tuneAll, type Tuned } from "../ops/tune.ts";
 import type { Config } from "../pipeline/config.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { stepGraph } from "../pipeline/step_graph.ts";
@@ -39,7 +38,9 @@ export const tune = Command.make(
 
 const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
   const { report, traits } = yield* Gpu;
-  const choices = stepChoices(config, traits);
+  const { graph, state } = stepGraph({ ...config, batchSize: config.batchSize / config.ranks }, traits);
+  const isState = (name: string) => state.declared.has(name);
+  const { choices } = lower(graph, traits, isState);
   let known = readTuned(report);
   const open = choices.filter(({ work }) => again || known[work] === undefined);
   yield* Console.log(
@@ -48,22 +49,16 @@ const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
     } of them known`,
   );
   const results: Tuned[] = [];
-  for (const choice of open) {
-    const result = yield* tuneOne(choice);
+  const keep = Effect.fnUntraced(function* (result: Tuned) {
     results.push(result);
     yield* Console.log(lineOf(result));
-    if (!result.tuned) continue;
+    if (!result.tuned) return;
     known = { ...known, [result.work]: { chosen: result.chosen, milliseconds: result.milliseconds } };
     yield* writeTuned(report, known);
-  }
+  });
+  yield* Stream.runForEach(tuneAll(graph, isState, open), keep);
   if (results.length > 0) yield* Console.log(`\n${summary(results)}\n${tunedFile(report)}`);
 });
-
-/** What could be done in several ways in the step of a run. */
-const stepChoices = (config: Config, traits: Gpu["Service"]["traits"]): readonly Choice[] => {
-  const { graph, state } = stepGraph({ ...config, batchSize: config.batchSize / config.ranks }, traits);
-  return lower(graph, traits, (name) => state.declared.has(name)).choices;
-};
 
 const lineOf = ({ work, variants, chosen, milliseconds }: Tuned): string => {
   const written = (name: string) => {

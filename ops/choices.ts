@@ -19,8 +19,6 @@ export interface Choice {
   readonly work: string;
   /** A tensor that takes this work to make. */
   readonly makes: Tensor;
-  /** Which of its inputs lie in memory as f16. */
-  readonly inHalf: readonly boolean[];
   readonly variants: readonly string[];
   readonly chosen: string;
   readonly tuned: boolean;
@@ -39,15 +37,20 @@ export const workOf = (x: Tensor, inHalf: readonly boolean[]): string => {
   }`;
 };
 
-/** Chooses for the op that makes a tensor, and notes what was chosen. */
-export const chooser =
-  (makes: Tensor, inHalf: readonly boolean[], choices: Choices, note: (choice: Choice) => void) =>
-  (variants: Variants): readonly Kernel[] => {
-    const work = workOf(makes, inHalf);
-    const names = Object.keys(variants);
-    const wanted = choices(work, names);
-    const tuned = wanted !== undefined && names.includes(wanted);
-    const chosen = tuned ? wanted : names[0];
-    note({ work, makes, inHalf, variants: names, chosen, tuned });
-    return variants[chosen]();
-  };
+/** Chooses how to make a tensor, and notes what was chosen where there is a choice. */
+export const chooser = (
+  makes: Tensor,
+  describe: () => string,
+  choices: Choices,
+  note: (choice: Choice) => void,
+) =>
+(variants: Variants): readonly Kernel[] => {
+  const names = Object.keys(variants);
+  if (names.length === 1) return variants[names[0]]();
+  const work = describe();
+  const wanted = choices(work, names);
+  const tuned = wanted !== undefined && names.includes(wanted);
+  const chosen = tuned ? wanted : names[0];
+  note({ work, makes, variants: names, chosen, tuned });
+  return variants[chosen]();
+};

@@ -5,7 +5,9 @@
 import { Effect, Fiber, type Scope } from "effect";
 import { type Choice, TunedChoices } from "./choices.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
-import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, lacksHalf, mapped, STORAGE } from "./gpu.ts";
+import { type Clock, clockOf, deviceTime, secondsOf } from "./clock.ts";
+import { commandsOf, dispatch } from "./commands.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
 import {
   type Graph,
@@ -140,41 +142,7 @@ export const compile = Effect.fn("compile")(function* (
     return { buffer, offset: offset + operand.offset * elementBytes(operand), size: bytesOf(operand) };
   };
 
-  // The sizes of all kernels lie in one uniform buffer.
-  const alignment = device.limits.minUniformBufferOffsetAlignment;
-  const stride = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
-  const sizeBytes = kernels.reduce((total, kernel) => total + stride(kernel.sizes?.byteLength ?? 0), 0);
-  const sizes = new Uint8Array(Math.max(sizeBytes, 16));
-  const sizeBuffer = yield* gpu.buffer(
-    "sizes",
-    sizes.length,
-    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-  );
-
-  const commands: Command[] = [];
-  let at = 0;
-  for (const kernel of kernels) {
-    const pipeline = yield* gpu.pipeline(kernel.label, kernel.code);
-    const entries: GPUBindGroupEntry[] = kernel.bindings.map(({ operand }, binding) => ({
-      binding,
-      resource: regionOf(operand),
-    }));
-    if (kernel.sizes !== null) {
-      sizes.set(new Uint8Array(kernel.sizes.buffer), at);
-      entries.push({
-        binding: entries.length,
-        resource: { buffer: sizeBuffer, offset: at, size: kernel.sizes.byteLength },
-      });
-      at += stride(kernel.sizes.byteLength);
-    }
-    const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-    commands.push({
-      pipeline,
-      group,
-      workgroups: "indirect" in kernel.workgroups ? regionOf(kernel.workgroups.indirect) : kernel.workgroups,
-    });
-  }
-  device.queue.writeBuffer(sizeBuffer, 0, sizes);
+  const commands = yield* commandsOf(kernels, regionOf);
   yield* gpu.check;
 
   // Outputs of the runs in flight, each in a buffer of its own.
@@ -197,11 +165,6 @@ export const compile = Effect.fn("compile")(function* (
       device.queue.writeBuffer(buffer, 0, values[name] as Float32Array<ArrayBuffer>);
     }
   };
-  const dispatch = (pass: GPUComputePassEncoder, { workgroups }: Command) => {
-    if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
-    else pass.dispatchWorkgroupsIndirect(workgroups.buffer, workgroups.offset);
-  };
-
   /** Copies the next state into its place where the kernels have not written it there. */
   const moveOn = (encoder: GPUCommandEncoder) => {
     for (const { from, to } of copies) {
@@ -215,12 +178,7 @@ export const compile = Effect.fn("compile")(function* (
     const whole = [{ first: begin, end, timestampWrites: undefined }];
     for (const span of clock?.spans.filter(({ first }) => begin <= first && first < end) ?? whole) {
       const pass = encoder.beginComputePass({ timestampWrites: span.timestampWrites });
-      let current: GPUComputePipeline | null = null;
-      for (const command of commands.slice(span.first, span.end)) {
-        if (command.pipeline !== current) pass.setPipeline(current = command.pipeline);
-        pass.setBindGroup(0, command.group);
-        dispatch(pass, command);
-      }
+      dispatch(pass, commands.slice(span.first, span.end));
       pass.end();
     }
   };
@@ -393,30 +351,6 @@ export const compile = Effect.fn("compile")(function* (
 /** Takes note of what the host has done since `begin`. */
 type Note = (name: string, begin: number) => void;
 
-interface Command {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number, number] | {
-    readonly buffer: GPUBuffer;
-    readonly offset: number;
-  };
-}
-
-/** Kernels that follow each other and are timed together: in a pass of their own, for only passes have timestamps. */
-interface Span {
-  readonly stage: string;
-  readonly first: number;
-  readonly end: number; // the first kernel that is not of it
-  readonly timestampWrites: GPUComputePassTimestampWrites;
-}
-
-/** Times spans of a program. */
-interface Clock {
-  readonly spans: readonly Span[];
-  readonly bytes: number; // of a run's timestamps; they lie before its outputs
-  readonly copy: (encoder: GPUCommandEncoder, target: GPUBuffer) => void;
-}
-
 /** Where the stages of a graph begin; nothing where it names none. */
 const stageStarts = ({ stageOf }: Graph, { serves, stops }: Lowered) => {
   if (stageOf === undefined) return [];
@@ -425,84 +359,6 @@ const stageStarts = ({ stageOf }: Graph, { serves, stops }: Lowered) => {
   return [...stages.keys()].filter((i) => stages[i] !== stages[i - 1] || begins.has(i))
     .map((first) => ({ first, stage: stages[first] }));
 };
-
-const MOST_QUERIES = 4096; // of a query set
-
-/** A clock for spans that begin so; null where there are none, or the adapter has no timestamps. */
-const clockOf = Effect.fnUntraced(function* (
-  { device, buffer }: GpuShape,
-  starts: readonly { readonly first: number; readonly stage: string }[],
-  kernels: number,
-) {
-  if (starts.length === 0 || !device.features.has("timestamp-query")) return null;
-  const queries = 2 * starts.length;
-  const sets: { readonly set: GPUQuerySet; readonly count: number }[] = [];
-  for (let at = 0; at < queries; at += MOST_QUERIES) {
-    const count = Math.min(MOST_QUERIES, queries - at);
-    const set = yield* Effect.acquireRelease(
-      Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
-      (set) => Effect.sync(() => set.destroy()),
-    );
-    sets.push({ set, count });
-  }
-  const bytes = 8 * queries;
-  const times = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
-  return {
-    spans: starts.map(({ first, stage }, i): Span => {
-      const query = 2 * i % MOST_QUERIES;
-      return {
-        stage,
-        first,
-        end: starts[i + 1]?.first ?? kernels,
-        timestampWrites: {
-          querySet: sets[Math.floor(2 * i / MOST_QUERIES)].set,
-          beginningOfPassWriteIndex: query,
-          endOfPassWriteIndex: query + 1,
-        },
-      };
-    }),
-    bytes,
-    copy: (encoder, target) => {
-      sets.forEach(({ set, count }, i) =>
-        encoder.resolveQuerySet(set, 0, count, times, 8 * MOST_QUERIES * i)
-      );
-      encoder.copyBufferToBuffer(times, 0, target, 0, bytes);
-    },
-  } satisfies Clock as Clock;
-});
-
-/** Seconds of each stage. */
-const secondsOf = (spans: readonly Span[], stamps: BigUint64Array): Readonly<Record<string, number>> => {
-  const seconds: Record<string, number> = {};
-  spans.forEach(({ stage }, i) => {
-    seconds[stage] = (seconds[stage] ?? 0) + Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e9;
-  });
-  return seconds;
-};
-
-/**
- * What to add to the device's milliseconds to have those of `performance.now()`. An idle device begins a moment after it
- * is told: some tenths of a millisecond, of which the least of a few tries is found here.
- */
-const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
-  const { device, buffer } = gpu;
-  const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;
-  const staging = yield* buffer("timestamps", clock.bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
-  let toHost = -Infinity;
-  for (let i = 0; i < 4; i++) {
-    const encoder = device.createCommandEncoder();
-    encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
-    clock.copy(encoder, staging);
-    const commands = encoder.finish();
-    const submitted = performance.now();
-    device.queue.submit([commands]);
-    yield* mapped(staging);
-    const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
-    staging.unmap();
-    if (i > 0) toHost = Math.max(toHost, submitted - Number(begin) / 1e6); // the first waits for earlier work
-  }
-  return toHost;
-});
 
 /** Tensors that are exchanged as one. */
 interface Message {

@@ -6,7 +6,7 @@
  * Whatever lies in unused rows and columns, NaN included, is not looked at and gets no gradient.
  */
 import { kernel } from "./kernel.ts";
-import { rowWork } from "./_row.ts";
+import { rowVariants, type RowWork } from "./_row.ts";
 import { defineOp, shapeError, type Tensor } from "./tensor.ts";
 
 /**
@@ -26,17 +26,17 @@ const crossEntropyOp = defineOp("crossEntropyRows", {
     logits.shape.length === 2 && labels.shape.length === 1 && labels.shape[0] === logits.shape[0]
       ? labels.shape
       : shapeError("crossEntropyRows", "logits [R, C] and labels [R]", logits.shape, labels.shape),
-  kernels: ({ inputs: [logits, labels, rowCount, columnCount], output, adapter }) => {
+  kernels: ({ inputs: [logits, labels, rowCount, columnCount], output, adapter, choose }) => {
     const [rows, width] = logits.shape;
-    const work = rowWork(rows, width, adapter);
-    return [kernel({
-      label: "crossEntropyRows",
-      reads: { logits, labels, rowCount, columnCount },
-      writes: { loss: output },
-      sizes: { rows, width },
-      ...work.launch,
-      functions: work.functions,
-      main: /* wgsl */ `
+    const kernelOf = (work: RowWork) =>
+      kernel({
+        label: "crossEntropyRows",
+        reads: { logits, labels, rowCount, columnCount },
+        writes: { loss: output },
+        sizes: { rows, width },
+        ...work.launch,
+        functions: work.functions,
+        main: /* wgsl */ `
   ${work.origin}
   if (row >= rowCount[0]) {
     if (start == 0u) { loss[row] = 0.0; }
@@ -51,7 +51,8 @@ const crossEntropyOp = defineOp("crossEntropyRows", {
   for (var c = start; c < columns; c += step) { sum += exp(logits[first + c] - largest_logit); }
   let whole = ${work.total("sum")};
   if (start == 0u) { loss[row] = log(whole) - (logits[first + labels[row]] - largest_logit); }`,
-    })];
+      });
+    return choose(rowVariants(rows, width, adapter, kernelOf));
   },
   backward: ({ inputs, output, gradient }) => [
     crossEntropyGradient([...inputs, output, gradient], undefined),

@@ -16,6 +16,7 @@ import {
   sizeOf,
   storageOf,
   type Tensor,
+  type Variants,
 } from "./tensor.ts";
 
 /** An op whose input is read at other places than its output's own: a slice or a transposition. */
@@ -33,6 +34,19 @@ interface Leaf {
 
 export const isElementwise = (x: Tensor): boolean =>
   x.source.kind === "op" && x.source.op.expression !== undefined;
+
+/** Describes the work of a fused kernel, as far as its time depends on it: what it makes, of what sizes of tensors. */
+export const fusedWork = (
+  roots: readonly Tensor[],
+  leaves: readonly Leaf[],
+  inHalf: (x: Tensor) => boolean,
+): string => {
+  const sizes = [...new Set(leaves.map(({ tensor }) => tensor))].map((x) =>
+    `${sizeOf(x.shape)}${inHalf(x) ? "h" : ""}`
+  );
+  const [{ shape }] = roots;
+  return `${labelOf(roots)} [${shape.join()}] of ${sizes.sort().join(", ")}`;
+};
 
 export const isReduction = (x: Tensor): boolean =>
   x.source.kind === "op" && x.source.op.reduction !== undefined;
@@ -334,6 +348,18 @@ const rowsEach = (rows: number, lanes: number, traits: AdapterTraits, most: numb
   return Math.max(1, Math.min(most, Math.ceil((rows * lanes) / invocations), rows));
 };
 
+/** Kernels for several numbers of rows that an invocation takes at most, where there is enough to do to tell. */
+const byRowsEach = (
+  elements: number,
+  mosts: readonly number[], // the best guess first
+  kernels: (most: number) => readonly Kernel[],
+): Variants =>
+  Object.fromEntries(
+    mosts.slice(0, elements < 2 ** 18 ? 1 : Infinity).map((
+      most,
+    ) => [`${most} rows each`, () => kernels(most)]),
+  );
+
 const INDICES = /* wgsl */ `
   let column = id % p.lanes;
   let block = id / p.lanes / p.chunks;
@@ -354,6 +380,7 @@ interface FusedContext {
   readonly operandOf: (x: Tensor) => Operand;
   readonly scratch: (shape: Shape) => Operand;
   readonly traits: AdapterTraits;
+  readonly choose: (variants: Variants) => readonly Kernel[];
 }
 
 /**
@@ -365,7 +392,7 @@ export const elementwiseKernels = (
   context: FusedContext,
   replaced: (root: Tensor) => Tensor | null,
 ): readonly Kernel[] => {
-  const { inlined, operandOf, traits } = context;
+  const { inlined, operandOf, traits, choose } = context;
   const leaves = leavesOfAll(roots, inlined)!;
   const domain = domainOf(roots[0], leaves)!;
   const names = roots.map((_, i) => `result${i}`);
@@ -374,11 +401,12 @@ export const elementwiseKernels = (
     return old === null ? [] : [[old, names[i]]];
   }));
   const own = roots.map((tensor) => ({ tensor, own: true }));
-  return blocksOf(domain, leaves, sizeOf(roots[0].shape), traits).map((block) => {
+  const size = sizeOf(roots[0].shape);
+  const kernelOf = (block: Block, most: number) => {
     const body = bodyOf(domain, own, leaves, isWithin(roots, inlined), operandOf, inPlace, block);
     const groups = block.group === null ? domain.groups : 1;
     const lanes = domain.columns / body.width;
-    const each = rowsEach(block.rows * groups, lanes, traits, traits.software ? 32 : 8);
+    const each = rowsEach(block.rows * groups, lanes, traits, most);
     const chunks = Math.ceil(block.rows / each);
     const start = ((block.group ?? 0) * domain.rows + block.first) * domain.columns;
     const windows = roots.map((root) =>
@@ -403,7 +431,15 @@ export const elementwiseKernels = (
     ${names.map((name, i) => `${name}[at] = ${body.values[i]};`).join("\n    ")}
   }`,
     });
-  });
+  };
+  const blocks = blocksOf(domain, leaves, size, traits);
+  return choose(
+    byRowsEach(
+      size,
+      traits.software ? [32, 128] : [8, 2, 32],
+      (most) => blocks.map((block) => kernelOf(block, most)),
+    ),
+  );
 };
 
 /** The names of what is made, each once. */
@@ -415,7 +451,7 @@ const labelOf = (roots: readonly Tensor[]): string =>
  * in a fixed order, so that the result is the same in every run.
  */
 export const columnSumKernels = (root: Tensor, context: FusedContext): readonly Kernel[] => {
-  const { inlined, operandOf, scratch, traits } = context;
+  const { inlined, operandOf, scratch, traits, choose } = context;
   const leaves = leavesOf(root, inlined)!;
   const domain = domainOf(root, leaves)!;
   const terms = reduced(root);
@@ -424,29 +460,31 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
     ? operandOf(root.source.inputs[terms.length])
     : null;
   const blocks = blocksOf(domain, leaves, 0, traits);
-  const each = Math.max(8, rowsEach(domain.rows * domain.groups, domain.columns / 4, traits, 512));
-  const chunksOf = (rows: number) => Math.ceil(rows / each);
-  const perGroup = blocks.filter(({ group }) => (group ?? 0) === 0);
-  const chunks = perGroup.reduce((total, { rows }) => total + chunksOf(rows), 0);
   const output = operandOf(root);
   const width = terms.length * domain.columns;
-  const partial = chunks === 1 ? output : scratch([domain.groups, chunks, width]);
 
-  let chunk = 0;
-  const kernels = blocks.map((block) => {
-    const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
-    const lanes = domain.columns / body.width;
-    const own = chunksOf(block.rows);
-    const start = chunk; // among the chunks of all groups
-    if (block.group !== null) chunk += own;
-    return kernel({
-      label: "columnSums",
-      reads: { ...bind(body), ...(counted === null ? {} : { count: counted }) },
-      writes: { partial: body.width === 4 ? vectors(partial) : partial },
-      sizes: { ...body.sizes, lanes, chunks: own, each, rows: block.rows, start, before: block.first },
-      threads: lanes * own * (block.group === null ? domain.groups : 1),
-      functions: body.functions,
-      main: `${INDICES}
+  const kernelsFor = (most: number): readonly Kernel[] => {
+    const each = Math.max(8, rowsEach(domain.rows * domain.groups, domain.columns / 4, traits, most));
+    const chunksOf = (rows: number) => Math.ceil(rows / each);
+    const perGroup = blocks.filter(({ group }) => (group ?? 0) === 0);
+    const chunks = perGroup.reduce((total, { rows }) => total + chunksOf(rows), 0);
+    const partial = chunks === 1 ? output : scratch([domain.groups, chunks, width]);
+
+    let chunk = 0;
+    const kernels = blocks.map((block) => {
+      const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
+      const lanes = domain.columns / body.width;
+      const own = chunksOf(block.rows);
+      const start = chunk; // among the chunks of all groups
+      if (block.group !== null) chunk += own;
+      return kernel({
+        label: "columnSums",
+        reads: { ...bind(body), ...(counted === null ? {} : { count: counted }) },
+        writes: { partial: body.width === 4 ? vectors(partial) : partial },
+        sizes: { ...body.sizes, lanes, chunks: own, each, rows: block.rows, start, before: block.first },
+        threads: lanes * own * (block.group === null ? domain.groups : 1),
+        functions: body.functions,
+        main: `${INDICES}
   ${counted === null ? "" : "last = min(last, max(count[0], p.before) - p.before);"}
   ${body.before}
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
@@ -456,11 +494,14 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
   }
   let at = (id / p.lanes + p.start) * ${terms.length}u * p.lanes + column;
   ${terms.map((_, t) => `partial[at + ${t}u * p.lanes] = sum${t};`).join("\n  ")}`,
+      });
     });
-  });
-  return chunks === 1
-    ? kernels
-    : [...kernels, ...addUp(partial, output, domain.groups, chunks, width, scratch)];
+    return chunks === 1
+      ? kernels
+      : [...kernels, ...addUp(partial, output, domain.groups, chunks, width, scratch)];
+  };
+  const elements = domain.columns * domain.rows * domain.groups;
+  return choose(byRowsEach(elements, traits.software ? [512, 128] : [512, 64], kernelsFor));
 };
 
 /** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */

@@ -60,11 +60,11 @@ export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
 }) {
   override get message() {
     if (this.tensor === null) {
-      const gib = (bytes: number) => `${(Math.ceil(100 * bytes / 2 ** 30) / 100).toFixed(2)} GiB`;
-      return `Cannot run ${this.label} within ${gib(this.limit)} of device memory: it takes ${
-        gib(this.needs)
-      } even ` +
-        "where it computes twice what it can. Raise --memory-limit, or lower --batch-size or --image-size";
+      const [unit, name] = this.needs < 2 ** 30 ? [2 ** 20, "MiB"] : [2 ** 30, "GiB"];
+      const amount = (bytes: number) => `${(Math.ceil(100 * bytes / unit) / 100).toFixed(2)} ${name}`;
+      return `Cannot run ${this.label} within ${amount(this.limit)} of device memory: ` +
+        `it takes ${amount(this.needs)} even where it computes twice what it can. ` +
+        "Raise --memory-limit, or lower --batch-size or --image-size";
     }
     const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     return `Cannot run ${this.label} on this adapter as ${this.tensor} needs ${

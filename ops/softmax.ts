@@ -1,6 +1,6 @@
 /** Softmax over the last axis with a temperature, and its logarithm. */
 import { div, exp, mul, sub } from "./arithmetic.ts";
-import { type Kernel, kernel, type Operand } from "./kernel.ts";
+import { kernel, type Operand } from "./kernel.ts";
 import { rowSums } from "./reduce.ts";
 import {
   type AdapterTraits,
@@ -9,8 +9,9 @@ import {
   shapeError,
   sizeOf,
   type Tensor,
+  type Variants,
 } from "./tensor.ts";
-import { rowWork } from "./_row.ts";
+import { rowVariants } from "./_row.ts";
 import { vectorized } from "./_vectorized.ts";
 
 interface Softmax {
@@ -32,9 +33,8 @@ const softmaxOp = defineOp<Softmax>("softmax", {
   precision: "full",
   shape,
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [
-    softmaxKernel(x, output, temperature, "exp(scaled) / sum", adapter),
-  ],
+  kernels: ({ inputs: [x], output, attributes: { temperature }, adapter, choose }) =>
+    choose(softmaxKernels(x, output, temperature, "exp(scaled) / sum", adapter)),
   backward: ({ output: y, gradient: g, attributes: { temperature } }) => [
     mul(div(y, temperature), sub(g, rowSums([mul(g, y)]))),
   ],
@@ -44,9 +44,8 @@ const logSoftmaxOp = defineOp<Softmax>("logSoftmax", {
   precision: "full",
   shape,
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x], output, attributes: { temperature }, adapter }) => [
-    softmaxKernel(x, output, temperature, "scaled - log(sum)", adapter),
-  ],
+  kernels: ({ inputs: [x], output, attributes: { temperature }, adapter, choose }) =>
+    choose(softmaxKernels(x, output, temperature, "scaled - log(sum)", adapter)),
   backward: ({ output: y, gradient: g, attributes: { temperature } }) => [
     div(sub(g, mul(exp(y), rowSums([g]))), temperature),
   ],
@@ -55,25 +54,25 @@ const logSoftmaxOp = defineOp<Softmax>("logSoftmax", {
 /**
  * `result` in terms of `scaled` = (x − largest of the row) / τ, which keeps exp() finite, and `sum` = Σ exp(scaled).
  */
-const softmaxKernel = (
+const softmaxKernels = (
   x: Operand,
   y: Operand,
   temperature: number,
   result: string,
   adapter: AdapterTraits,
-): Kernel => {
+): Variants => {
   const K = x.shape[x.shape.length - 1];
   const rows = sizeOf(x.shape) / K;
-  const work = rowWork(rows, K, adapter);
   const { bind, width, alias } = vectorized(K);
-  return kernel({
-    label: "softmax",
-    reads: { x: bind(x) },
-    writes: { y: bind(y) },
-    sizes: { width: K / width, rows },
-    ...work.launch,
-    functions: `${alias}\n${work.functions}`,
-    main: /* wgsl */ `
+  return rowVariants(rows, K, adapter, (work) =>
+    kernel({
+      label: "softmax",
+      reads: { x: bind(x) },
+      writes: { y: bind(y) },
+      sizes: { width: K / width, rows },
+      ...work.launch,
+      functions: `${alias}\n${work.functions}`,
+      main: /* wgsl */ `
   ${work.origin}
   let first = row * p.width;
   var tops = T(-3.4028234e38);
@@ -86,5 +85,5 @@ const softmaxKernel = (
     let scaled = (x[first + k] - top) / f32(${temperature});
     y[first + k] = ${result};
   }`,
-  });
+    }));
 };

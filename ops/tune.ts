@@ -1,9 +1,12 @@
-/** Finds the fastest variant of the kernels for a piece of work by trying them on the device. */
-import { Effect } from "effect";
-import { type Choice, TunedChoices } from "./choices.ts";
-import { compile } from "./compile.ts";
-import { gatherRows } from "./gather_rows.ts";
-import { constant, defineOp, reshape, sizeOf, storageOf, type Tensor } from "./tensor.ts";
+/** Finds the fastest variant of the kernels for each piece of a graph's work by trying them on the device. */
+import { Effect, Stream } from "effect";
+import type { Choice } from "./choices.ts";
+import { clockOf } from "./clock.ts";
+import { commandsOf, dispatch } from "./commands.ts";
+import { Gpu, mapped, STORAGE } from "./gpu.ts";
+import { bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
+import { type Graph, lower } from "./lower.ts";
+import { sizeOf } from "./tensor.ts";
 
 export interface Tuned extends Choice {
   /** Milliseconds that each variant takes; null where the adapter could not run it. */
@@ -16,68 +19,101 @@ const TIMINGS = 5;
 const PATIENCE = 500;
 
 /**
- * Runs every variant of a choice on numbers of the right shapes and takes the fastest by the device's clock, or the
- * host's where the device has none. Where no variant runs the choice stays as it was.
+ * Times every variant of each of these choices of `graph`, alone on numbers of the right shapes, and takes the fastest.
+ * Where no variant of a choice runs it stays as it was.
  */
-export const tune = Effect.fnUntraced(function* (choice: Choice) {
-  const milliseconds: Record<string, number | null> = {};
-  for (const variant of choice.variants) {
-    milliseconds[variant] = yield* timeOf(choice).pipe(
-      Effect.provideService(TunedChoices, () => (work) => work === choice.work ? variant : undefined),
-      Effect.scoped,
-      Effect.catchTags({ GpuError: () => Effect.succeed(null), PlanError: () => Effect.succeed(null) }),
+export const tune = (
+  graph: Graph,
+  isState: (name: string) => boolean,
+  choices: readonly Choice[],
+): Stream.Stream<Tuned, never, Gpu> =>
+  Stream.unwrap(Effect.gen(function* () {
+    const { traits } = yield* Gpu;
+    const most = Math.max(0, ...choices.map(({ variants }) => variants.length));
+    const lowered = Array.from(
+      { length: most },
+      (_, i) => lower(graph, traits, isState, (_, variants) => variants[i]),
     );
-  }
-  const time = (variant: string) => milliseconds[variant] ?? Infinity;
-  const [chosen] = choice.variants.toSorted((a, b) => time(a) < time(b) ? -1 : time(a) > time(b) ? 1 : 0);
-  return { ...choice, chosen, tuned: time(chosen) < Infinity, milliseconds } satisfies Tuned as Tuned;
-});
+    return Stream.fromIterable(choices).pipe(Stream.mapEffect(Effect.fnUntraced(function* (choice) {
+      const milliseconds: Record<string, number | null> = {};
+      for (const [i, variant] of choice.variants.entries()) {
+        const { kernels, makes } = lowered[i];
+        const own = kernels.filter((_, at) => makes[at] === choice.makes);
+        milliseconds[variant] = yield* timeOf(own).pipe(
+          Effect.scoped,
+          Effect.catchTag("GpuError", () => Effect.succeed(null)),
+        );
+      }
+      const time = (variant: string) => milliseconds[variant] ?? Infinity;
+      const [chosen] = choice.variants.toSorted((a, b) => time(a) < time(b) ? -1 : time(a) > time(b) ? 1 : 0);
+      return { ...choice, chosen, tuned: time(chosen) < Infinity, milliseconds } satisfies Tuned as Tuned;
+    })));
+  }));
 
-/** The median time of a run of the work, of a few. */
-const timeOf = Effect.fnUntraced(function* ({ makes, inHalf }: Choice) {
-  if (makes.source.kind !== "op") return yield* Effect.die(new Error("only ops have variants"));
-  const { op, inputs, attributes } = makes.source;
-  const operands = inputs.map((x, i) => {
-    const numbers = standIn(x, inputs[0]);
-    return inHalf[i] ? inHalfPrecision([numbers]) : numbers;
+/** The median time of a few runs of kernels, by the device's clock, or by the host's where the device has none. */
+const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[]) {
+  const gpu = yield* Gpu;
+  const { device } = gpu;
+  const operands = kernels.flatMap(({ bindings, workgroups }) => [
+    ...bindings.map(({ operand }) => operand),
+    ..."indirect" in workgroups ? [workgroups.indirect] : [],
+  ]);
+  const buffers = new Map<number, GPUBuffer>();
+  const end = (x: Operand) => x.offset * elementBytes(x) + bytesOf(x);
+  for (const [storage, same] of Map.groupBy(operands, ({ storage }) => storage)) {
+    const usage = STORAGE | GPUBufferUsage.INDIRECT;
+    const buffer = yield* gpu.buffer("a stand-in", Math.max(...same.map(end)), usage);
+    buffers.set(storage, buffer);
+    fill(device, buffer, same[0]);
+  }
+  const commands = yield* commandsOf(kernels, (operand) => ({
+    buffer: buffers.get(operand.storage)!,
+    offset: operand.offset * elementBytes(operand),
+    size: bytesOf(operand),
+  }));
+  const clock = yield* clockOf(gpu, [{ first: 0, stage: "" }], kernels.length);
+  const bytes = clock?.bytes ?? 4;
+  const staging = yield* gpu.buffer("times", bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+  const run = Effect.gen(function* () {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass({ timestampWrites: clock?.spans[0].timestampWrites });
+    dispatch(pass, commands);
+    pass.end();
+    if (clock === null) encoder.copyBufferToBuffer([...buffers.values()][0], 0, staging, 0, bytes);
+    else clock.copy(encoder, staging);
+    const begin = performance.now();
+    device.queue.submit([encoder.finish()]);
+    yield* mapped(staging);
+    const host = performance.now() - begin;
+    const stamps = clock === null ? null : new BigUint64Array(staging.getMappedRange().slice(0));
+    staging.unmap();
+    yield* gpu.check;
+    return stamps === null ? host : Number(stamps[1] - stamps[0]) / 1e6;
   });
-  const result = defineOp(op.name, op)(operands, attributes);
-  const program = yield* compile({
-    label: op.name,
-    outputs: { row: firstRow(result) },
-    precision: inHalf.some((half) => half) ? "f16" : "f32",
-  });
-  const run = yield* program.profiler;
-  yield* Effect.flatten(run({})); // drivers compile in the first one
+  yield* run; // drivers compile in the first one
   const times: number[] = [];
   for (const begin = performance.now(); times.length < TIMINGS;) {
-    const { kernels, host } = yield* Effect.flatten(run({}));
-    const own = kernels?.filter(({ makes }) => makes === storageOf(result)) ?? host;
-    times.push(own[own.length - 1].end - own[0].begin);
+    times.push(yield* run);
     if (performance.now() - begin > PATIENCE) break;
   }
   return times.sort((a, b) => a - b)[times.length >> 1];
 });
 
-/** Numbers of a tensor's shape: such that nothing is rare about them, and counts of rows as large as `of` has rows. */
-const standIn = ({ shape, dtype }: Tensor, of: Tensor): Tensor => {
-  const size = sizeOf(shape);
-  return dtype === "u32"
-    ? constant(new Uint32Array(size).fill(of.shape[of.shape.length - 2]), shape)
-    : constant(Float32Array.from({ length: size }, (_, i) => (i * 0.618034) % 1 - 0.5), shape);
-};
-
-/** The same values, stored in half precision by a program of that precision. */
-const inHalfPrecision = defineOp("inHalfPrecision", {
-  shape: ([x]) => x.shape,
-  precision: "half",
-  expression: ([x]) => x,
-});
-
-/** One row of a result, so that all of it is computed and little is read. */
-const firstRow = (x: Tensor): Tensor => {
-  const columns = x.shape[x.shape.length - 1];
-  const rows = sizeOf(x.shape) / columns;
-  const places = { indices: constant(Uint32Array.of(0)), positions: constant(new Uint32Array(rows)) };
-  return gatherRows(reshape(x, [rows, columns]), places);
+/** Puts numbers into a buffer about which nothing is rare; counts are such that all rows exist. */
+const fill = (device: GPUDevice, buffer: GPUBuffer, { dtype, shape }: Operand) => {
+  if (dtype === "u32") {
+    if (sizeOf(shape) === 1) device.queue.writeBuffer(buffer, 0, Uint32Array.of(2 ** 10));
+    return;
+  }
+  const block = dtype === "f16" ? new Float16Array(2 ** 16) : new Float32Array(2 ** 16);
+  block.forEach((_, i) => block[i] = (i * 0.618034) % 1 - 0.5);
+  for (let at = 0; at < buffer.size; at += block.byteLength) {
+    device.queue.writeBuffer(
+      buffer,
+      at,
+      block,
+      0,
+      Math.min(block.byteLength, buffer.size - at) / block.BYTES_PER_ELEMENT,
+    );
+  }
 };

@@ -1,0 +1,99 @@
+/** The device's clock: when spans of a program's kernels began and ended, by timestamp queries. */
+import { Effect } from "effect";
+import { type GpuShape, mapped } from "./gpu.ts";
+
+/** Kernels that follow each other and are timed together: in a pass of their own, for only passes have timestamps. */
+export interface Span {
+  readonly stage: string;
+  readonly first: number;
+  readonly end: number; // the first kernel that is not of it
+  readonly timestampWrites: GPUComputePassTimestampWrites;
+}
+
+/** Times spans of a program. */
+export interface Clock {
+  readonly spans: readonly Span[];
+  readonly bytes: number; // of a run's timestamps; they lie before its outputs
+  readonly copy: (encoder: GPUCommandEncoder, target: GPUBuffer) => void;
+}
+
+const MOST_QUERIES = 4096; // of a query set
+
+/** A clock for spans that begin so; null where there are none, or the adapter has no timestamps. */
+export const clockOf = Effect.fnUntraced(function* (
+  { device, buffer }: GpuShape,
+  starts: readonly { readonly first: number; readonly stage: string }[],
+  kernels: number,
+) {
+  if (starts.length === 0 || !device.features.has("timestamp-query")) return null;
+  const queries = 2 * starts.length;
+  const sets: { readonly set: GPUQuerySet; readonly count: number }[] = [];
+  for (let at = 0; at < queries; at += MOST_QUERIES) {
+    const count = Math.min(MOST_QUERIES, queries - at);
+    const set = yield* Effect.acquireRelease(
+      Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
+      (set) => Effect.sync(() => set.destroy()),
+    );
+    sets.push({ set, count });
+  }
+  const bytes = 8 * queries;
+  const times = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
+  return {
+    spans: starts.map(({ first, stage }, i): Span => {
+      const query = 2 * i % MOST_QUERIES;
+      return {
+        stage,
+        first,
+        end: starts[i + 1]?.first ?? kernels,
+        timestampWrites: {
+          querySet: sets[Math.floor(2 * i / MOST_QUERIES)].set,
+          beginningOfPassWriteIndex: query,
+          endOfPassWriteIndex: query + 1,
+        },
+      };
+    }),
+    bytes,
+    copy: (encoder, target) => {
+      sets.forEach(({ set, count }, i) =>
+        encoder.resolveQuerySet(set, 0, count, times, 8 * MOST_QUERIES * i)
+      );
+      encoder.copyBufferToBuffer(times, 0, target, 0, bytes);
+    },
+  } satisfies Clock as Clock;
+});
+
+/** Seconds of each stage. */
+export const secondsOf = (
+  spans: readonly Span[],
+  stamps: BigUint64Array,
+): Readonly<Record<string, number>> => {
+  const seconds: Record<string, number> = {};
+  spans.forEach(({ stage }, i) => {
+    seconds[stage] = (seconds[stage] ?? 0) + Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e9;
+  });
+  return seconds;
+};
+
+/**
+ * What to add to the device's milliseconds to have those of `performance.now()`. An idle device begins a moment after it
+ * is told: some tenths of a millisecond, of which the least of a few tries is found here.
+ */
+export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
+  const { device, buffer } = gpu;
+  const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;
+  const staging = yield* buffer("timestamps", clock.bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+  let toHost = -Infinity;
+  for (let i = 0; i < 4; i++) {
+    const encoder = device.createCommandEncoder();
+    encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
+    clock.copy(encoder, staging);
+    const commands = encoder.finish();
+    const submitted = performance.now();
+    device.queue.submit([commands]);
+    yield* mapped(staging);
+    const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
+    staging.unmap();
+    if (i > 0) toHost = Math.max(toHost, submitted - Number(begin) / 1e6); // the first waits for earlier work
+  }
+  return toHost;
+});
