@@ -3,9 +3,9 @@ import { Deferred, Effect, Fiber, Option, Schema, Stream } from "effect";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { release } from "../data/release.ts";
 import { Collective } from "../ops/collective.ts";
-import { compile } from "../ops/compile.ts";
+import { compile, type Program } from "../ops/compile.ts";
 import { Gpu } from "../ops/gpu.ts";
-import type { MemoryPlan } from "../ops/memory.ts";
+import { writtenBytes } from "./bytes.ts";
 import { checkpoints, noCheckpoints } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { type Batch, batches, BatchTooLarge } from "./decode.ts";
@@ -15,7 +15,7 @@ import { exported, StageSpan } from "./otlp.ts";
 import { noProfile, profileOf } from "./profile.ts";
 import { openRankFolder, openRunFolder, Progress, type RunPlan } from "./report.ts";
 import { startingPoint } from "./resume.ts";
-import { slotPictures } from "./slot_pictures.ts";
+import { slotPictureBytes, slotPictures } from "./slot_pictures.ts";
 import { snapshot, upload } from "./state.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
 import { among } from "./sync.ts";
@@ -93,7 +93,8 @@ export const pretrain = Effect.fnUntraced(function* (
   const beginning = { config, state: declared, schedule, instances: images.length };
   const start = yield* sharedStart(startingPoint(beginning), declared);
   const state = yield* upload(declared, start.values);
-  const program = yield* compile(graph, state);
+  const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, gpu.traits);
+  const program = yield* compile({ ...graph, memoryTaken }, state);
   const expectSameBits = yield* sameBits(declared, state);
 
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
@@ -109,6 +110,7 @@ export const pretrain = Effect.fnUntraced(function* (
     printFreq: config.printFreq,
     deviceBytes: program.plan.total + slotBytes,
     memory: { ...program.plan.groups, slot_maps: slotBytes },
+    recomputed: program.recomputed,
     device: gpu.report.description,
     kernels: Object.fromEntries(
       program.choices.map(({ work, chosen, tuned }) => [work, tuned ? `${chosen} (tuned)` : chosen]),
@@ -226,7 +228,7 @@ export const pretrain = Effect.fnUntraced(function* (
     yield* Effect.logInfo(
       `${images.length} pictures, ${schedule.stepsPerEpoch} steps an epoch, on ${gpu.report.description}`,
     );
-    yield* Effect.logInfo(memorySentence(program.plan));
+    yield* Effect.logInfo(memorySentence(program));
     if (world > 1) {
       yield* Effect.logInfo(
         `${world} ranks, ${own.batchSize} pictures a step each; a step stops ${program.stops} times for what they ` +
@@ -251,11 +253,14 @@ export const pretrain = Effect.fnUntraced(function* (
 }, exported);
 
 /** What a run reserves on the device, before its first step and until its end. */
-const memorySentence = ({ groups, total }: MemoryPlan): string => {
-  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-  const { state, batch, constants, activations, scratch } = groups;
-  return `${mib(total)} of device memory: state ${mib(state)}, batch ${mib(batch + constants)}, ` +
-    `activations ${mib(activations + scratch)} at their peak`;
+const memorySentence = ({ plan: { groups, total }, recomputed }: Program): string => {
+  const parts = Object.entries(groups).filter(([, bytes]) => bytes > 0)
+    .map(([group, bytes]) => `${group} ${writtenBytes(bytes)}`);
+  const { bytes, work } = recomputed;
+  const twice = bytes === 0
+    ? ""
+    : `; ${writtenBytes(bytes)} are computed twice, about ${(100 * work).toPrecision(2)} % more work`;
+  return `${writtenBytes(total)} of device memory: ${parts.join(", ")} at the peak${twice}`;
 };
 
 /** Goes on until any rank is to stop: ranks must not part ways within a step. */

@@ -73,6 +73,36 @@ gpuTest("pretrain() gives the same bits twice, and when it is stopped and resume
 });
 
 gpuTest(
+  "pretrain() gives the same bits within a memory limit, and does not begin where it cannot keep to it",
+  function* () {
+    const { config, images } = yield* prepared({ imageSize: 64, steps: 3 });
+    yield* pretrain(config, images);
+    const planOf = ({ outputDir }: Config) => JSON.parse(Deno.readTextFileSync(join(outputDir, "plan.json")));
+    const { deviceBytes } = planOf(config);
+
+    const mib = (0.9 * deviceBytes / 2 ** 20).toFixed(3);
+    const tight = { ...config, outputDir: `${config.outputDir}-tight`, memoryLimit: `${mib}MiB` };
+    yield* pretrain(tight, images);
+    assert.ok(planOf(tight).deviceBytes <= 0.9001 * deviceBytes);
+    assert.ok(planOf(tight).recomputed.tensors > 0);
+    assert.match(
+      Deno.readTextFileSync(join(tight.outputDir, "log.txt")),
+      /activations .* are computed twice, about/,
+    );
+    assert.deepEqual(lines(tight), lines(config));
+    assert.deepEqual(yield* tensors(tight), yield* tensors(config));
+
+    const none = { ...config, outputDir: `${config.outputDir}-none`, memoryLimit: "1MiB" };
+    const { message } = yield* Effect.flip(pretrain(none, images));
+    assert.match(
+      message,
+      /^Cannot run the step within 1\.00 MiB of device memory: it takes [\d.]+ MiB .* Raise --memory-limit/,
+    );
+    assert.throws(() => Deno.statSync(none.outputDir), Deno.errors.NotFound);
+  },
+);
+
+gpuTest(
   "pretrain() in half precision gives the same bits when it is stopped and resumed, its loss scale too",
   function* () {
     const { config, images } = yield* prepared({ precision: "f16" });

@@ -7,6 +7,7 @@ import { Context, Effect, Logger, Schema } from "effect";
 import { type AppendFile, openAppendFile } from "../data/append_file.ts";
 import type { EncodedPicture } from "../data/formats/tfevents.ts";
 import { writeWholeFile } from "../data/write_whole_file.ts";
+import type { Recomputed } from "../ops/lower.ts";
 import type { Config } from "./config.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 import { added, type Seconds } from "./time_shares.ts";
@@ -19,6 +20,7 @@ export interface RunPlan {
   readonly batchSize: number;
   readonly deviceBytes: number; // of device memory, for the whole run
   readonly memory: Readonly<Record<string, number>>; // bytes of what it is for
+  readonly recomputed?: Recomputed; // for want of memory
   readonly device: string; // the adapter, in words
   /** How each kind of work is done that could be done in several ways. */
   readonly kernels: Readonly<Record<string, string>>;
