@@ -9,6 +9,7 @@ import {
   reshape,
   type Shape,
   shapeError,
+  sizeOf,
   type Tensor,
 } from "./tensor.ts";
 import { transpose } from "./slice.ts";
@@ -57,6 +58,7 @@ export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor =
 const matmulOp: Op = defineOp("matmul", {
   shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
   precision: "half",
+  flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
   kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
@@ -98,6 +100,7 @@ export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operan
 
 const transposedOp: Op = defineOp("matmulTransposed", {
   precision: "full",
+  flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
