@@ -39,7 +39,7 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   ],
 });
 
-/** w [KH, KW, I, O] to [KH, KW, O, I], in blocks of 4×4 where sizes allow. */
+/** w [KH, KW, I, O] to [KH, KW, O, I], in blocks of 4×4 where sizes allow; neighbours write side by side. */
 const turnedWeights = (w: Operand, turned: Operand): Kernel => {
   const [KH, KW, I, O] = w.shape;
   const width = I % 4 === 0 && O % 4 === 0 ? 4 : 1;
@@ -52,8 +52,8 @@ const turnedWeights = (w: Operand, turned: Operand): Kernel => {
     sizes: { I: I / width, O: O / width },
     threads: KH * KW * I * O / width ** 2,
     main: `
-  let o = id % p.O;
-  let i = id / p.O % p.I;
+  let i = id % p.I;
+  let o = id / p.I % p.O;
   let tap = id / p.O / p.I;
   ${lines(width, (j) => `let r${j} = w[((tap * p.I + i) * ${width}u + ${j}u) * p.O + o];`)}
   ${lines(width, (j) => `turned[((tap * p.O + o) * ${width}u + ${j}u) * p.I + i] = ${part(j)};`)}`,
