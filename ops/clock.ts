@@ -62,14 +62,28 @@ export const clockOf = Effect.fnUntraced(function* (
   } satisfies Clock as Clock;
 });
 
+/** When each span began and ended, in nanoseconds: of spans that the device overlaps, the later one begins as the other ends. */
+export const intervals = (
+  stamps: BigUint64Array,
+): readonly { readonly begin: bigint; readonly end: bigint }[] => {
+  let last = 0n;
+  return Array.from({ length: stamps.length / 2 }, (_, i) => {
+    const [began, ended] = stamps.subarray(2 * i, 2 * i + 2);
+    const begin = began > last ? began : last;
+    last = ended > begin ? ended : begin;
+    return { begin, end: last };
+  });
+};
+
 /** Seconds of each stage. */
 export const secondsOf = (
   spans: readonly Span[],
   stamps: BigUint64Array,
 ): Readonly<Record<string, number>> => {
   const seconds: Record<string, number> = {};
-  spans.forEach(({ stage }, i) => {
-    seconds[stage] = (seconds[stage] ?? 0) + Number(stamps[2 * i + 1] - stamps[2 * i]) / 1e9;
+  intervals(stamps).forEach(({ begin, end }, i) => {
+    const { stage } = spans[i];
+    seconds[stage] = (seconds[stage] ?? 0) + Number(end - begin) / 1e9;
   });
   return seconds;
 };

@@ -6,7 +6,7 @@ import { Effect, Fiber, type Scope } from "effect";
 import { type Choice, TunedChoices } from "./choices.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
 import { Gpu, type GpuError, lacksHalf, mapped, STORAGE } from "./gpu.ts";
-import { type Clock, clockOf, deviceTime, secondsOf } from "./clock.ts";
+import { type Clock, clockOf, deviceTime, intervals, secondsOf } from "./clock.ts";
 import { commandsOf, dispatch } from "./commands.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
 import {
@@ -319,13 +319,10 @@ export const compile = Effect.fn("compile")(function* (
       const reading = yield* start(values, detailed, note);
       return Effect.map(reading, ({ outputs, stamps }): ProfiledRun => {
         if (stamps === null) return { outputs, host, kernels: null };
-        let last = -Infinity;
-        const timed = kernels.map((kernel, i): TimedKernel => {
-          const [began, ended] = [stamps[2 * i], stamps[2 * i + 1]].map((ns) => Number(ns) / 1e6 + toHost);
-          const begin = Math.max(began, last);
-          last = Math.max(ended, begin);
-          const { stage } = starts[i];
-          return { name: kernel.label, begin, end: last, kernel, makes: lowered.makes[i], stage };
+        const timed = intervals(stamps).map((interval, i): TimedKernel => {
+          const [begin, end] = [interval.begin, interval.end].map((ns) => Number(ns) / 1e6 + toHost);
+          const kernel = kernels[i];
+          return { name: kernel.label, begin, end, kernel, makes: lowered.makes[i], stage: starts[i].stage };
         });
         return { outputs, host, kernels: timed };
       });
