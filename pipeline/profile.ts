@@ -66,8 +66,10 @@ export const profileOf = Effect.fnUntraced(function* (
   const saves: TraceSpan[] = [];
   const workers: TraceSpan[][] = [];
   const deviceSpans: TraceSpan[] = [];
+  let finished = false;
 
   const finish = Effect.gen(function* () {
+    finished = true;
     const file = join(outputDir, "trace.json");
     const tracks = [
       { name: `device: ${device}`, spans: deviceSpans },
@@ -89,15 +91,17 @@ export const profileOf = Effect.fnUntraced(function* (
 
   return {
     lap: (account: Account, begin: number, end: number) => {
-      if (end > begin) thread.push({ name: WORDS[account], begin, end });
+      if (!finished && end > begin) thread.push({ name: WORDS[account], begin, end });
     },
     batch: ({ step, worker, times }: Batch) => {
+      if (finished) return;
       const [begin, decoded, packed] = [times.begin, times.decoded, times.packed]
         .map((since1970) => since1970 - performance.timeOrigin);
       const spans = workers[worker] ??= [];
+      const details = { step: step + 1 };
       spans.push(
-        { name: "decode", begin, end: decoded, details: { step } },
-        { name: "pack", begin: decoded, end: packed, details: { step } },
+        { name: "decode", begin, end: decoded, details },
+        { name: "pack", begin: decoded, end: packed, details },
       );
     },
     withSaves: Effect.fnUntraced(function* (saving) {
@@ -105,7 +109,9 @@ export const profileOf = Effect.fnUntraced(function* (
       const noting: typeof span = (stage, step) => (work) =>
         Effect.suspend(() => {
           const begin = performance.now();
-          const note = () => saves.push({ name: stage, begin, end: performance.now(), details: { step } });
+          const note = () => {
+            if (!finished) saves.push({ name: stage, begin, end: performance.now(), details: { step } });
+          };
           return Effect.ensuring(span(stage, step)(work), Effect.sync(note));
         });
       return yield* Effect.provideService(saving, StageSpan, noting);
@@ -190,13 +196,12 @@ const rowsOf = (runs: readonly (readonly TimedKernel[])[]): readonly Row[] => {
   const alike = Map.groupBy(runs.flat(), ({ stage, makes }) => `${stage} ${described(makes)}`);
   return [...alike.values()].map((kernels): Row => {
     const calls = [...new Set(kernels.map(({ makes }) => makes))];
-    const milliseconds = lasted(kernels) / runs.length;
     return {
       stage: kernels[0].stage,
       op: described(calls[0]),
       calls: calls.length,
-      milliseconds,
-      rate: rateOf(kernels, calls, milliseconds * runs.length / 1000, runs.length),
+      milliseconds: lasted(kernels) / runs.length,
+      rate: rateOf(kernels, calls, runs.length),
     };
   }).sort((a, b) => b.milliseconds - a.milliseconds);
 };
@@ -205,8 +210,9 @@ const rowsOf = (runs: readonly (readonly TimedKernel[])[]): readonly Row[] => {
  * Of products and convolutions what they compute in a second, of others what their kernels are bound to; nothing where only
  * the device knows how much there is to do.
  */
-const rateOf = (kernels: readonly TimedKernel[], calls: readonly Tensor[], seconds: number, runs: number) => {
+const rateOf = (kernels: readonly TimedKernel[], calls: readonly Tensor[], runs: number): string => {
   if (kernels.some(({ kernel }) => "indirect" in kernel.workgroups)) return "";
+  const perSecond = (amount: number) => (amount / lasted(kernels) * 1e3 / 1e9).toPrecision(3);
   const flops = calls.reduce(
     (sum, { source, shape }) =>
       source.kind === "op" && source.op.flops !== undefined
@@ -214,12 +220,12 @@ const rateOf = (kernels: readonly TimedKernel[], calls: readonly Tensor[], secon
         : sum,
     0,
   );
-  if (flops > 0) return `${(flops * runs / seconds / 1e9).toPrecision(3)} GFLOP/s`;
+  if (flops > 0) return `${perSecond(flops * runs)} GFLOP/s`;
   const bytes = kernels.reduce(
     (sum, { kernel }) => kernel.bindings.reduce((sum, { operand }) => sum + bytesOf(operand), sum),
     0,
   );
-  return `${(bytes / seconds / 1e9).toPrecision(3)} GB/s`;
+  return `${perSecond(bytes)} GB/s`;
 };
 
 const lasted = (spans: readonly TraceSpan[]) => spans.reduce((sum, { begin, end }) => sum + end - begin, 0);
@@ -237,9 +243,8 @@ const report = (
   const step = spent.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
   const thread = table([
     ["main thread", "ms a step", "of step"],
-    ...spent.filter(({ milliseconds }) => milliseconds > 0).map((
-      { what, milliseconds },
-    ) => [what, milliseconds.toFixed(1), share(milliseconds, step)]),
+    ...spent.filter(({ milliseconds }) => milliseconds > 0)
+      .map(({ what, milliseconds }) => [what, milliseconds.toFixed(1), share(milliseconds, step)]),
     ["step", step.toFixed(1), "100.0 %"],
   ]);
   if (runs.length === 0) return thread;
