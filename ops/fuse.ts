@@ -360,7 +360,11 @@ const byRowsEach = (
     ) => [`${most} rows each`, () => kernels(most)]),
   );
 
+/** Sizes are read once, not in every row: software adapters check each access to a uniform. */
+const SIZES = "let p = p;";
+
 const INDICES = /* wgsl */ `
+  ${SIZES}
   let column = id % p.lanes;
   let block = id / p.lanes / p.chunks;
   let first = id / p.lanes % p.chunks * p.each;
@@ -578,6 +582,7 @@ export const rowSumKernels = (
       ...work.launch,
       functions: `${body.functions}\n${work.functions}`,
       main: `
+  ${SIZES}
   ${work.origin}
   let block = 0u;
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
