@@ -62,15 +62,27 @@ export const clockOf = Effect.fnUntraced(function* (
   } satisfies Clock as Clock;
 });
 
-/** When each span began and ended, in nanoseconds: of spans that the device overlaps, the later one begins as the other ends. */
+/** How the device's stamps are to be read. */
+export interface DeviceTime {
+  /** Nanoseconds that a stamp counts. */
+  readonly tick: number;
+  /** What to add to the device's milliseconds to have those of `performance.now()`. */
+  readonly toHost: number;
+}
+
+/**
+ * When each span began and ended, in milliseconds as `performance.now()` gives them: of spans that the device overlaps, the
+ * later one begins as the other ends.
+ */
 export const intervals = (
   stamps: BigUint64Array,
-): readonly { readonly begin: bigint; readonly end: bigint }[] => {
-  let last = 0n;
+  { tick, toHost }: DeviceTime,
+): readonly { readonly begin: number; readonly end: number }[] => {
+  let last = -Infinity;
   return Array.from({ length: stamps.length / 2 }, (_, i) => {
-    const [began, ended] = stamps.subarray(2 * i, 2 * i + 2);
-    const begin = began > last ? began : last;
-    last = ended > begin ? ended : begin;
+    const [began, ended] = [2 * i, 2 * i + 1].map((at) => Number(stamps[at]) * tick / 1e6 + toHost);
+    const begin = Math.max(began, last);
+    last = Math.max(ended, begin);
     return { begin, end: last };
   });
 };
@@ -79,25 +91,26 @@ export const intervals = (
 export const secondsOf = (
   spans: readonly Span[],
   stamps: BigUint64Array,
+  time: DeviceTime,
 ): Readonly<Record<string, number>> => {
   const seconds: Record<string, number> = {};
-  intervals(stamps).forEach(({ begin, end }, i) => {
+  intervals(stamps, time).forEach(({ begin, end }, i) => {
     const { stage } = spans[i];
-    seconds[stage] = (seconds[stage] ?? 0) + Number(end - begin) / 1e9;
+    seconds[stage] = (seconds[stage] ?? 0) + (end - begin) / 1e3;
   });
   return seconds;
 };
 
-/**
- * What to add to the device's milliseconds to have those of `performance.now()`. An idle device begins a moment after it
- * is told: some tenths of a millisecond, of which the least of a few tries is found here.
- */
+const PULSES = 3;
+const BETWEEN = "10 millis";
+
+/** Looks how the device's clock and the host's go together, by work that takes no time. */
 export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
   const { device, buffer } = gpu;
   const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;
   const staging = yield* buffer("timestamps", clock.bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
-  let toHost = -Infinity;
-  for (let i = 0; i < 4; i++) {
+  const pulses: Pulse[] = [];
+  for (let i = 0; i <= PULSES; i++) {
     const encoder = device.createCommandEncoder();
     encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
     clock.copy(encoder, staging);
@@ -107,7 +120,28 @@ export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
     yield* mapped(staging);
     const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
     staging.unmap();
-    if (i > 0) toHost = Math.max(toHost, submitted - Number(begin) / 1e6); // the first waits for earlier work
+    if (i > 0) pulses.push({ submitted, begin }); // the first one waits for earlier work
+    yield* Effect.sleep(BETWEEN);
   }
-  return toHost;
-});
+  return deviceTimeOf(pulses);
+}, Effect.scoped);
+
+/** Work that an idle device is told to do, at which moment of the host, and its own stamp as it began. */
+export interface Pulse {
+  readonly submitted: number; // milliseconds
+  readonly begin: bigint;
+}
+
+/**
+ * Stamps are nanoseconds by the standard, but the driver's own ticks where a WebGPU leaves them as they are: 10 or 83 ns
+ * long, say. Only such a difference is believed, as a busy host measures badly. The offset is that of the pulse that began
+ * soonest after it was submitted: to some tenths of a millisecond.
+ */
+export const deviceTimeOf = (pulses: readonly Pulse[]): DeviceTime => {
+  const [first, last] = [pulses[0], pulses[pulses.length - 1]];
+  const ticks = Number(last.begin - first.begin);
+  const measured = (last.submitted - first.submitted) * 1e6 / ticks;
+  const tick = ticks <= 0 || measured > 1 / 3 && measured < 3 ? 1 : measured;
+  const offsets = pulses.map(({ submitted, begin }) => submitted - Number(begin) * tick / 1e6);
+  return { tick, toHost: Math.max(...offsets) };
+};

@@ -158,6 +158,8 @@ export const compile = Effect.fn("compile")(function* (
     return { clock, nextStaging: () => ring[runs++ % ring.length] };
   });
   const usual = yield* recorder(yield* clockOf(gpu, stageStarts(graph, lowered), kernels.length));
+  const time = yield* Effect.cached(deviceTime(gpu));
+  if (usual.clock !== null) yield* time; // now, while the device is idle
   let stageSeconds: Readonly<Record<string, number>> | null = null;
 
   const fill = (values: Readonly<Record<string, Upload>>) => {
@@ -295,7 +297,7 @@ export const compile = Effect.fn("compile")(function* (
       staging.unmap();
       note("wait for the device", waiting);
       const stamps = clock === null ? null : new BigUint64Array(data, 0, clock.bytes / 8);
-      stageSeconds = stamps === null ? null : secondsOf(clock!.spans, stamps);
+      stageSeconds = stamps === null ? null : secondsOf(clock!.spans, stamps, yield* time);
       let offset = clock?.bytes ?? 0;
       const results = Object.fromEntries(outputs.map(({ name, x, bytes }) => {
         const values = x.dtype === "f32"
@@ -311,18 +313,18 @@ export const compile = Effect.fn("compile")(function* (
   const profiler: Program["profiler"] = Effect.gen(function* () {
     const starts = lowered.serves.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
     const clock = yield* clockOf(gpu, starts, kernels.length);
-    const toHost = clock === null ? 0 : yield* Effect.scoped(deviceTime(gpu));
+    if (clock !== null) yield* time;
     const detailed = yield* recorder(clock);
     return Effect.fnUntraced(function* (values: Readonly<Record<string, Upload>>) {
       const host: TimedWork[] = [];
       const note = (name: string, begin: number) => host.push({ name, begin, end: performance.now() });
       const reading = yield* start(values, detailed, note);
-      return Effect.map(reading, ({ outputs, stamps }): ProfiledRun => {
+      return Effect.gen(function* () {
+        const { outputs, stamps } = yield* reading;
         if (stamps === null) return { outputs, host, kernels: null };
-        const timed = intervals(stamps).map((interval, i): TimedKernel => {
-          const [begin, end] = [interval.begin, interval.end].map((ns) => Number(ns) / 1e6 + toHost);
+        const timed = intervals(stamps, yield* time).map((interval, i): TimedKernel => {
           const kernel = kernels[i];
-          return { name: kernel.label, begin, end, kernel, makes: lowered.makes[i], stage: starts[i].stage };
+          return { ...interval, name: kernel.label, kernel, makes: lowered.makes[i], stage: starts[i].stage };
         });
         return { outputs, host, kernels: timed };
       });
