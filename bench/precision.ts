@@ -95,7 +95,12 @@ console.log(`\nLosses of ${steps} steps, means over ${SMOOTH}:\n\n${table([title
 Deno.writeTextFileSync(join(FOLDER, "precision.json"), `${JSON.stringify({ scenes: SCENES, results })}\n`);
 const curves = results.map(({ name, lines }) => ({ name, values: lines.map(({ loss }) => loss) }));
 const [svg] = lineChart("Loss", curves).text.match(/<svg.*<\/svg>/s)!;
+const colors = [...svg.matchAll(/stroke="(#\w+)"/g)].map(([, color]) => color);
+const legend = curves.map(({ name }, i) =>
+  `<text x="180" y="${24 + 16 * i}" fill="${colors[i]}">${name}</text>`
+);
 const drawing = svg.replace("<svg", `<svg xmlns="http://www.w3.org/2000/svg"`)
-  .replace(">", `><style>.grid { stroke: #ddd }</style><rect width="100%" height="100%" fill="white"/>`);
+  .replace(">", `><style>.grid { stroke: #ddd }</style><rect width="100%" height="100%" fill="white"/>`)
+  .replace("</svg>", `${legend.join("")}</svg>`);
 await sharp(new TextEncoder().encode(drawing), { density: 144 }).png({ palette: true })
   .toFile(join(FOLDER, "precision.png"));
