@@ -127,7 +127,8 @@ export const lower = (
   isState: (name: string) => boolean,
   choices: Choices = GUESSED,
 ): Lowered => {
-  const usual = lowerInOrder(graph, traits, isState, choices);
+  const analysis = analysed(graph, traits);
+  const usual = lowerInOrder(analysis, traits, isState, choices);
   const limit = (graph.memoryLimit ?? Infinity) - (graph.memoryTaken ?? 0);
   let best = usual.lowered;
   const { groups, needed, total } = best.plan;
@@ -135,7 +136,7 @@ export const lower = (
   let budget = limit - groups.state - groups.batch - groups.constants - (total - needed);
   for (let tries = 0; tries < 8 && best.plan.total > limit; tries++) {
     const { order, peak } = scheduleWithin(usual.works, budget);
-    const { lowered } = lowerInOrder(graph, traits, isState, choices, order);
+    const { lowered } = lowerInOrder(analysis, traits, isState, choices, order);
     if (lowered.plan.total < best.plan.total) best = lowered;
     if (peak > budget) break;
     budget -= lowered.plan.total - limit + tries * 0.002 * limit; // more is wasted now
@@ -143,14 +144,8 @@ export const lower = (
   return best;
 };
 
-/** Lowers `graph`, whose bundles of tensors are made in `order` (of their places among `works`), some more than once. */
-const lowerInOrder = (
-  graph: Graph,
-  traits: AdapterTraits,
-  isState: (name: string) => boolean,
-  choices: Choices,
-  order?: readonly number[],
-): { readonly lowered: Lowered; readonly works: readonly Work[] } => {
+/** What a graph is made of: what is worked out in which order, what on the way, and what lies in memory in half. */
+const analysed = (graph: Graph, traits: AdapterTraits) => {
   const updates = graph.updates ?? new Map<Tensor, Tensor>();
   const results = [...Object.values(graph.outputs), ...updates.values()];
   const live = reachable(results);
@@ -161,13 +156,34 @@ const lowerInOrder = (
   const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id))
     .sort((a, b) => levels.get(a.id)! - levels.get(b.id)! || a.id - b.id);
   const isInlined = (x: Tensor) => inlined.has(x.id);
-  const readsOf = (x: Tensor): readonly Tensor[] => {
-    if (isFused(x)) return leavesOf(x, isInlined)!.map((leaf) => leaf.tensor);
-    return x.source.kind === "op" ? x.source.inputs.map(storageOf) : [];
-  };
+  const reads = new Map(scheduled.map((x) => [
+    x,
+    isFused(x)
+      ? leavesOf(x, isInlined)!.map((leaf) => leaf.tensor)
+      : x.source.kind === "op"
+      ? x.source.inputs.map(storageOf)
+      : [],
+  ]));
+  const readsOf = (x: Tensor): readonly Tensor[] => reads.get(x)!;
   const next = new Set([...updates.values()].map(storageOf));
   const most = traits.maxStorageBuffers;
   const bundles = bundled(scheduled, { next, levels, readsOf, inlined: isInlined, most });
+  const half = graph.precision === "f16"
+    ? storedInHalf({ made: scheduled, readsOf, kept })
+    : new Set<number>();
+  return { graph, updates, results, live, kept, isInlined, levels, scheduled, readsOf, bundles, half };
+};
+
+/** Lowers a graph whose bundles are made in `order` (of their places among `works`), some of them more than once. */
+const lowerInOrder = (
+  analysis: ReturnType<typeof analysed>,
+  traits: AdapterTraits,
+  isState: (name: string) => boolean,
+  choices: Choices,
+  order?: readonly number[],
+): { readonly lowered: Lowered; readonly works: readonly Work[] } => {
+  const { graph, updates, results, live, kept, isInlined, levels, scheduled, readsOf, bundles, half } =
+    analysis;
   const turns = turnsOf(bundles, order);
   const turn = new Map(turns.flatMap(({ members }, i) => members.map((x) => [x.id, i] as const)));
   const leavesOfBundle = (x: Tensor) => leavesOfAll(turns[turn.get(x.id)!].members, isInlined)!;
@@ -182,7 +198,7 @@ const lowerInOrder = (
     if (made === current) continue;
     const overwrites = isElementwise(made) && !place.has(made.id) &&
       (lastReader.get(current) ?? -1) <= (turn.get(made.id) ?? -1) &&
-      !inlined.has(made.id) &&
+      !isInlined(made) &&
       leavesOfBundle(made).every((leaf) =>
         leaf.tensor !== current ||
         (leaf.offset === 0 && leaf.layout.length <= 1 && leaf.layout.every((axis) => axis.stride === 1))
@@ -190,10 +206,6 @@ const lowerInOrder = (
     if (overwrites) place.set(made.id, current);
     else copies.push({ from: next, to: current });
   }
-
-  const half = graph.precision === "f16"
-    ? storedInHalf({ made: scheduled, readsOf, kept })
-    : new Set<number>();
 
   // Storage numbers: one a materialised tensor, and one a scratch area.
   const operands = new Map<number, Operand>();

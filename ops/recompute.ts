@@ -64,13 +64,21 @@ const MARK = 0.9;
 /** Bytes count by their cost to this power: with less than 1, few large drops are made rather than many small ones. */
 const THRIFT = 0.7;
 
+/** Results below this share of the largest are kept, and not counted: most are, and memory is not what they take. */
+const SMALL = 1e-4;
+
 /** A schedule, and how to change it. */
 const dropping = (works: readonly Work[]) => {
   const n = works.length;
-  const reads = works.map(({ reads }) => [...new Set(reads)]);
+  const small = SMALL * works.reduce((most, { bytes }) => Math.max(most, bytes), 0);
+  const isLarge = (work: number) => works[work].bytes > small;
+  const reads = works.map(({ reads }) => reads.filter(isLarge));
+  const counted = [...works.keys()].filter((work) =>
+    isLarge(work) || reads[work].length > 0 || works[work].scratch > small
+  );
   let droppedAfter = works.map((): number[] => []);
 
-  // What the schedule is with these drops. A place is one in it: there are as many as works and repeats.
+  // What the schedule is with these drops. A place is one in it: there are as many as counted works and repeats.
   let places = 0;
   let workAt = new Int32Array(2 * n);
   let servedAt = new Int32Array(2 * n); // the work itself, or that for which it is repeated
@@ -103,12 +111,8 @@ const dropping = (works: readonly Work[]) => {
 
   const simulate = () => {
     trials++;
-    places =
-      cost =
-      excess =
-      peak =
-        0;
-    for (let work = 0; work < n; work++) run(work, work);
+    [places, cost, excess, peak] = [0, 0, 0, 0];
+    for (const work of counted) run(work, work);
     const change = new Float64Array(places + 1);
     for (let at = 0; at < places; at++) {
       const { bytes, isResult } = works[workAt[at]];
@@ -122,9 +126,9 @@ const dropping = (works: readonly Work[]) => {
       const bytes = inUse + works[workAt[at]].scratch;
       if (bytes > bytesAt[servedAt[at]]) bytesAt[servedAt[at]] = bytes;
     }
-    for (const bytes of bytesAt) {
-      if (bytes > excessAbove) excess += bytes - excessAbove;
-      if (bytes > peak) peak = bytes;
+    for (const work of counted) {
+      if (bytesAt[work] > excessAbove) excess += bytesAt[work] - excessAbove;
+      if (bytesAt[work] > peak) peak = bytesAt[work];
     }
     return { peak, excess, cost };
   };
@@ -182,7 +186,7 @@ const dropping = (works: readonly Work[]) => {
     let [changes, worst] = [0, Infinity];
     // What a drop is worth falls, as a rule, with others: one that is the best and was looked at since is the best of all.
     const queue: { readonly drop: Drop; readonly worth: number; readonly seen: number }[] = [];
-    for (let work = 0; work < n; work++) {
+    for (const work of counted) {
       const { repeatable, bytes, cost } = works[work];
       if (!repeatable || idleFor[work] === 0) continue;
       const worth = bytes * idleFor[work] / priceOf(cost); // at most
@@ -240,7 +244,9 @@ const dropping = (works: readonly Work[]) => {
 
   const schedule = () => {
     simulate();
-    return { order: Array.from(workAt.subarray(0, places)), peak };
+    const again = works.map((): number[] => []); // for each work, what is repeated for it
+    for (let at = 0; at < places; at++) if (workAt[at] !== servedAt[at]) again[servedAt[at]].push(workAt[at]);
+    return { order: again.flatMap((repeats, work) => [...repeats, work]), peak };
   };
   return { schedule, reduceTo };
 };
