@@ -7,29 +7,28 @@ import type { Narrowing } from "./kernel.ts";
 /** The element type of an array of f16, or of vec4s of them. */
 export const halfElement = (vector: boolean): string => vector ? "vec2<u32>" : "f16";
 
-/** WGSL whose accesses to the array `name` of `halfElement`s convert; `reads` says whether any of them reads. */
-export const halfAccess = (
-  code: string,
-  name: string,
-  vector: boolean,
-): { readonly code: string; readonly reads: boolean } => {
-  let reads = false;
+/**
+ * WGSL whose accesses to the array `name` of `halfElement`s convert. What is written must not be read again: a sum that
+ * several kernels, or turns of a loop, keep there would be rounded each time.
+ */
+export const halfAccess = (code: string, name: string, vector: boolean, access: "read" | "write"): string => {
   const change = (text: string): string =>
     eachAccess(text, name, (index, rest) => {
       const element = `${name}[${index}]`;
-      const [assignment, operator] = rest.match(/^\s*([-+*/]?)=(?!=)/) ?? [];
-      if (assignment === undefined) {
-        reads = true;
+      if (access === "read") {
         return { text: vector ? `widened(${element})` : `f32(${element})`, taken: 0 };
       }
-      if (operator !== "") {
-        throw new Error(`a kernel adds to ${name} in memory: use a variable, which is f32`);
+      const [assignment] = rest.match(/^\s*=(?!=)/) ?? [];
+      if (assignment === undefined) {
+        throw new Error(
+          `a kernel reads ${name} that it writes, in f16: keep sums in variables or in scratch memory`,
+        );
       }
       const end = rest.indexOf(";");
       const value = change(rest.slice(assignment.length, end)).trim();
       return { text: `${element} = ${vector ? "narrowed" : "f16"}(${value})`, taken: end };
     });
-  return { code: change(code.replace(/\/\/.*/g, "")), reads }; // comments may look like code
+  return change(code.replace(/\/\/.*/g, "")); // comments may look like code
 };
 
 /** WGSL: what such accesses to vectors call. */

@@ -183,7 +183,7 @@ gpuTest(
     );
     const [full, half] = plans.map(({ kernels, makes }) =>
       new Map(kernels.flatMap(({ bindings }, i) => {
-        const [made] = bindings.filter(({ access }) => access === "write" || access === "update").slice(-1);
+        const [made] = bindings.filter(({ access }) => access === "write").slice(-1);
         const { source, shape } = makes[i];
         return [[`${source.kind === "op" ? source.op.name : ""} ${shape.join("×")}`, made.operand.dtype]];
       }))
@@ -251,10 +251,15 @@ gpuTest("what ranks exchange is not narrowed on its way", function* () {
   assert.deepEqual(yield* give("f16"), yield* give("f32"));
 });
 
-Deno.test("halfAccess() converts what is read and written, within indices too, and refuses sums in memory", () => {
-  const read = halfAccess("if (x[k[x[i]]] <= p.x[0]) { y[id] = 0.0; } // x[", "x", false);
-  assert.deepEqual(read, { code: "if (f32(x[k[f32(x[i])]]) <= p.x[0]) { y[id] = 0.0; } ", reads: true });
-  const written = halfAccess("y[i] = select(a, b, y0[i] == c);", "y", true);
-  assert.deepEqual(written, { code: "y[i] = narrowed(select(a, b, y0[i] == c));", reads: false });
-  assert.throws(() => halfAccess("y[id] += 1.0;", "y", false), /adds to y in memory: use a variable/);
+Deno.test("halfAccess() converts what is read and written, within indices too, and refuses to read what is written", () => {
+  const read = halfAccess("if (x[k[x[i]]] <= p.x[0]) { y[id] = 0.0; } // x[", "x", false, "read");
+  assert.equal(read, "if (f32(x[k[f32(x[i])]]) <= p.x[0]) { y[id] = 0.0; } ");
+  const written = halfAccess("y[i] = select(a, b, y0[i] == c);", "y", true, "write");
+  assert.equal(written, "y[i] = narrowed(select(a, b, y0[i] == c));");
+  for (const code of ["y[id] += 1.0;", "y[id] = y[id] + 1.0;", "if (y[id] == 0.0) { y[id] = 1.0; }"]) {
+    assert.throws(
+      () => halfAccess(code, "y", false, "write"),
+      /reads y that it writes, in f16: keep sums in/,
+    );
+  }
 });

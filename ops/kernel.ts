@@ -20,8 +20,7 @@ export type Narrowing = "native" | "integers";
 
 export interface Binding {
   readonly operand: Operand;
-  /** `update`: written and also read, of operands in f16 (sums over several kernels must not be kept there). */
-  readonly access: "read" | "write" | "update";
+  readonly access: "read" | "write";
 }
 
 export interface Kernel {
@@ -45,7 +44,7 @@ const MAX_WORKGROUPS = 65535;
  * Writes the declarations around a kernel's body.
  *
  * In `main`: every operand under its name as a storage array (of f32 also where f16 is stored, for which it has to be
- * read as `name[index]` and written as `name[index] = value;`), every size as `p.name` (u32), `id` (the index of this
+ * read as `name[index]` or written as `name[index] = value;`, not both), every size as `p.name` (u32), `id` (the index of this
  * invocation, below `threads` unless `unguarded`), `lane` (index in the workgroup) and `group` (the workgroup's
  * coordinates). Sizes are a uniform and not constants, so that layers of different shape share one compiled pipeline:
  * drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure.
@@ -83,10 +82,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     const isHalf = operand.dtype === "f16";
     const element = isHalf ? halfElement(vector) : vector ? `vec4<${operand.dtype}>` : operand.dtype;
     declare(`var<storage, ${access === "read" ? "read" : "read_write"}> ${name}`, `array<${element}>`);
-    if (!isHalf) return bindings.push({ operand, access });
-    const half = halfAccess(code, name, vector);
-    code = half.code;
-    bindings.push({ operand, access: access === "write" && half.reads ? "update" : access });
+    if (isHalf) code = halfAccess(code, name, vector, access);
+    bindings.push({ operand, access });
   };
   for (const [name, operand] of Object.entries(spec.reads)) declareArray(name, operand, "read");
   for (const [name, operand] of Object.entries(spec.writes)) declareArray(name, operand, "write");

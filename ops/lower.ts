@@ -19,7 +19,7 @@ import { bundled } from "./bundle.ts";
 import { type Choice, type Choices, chooser, GUESSED, workOf } from "./choices.ts";
 import type { AdapterReport } from "./gpu.ts";
 import { storedInHalf } from "./half.ts";
-import { alignmentOf, bytesOf, elementBytes, type Kernel, kernel, type Operand } from "./kernel.ts";
+import { alignmentOf, bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import { scheduleWithin, type Work } from "./recompute.ts";
 import {
@@ -31,7 +31,6 @@ import {
   storageOf,
   type Tensor,
 } from "./tensor.ts";
-import { vectorized } from "./_vectorized.ts";
 
 /** A pure step: which inputs it replaces by what, and what it hands back. */
 export interface Graph {
@@ -444,51 +443,11 @@ const planStops = (
   }));
 };
 
-/** The kernels of an op that is not fused. Where several of them add to an output in f16, they add in f32 first. */
+/**
+ * The kernels of an op that is not fused; in slices along its first axis where a tensor is larger than one binding, if
+ * the op can be done so.
+ */
 const opKernels = (
-  x: Tensor,
-  operandOf: (x: Tensor) => Operand,
-  scratch: (shape: Shape, dtype?: DType) => Operand,
-  adapter: AdapterTraits,
-  choose: Choose,
-): readonly Kernel[] => {
-  const output = operandOf(x);
-  if (output.dtype === "f16") {
-    const nowhere = (shape: Shape, dtype: DType = "f32") => ({ shape, dtype, storage: -1, offset: 0 });
-    const tried = opKernelsTo(output, x, operandOf, nowhere, adapter, choose);
-    const adding = tried.filter(({ bindings }) => bindings.some(({ access }) => access === "update"));
-    if (adding.length > 1) {
-      const sum = scratch(output.shape);
-      return [
-        ...opKernelsTo(sum, x, operandOf, scratch, adapter, choose),
-        ...narrowing(sum, output, adapter),
-      ];
-    }
-  }
-  return opKernelsTo(output, x, operandOf, scratch, adapter, choose);
-};
-
-/** Copies f32 to f16. */
-const narrowing = (from: Operand, to: Operand, { maxBinding }: AdapterTraits): readonly Kernel[] => {
-  const size = sizeOf(from.shape);
-  const most = Math.floor(maxBinding / 4 / alignmentOf(to)) * alignmentOf(to);
-  return Array.from({ length: Math.ceil(size / most) }, (_, part) => {
-    const count = Math.min(most, size - part * most);
-    const { bind, width } = vectorized(count);
-    const partOf = (x: Operand) => bind({ ...x, offset: x.offset + part * most, shape: [count] });
-    return kernel({
-      label: "narrow",
-      reads: { x: partOf(from) },
-      writes: { y: partOf(to) },
-      threads: count / width,
-      main: "y[id] = x[id];",
-    });
-  });
-};
-
-/** The kernels of an op in slices along its first axis where a tensor is larger than one binding, if it can be done so. */
-const opKernelsTo = (
-  output: Operand,
   x: Tensor,
   operandOf: (x: Tensor) => Operand,
   scratch: (shape: Shape, dtype?: DType) => Operand,
@@ -498,6 +457,7 @@ const opKernelsTo = (
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
+  const output = operandOf(x);
   const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter, choose });
   if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
 

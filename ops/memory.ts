@@ -119,7 +119,7 @@ const keptApart = (kernels: readonly Kernel[]): ReadonlyMap<number, ReadonlySet<
   };
   for (const { bindings, workgroups } of kernels) {
     const storages = (writing: boolean) =>
-      bindings.filter(({ access }) => (access === "write" || access === "update") === writing)
+      bindings.filter(({ access }) => (access === "write") === writing)
         .map(({ operand }) => operand.storage);
     const reads = storages(false);
     if ("indirect" in workgroups) reads.push(workgroups.indirect.storage);
