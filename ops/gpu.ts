@@ -178,6 +178,7 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
       report,
       traits: {
         software,
+        largeKernels: !(software && backend === "dawn"),
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
         half: device.features.has("shader-f16"),
