@@ -55,7 +55,10 @@ export interface Tile {
   readonly columns: number;
   /** Invocations of a workgroup along columns and rows. */
   readonly lanes: readonly [number, number];
-  /** Steps of k that are brought into workgroup memory at once; 0 without. */
+  /**
+   * Steps of k that are brought into workgroup memory at once; 0 without. For each side of a workgroup's tile (in vectors)
+   * these are loads for all its invocations, none left over.
+   */
   readonly shared: number;
 }
 
@@ -78,7 +81,7 @@ const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
  * A CPU runs 8 invocations as one vector, loads from memory one after the other and works at a tile of registers that it
  * keeps in its first cache: nanoseconds of a multiplication, and of a loaded element for all 8, as measured.
  */
-const MULTIPLICATION = 0.55, LOAD = 4, CORES = 2;
+const MULTIPLICATION = 0.55, LOAD = 4;
 
 const cpuTiles = (
   { rows, columns, width, batch }: ProductSize,
@@ -91,7 +94,7 @@ const cpuTiles = (
         const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);
         const each = tileRows * tileColumns * width * MULTIPLICATION +
           (tileRows + tileColumns * width) * LOAD;
-        const cost = each * Math.ceil(groups / CORES);
+        const cost = each * Math.ceil(groups / navigator.hardwareConcurrency);
         return { rows: tileRows, columns: tileColumns, lanes: [across, down], shared: 0, cost };
       })
     )
@@ -208,17 +211,13 @@ const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile:
   const byRows = rowsAtOnce === 4;
   const rowsApart = byRows ? height : invocations / tile.shared; // from one load of an invocation to its next
   const loads = range(byRows ? 1 : height / rowsApart).map(String);
-  const aSteps = range(byRows ? Math.ceil(tile.shared * height / invocations) : 1);
-  const bSteps = range(Math.ceil(tile.shared * breadth / invocations));
+  const aSteps = range(byRows ? tile.shared * height / invocations : 1);
+  const bSteps = range(tile.shared * breadth / invocations);
   const aStep = (s: number) =>
     byRows ? `(lane / ${height}u + ${s * invocations / height}u)` : `(lane % ${tile.shared}u)`;
   const aRow = (i: string) =>
     byRows ? `(lane % ${height}u)` : `(lane / ${tile.shared}u + ${+i * rowsApart}u)`;
   const bStep = (s: number) => `(lane / ${breadth}u + ${s * invocations / breadth}u)`;
-  const within = (step: string, statement: string) =>
-    invocations > tile.shared * Math.min(height, breadth)
-      ? `if (${step} < ${tile.shared}u) { ${statement} }`
-      : statement;
   return `
   ${
     loads.map((i) =>
@@ -231,24 +230,18 @@ const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile:
     workgroupBarrier();
     ${
       loads.flatMap((i) =>
-        aSteps.map((s) =>
-          within(
-            aStep(s),
-            `aTile[${aStep(s)} * ${height}u + ${aRow(i)}] = select(${vectorType(rowsAtOnce)}(0.0), ${
-              a(i, `(${k} + ${aStep(s)})`)
-            }, ${k} + ${aStep(s)} < ${last});`,
-          )
+        aSteps.map(aStep).map((step) =>
+          `aTile[${step} * ${height}u + ${aRow(i)}] = select(${vectorType(rowsAtOnce)}(0.0), ${
+            a(i, `(${k} + ${step})`)
+          }, ${k} + ${step} < ${last});`
         )
       ).join("\n")
     }
     ${
-      bSteps.map((s) =>
-        within(
-          bStep(s),
-          `bTile[${bStep(s)} * ${breadth}u + lane % ${breadth}u] = select(${vectorType(width)}(0.0), ${
-            b(`(${k} + ${bStep(s)})`, "column")
-          }, ${k} + ${bStep(s)} < ${last});`,
-        )
+      bSteps.map(bStep).map((step) =>
+        `bTile[${step} * ${breadth}u + lane % ${breadth}u] = select(${vectorType(width)}(0.0), ${
+          b(`(${k} + ${step})`, "column")
+        }, ${k} + ${step} < ${last});`
       ).join("\n")
     }
     workgroupBarrier();
@@ -301,7 +294,7 @@ const folded = (count: number, depth: number): [number, number, number] => {
   return [Math.ceil(count / y), y, depth];
 };
 
-export const range = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i);
+const range = (count: number): readonly number[] => Array.from({ length: count }, (_, i) => i);
 
 /** Lines of WGSL, one for each index below `count`. */
 export const lines = (count: number, line: (i: number) => string): string =>
@@ -311,4 +304,4 @@ const cells = (tile: Tile, line: (row: number, column: number) => string): strin
   lines(tile.rows, (i) => lines(tile.columns, (j) => line(i, j)));
 
 /** The element type of `width` columns. */
-export const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";
+const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";
