@@ -77,7 +77,7 @@ export interface Lowered {
   readonly kernels: readonly Kernel[];
   /** The tensor that each kernel works for. */
   readonly makes: readonly Tensor[];
-  /** The tensor in whose turn it does: another one where what this reads is computed again. */
+  /** The tensor in whose turn each kernel runs: the one it makes, or one that reads what it makes once more. */
   readonly serves: readonly Tensor[];
   readonly recomputed: Recomputed;
   /** Where the program waits for other ranks; none in a program for one process. */
