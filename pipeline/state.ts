@@ -39,7 +39,7 @@ const INITIAL_VALUES = 1;
 export const initialState = (state: StateBuilder, seed: number): StateValues => {
   const { draws, values } = initialDraws(state, seed);
   for (const draw of draws) drawAlone(draw);
-  return values();
+  return values;
 };
 
 /** The same, drawn by as many workers as there are cores where it is much: a large network has 50 million values. */
@@ -64,7 +64,7 @@ export const drawnState = Effect.fn("drawnState")(function* (state: StateBuilder
   const drawing = Array.from({ length: workers }, () => drawPieces);
   yield* Effect.all(drawing, { concurrency: "unbounded" }).pipe(Effect.scoped, Effect.orDie);
   for (const draw of little) drawAlone(draw);
-  return values();
+  return values;
 });
 
 const DRAWN_AT_ONCE = 2 ** 20;
@@ -101,7 +101,6 @@ const drawAlone = (draw: Draw) => {
 const initialDraws = (state: StateBuilder, seed: number) => {
   const draws: Draw[] = [];
   const values = new Map<string, StateTensor>();
-  const copies: { readonly from: Float32Array; readonly to: Float32Array }[] = [];
   let index = 0;
   for (const { name, shape, storage, init } of state.declared.values()) {
     if (storage === "running") {
@@ -112,24 +111,18 @@ const initialDraws = (state: StateBuilder, seed: number) => {
       values.set(`${at}num_batches_tracked`, { shape: [], data: new Float32Array(1) });
       continue;
     }
-    const data = new Float32Array(sizeOf(shape));
     const student = values.get(name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
-    values.set(name, { shape, data });
     if (student !== undefined) {
-      copies.push({ from: student.data, to: data });
+      values.set(name, student);
       continue;
     }
+    const data = new Float32Array(sizeOf(shape));
+    values.set(name, { shape, data });
     const key = [seed, INITIAL_VALUES, index++];
     if (init.kind !== "constant") draws.push({ data, key, init });
     else if (init.value !== 0) data.fill(init.value);
   }
-  return {
-    draws,
-    values: (): StateValues => {
-      for (const { from, to } of copies) to.set(from);
-      return values;
-    },
-  };
+  return { draws, values: values as StateValues };
 };
 
 /** Names and shapes that a checkpoint of this state has. */
@@ -213,14 +206,27 @@ const isZero = (data: Float32Array): boolean => {
 /** Buffers for all declared state, filled with `values`; they live as long as the scope. */
 export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
   const gpu = yield* Gpu;
+  const { queue } = gpu.device;
   const buffers = new Map<string, GPUBuffer>();
+  const filled = new Map<Float32Array, GPUBuffer>();
+  const encoder = gpu.device.createCommandEncoder();
   for (const declared of state.declared.values()) {
-    const buffer = yield* gpu.buffer(declared.name, bytesOnDevice(declared), STORAGE);
+    const bytes = bytesOnDevice(declared);
+    const buffer = yield* gpu.buffer(declared.name, bytes, STORAGE);
     buffers.set(declared.name, buffer);
-    // Buffers are zero to begin with, and so are all of an optimiser's.
-    if (declared.storage !== "running" && isZero(values.get(declared.name)!.data)) continue;
-    gpu.device.queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
+    if (declared.storage === "running") {
+      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
+      continue;
+    }
+    const { data } = values.get(declared.name)!;
+    const same = filled.get(data); // the teacher begins as the student does
+    if (same !== undefined) encoder.copyBufferToBuffer(same, 0, buffer, 0, bytes);
+    else if (!isZero(data)) { // as buffers are to begin with, and all of an optimiser's
+      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
+      filled.set(data, buffer);
+    }
   }
+  queue.submit([encoder.finish()]);
   return buffers as DeviceState;
 });
 

@@ -18,7 +18,7 @@ Deno.test("drawnState() gives by its workers what initialState() gives alone, bi
 
   const data = (name: string) => alone.get(`encoder_${name}`)!.data;
   assert.deepEqual(data("k.large"), data("q.large"));
-  assert.notEqual(data("k.large"), data("q.large")); // two networks, that will differ
+  assert.equal(data("k.large"), data("q.large")); // so that it is uploaded once
   const deviation = (values: Float32Array) =>
     Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0) / values.length);
   assert.ok(Math.abs(deviation(data("q.large")) - 0.5) < 0.01);
