@@ -1,30 +1,83 @@
 /** What is compared with the peers, in plain data: every contender does the same work on the same numbers. */
+import type { StepOptions } from "../../pipeline/step.ts";
 
 export type Case =
   | { readonly kind: "matmul"; readonly name: string; readonly size: number }
-  | {
-    readonly kind: "convolution" | "input gradient" | "weight gradient";
-    readonly name: string;
-    readonly x: Shape4; // [N, H, W, C]
-    readonly w: Shape4; // [KH, KW, C, O]; the padding keeps the size
-  }
+  | ConvolutionCase
   | { readonly kind: "batch norm"; readonly name: string; readonly x: Shape4 }
   /** Steps of SGD on one batch; the answer is the losses of the first three. */
-  | { readonly kind: "ResNet-18 step"; readonly name: string; readonly images: Shape4 };
+  | { readonly kind: "ResNet-18 step"; readonly name: string; readonly images: Shape4 }
+  /** Steps of pretraining on one batch of views; the answer is both losses of the first three. */
+  | { readonly kind: "SlotCon step"; readonly name: string; readonly work: SlotConWork };
 
 export type Shape4 = readonly [number, number, number, number];
 
-const x: Shape4 = [8, 56, 56, 64], w: Shape4 = [3, 3, 64, 64];
+export interface ConvolutionCase {
+  readonly kind: "convolution" | "input gradient" | "weight gradient";
+  readonly name: string;
+  readonly x: Shape4; // [N, H, W, C]
+  readonly w: Shape4; // [KH, KW, C, O]
+  readonly stride: number;
+  readonly dilation: number;
+  readonly pad: number; // keeps the size, up to the stride
+  readonly y: Shape4; // [N, H / stride, W / stride, O]
+}
+
+/** A SlotCon step, and the rates that all its steps have. */
+export interface SlotConWork extends StepOptions {
+  readonly batchSize: number;
+  readonly imageSize: number;
+  readonly learningRate: number;
+  readonly teacherMomentum: number;
+}
+
+/** A convolution with its gradients; pictures need none. */
+const convolution = (name: string, x: Shape4, w: Shape4, { stride = 1, dilation = 1 } = {}): Case[] => {
+  const [N, H, W, C] = x, [taps, , , O] = w;
+  const pad = dilation * (taps - 1) / 2;
+  const y: Shape4 = [N, H / stride, W / stride, O];
+  const all = { x, w, stride, dilation, pad, y };
+  return [
+    { ...all, kind: "convolution", name },
+    ...C === 3 ? [] : [{ ...all, kind: "input gradient", name: `${name}: input gradient` } as const],
+    { ...all, kind: "weight gradient", name: `${name}: weight gradient` },
+  ];
+};
+
+const SLOTCON = {
+  width: 64,
+  dimOut: 256,
+  teacherTemp: 0.07,
+  studentTemp: 0.1,
+  centerMomentum: 0.9,
+  groupLossWeight: 0.5,
+  optimizer: "lars",
+  weightDecay: 1e-5,
+  momentum: 0.9,
+  learningRate: 1,
+  teacherMomentum: 0.99,
+} as const;
 
 export const CASES: readonly Case[] = [
   { kind: "matmul", name: "matmul 512³", size: 512 },
   { kind: "matmul", name: "matmul 1024³", size: 1024 },
-  { kind: "convolution", name: "conv 3×3 64→64, 8×56²", x, w },
-  { kind: "input gradient", name: "its input gradient", x, w },
-  { kind: "weight gradient", name: "its weight gradient", x, w },
-  { kind: "convolution", name: "conv 1×1 256→64, 8×56²", x: [8, 56, 56, 256], w: [1, 1, 256, 64] },
-  { kind: "batch norm", name: "batch norm 8×56²×64", x },
+  ...convolution("conv 3×3 64→64, 8×56²", [8, 56, 56, 64], [3, 3, 64, 64]),
+  ...convolution("conv 1×1 256→64, 8×56²", [8, 56, 56, 256], [1, 1, 256, 64]),
+  ...convolution("conv 7×7/2 3→64, 8×224²", [8, 224, 224, 3], [7, 7, 3, 64], { stride: 2 }),
+  ...convolution("conv 3×3/2 128→128, 8×56²", [8, 56, 56, 128], [3, 3, 128, 128], { stride: 2 }),
+  ...convolution("conv 3×3, dilation 2, 512→512, 8×14²", [8, 14, 14, 512], [3, 3, 512, 512], { dilation: 2 }),
+  { kind: "batch norm", name: "batch norm 8×56²×64", x: [8, 56, 56, 64] },
   { kind: "ResNet-18 step", name: "ResNet-18 step, 8×64²", images: [8, 64, 64, 3] },
+  {
+    kind: "SlotCon step",
+    name: "SlotCon step, ResNet-18, 8×96²",
+    work: { ...SLOTCON, arch: "resnet18", batchSize: 8, imageSize: 96, dimHidden: 1024, numPrototypes: 64 },
+  },
+  {
+    kind: "SlotCon step",
+    name: "SlotCon step, coco-800's, 4×224²",
+    work: { ...SLOTCON, arch: "resnet50", batchSize: 4, imageSize: 224, dimHidden: 4096, numPrototypes: 256 },
+  },
 ];
 
 export const CLASSES = 1000;
@@ -42,3 +95,7 @@ export const numbers = (shape: readonly number[], seed: number, scale = 1): Floa
     return scale * (state / 2 ** 31 - 1);
   });
 };
+
+/** A seed of `numbers` for what has a name. */
+export const seedOf = (name: string): number =>
+  [...name].reduce((hash, letter) => (hash * 31 + letter.charCodeAt(0)) >>> 0, 7);

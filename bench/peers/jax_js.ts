@@ -24,10 +24,10 @@ const channelsLast = (x: Tensor): Tensor => np.transpose(x, [0, 2, 3, 1]);
 const outputFirst = (w: Tensor): Tensor => np.transpose(w, [3, 2, 0, 1]);
 const outputLast = (w: Tensor): Tensor => np.transpose(w, [2, 3, 1, 0]);
 
-const convolution = (x: Tensor, w: Tensor, stride: number, taps: number): Tensor => {
-  const pad = (taps - 1) / 2;
-  return lax.convGeneralDilated(x, w, [stride, stride], [[pad, pad], [pad, pad]]);
-};
+const convolution = (x: Tensor, w: Tensor, stride: number, pad: number, dilation = 1): Tensor =>
+  lax.convGeneralDilated(x, w, [stride, stride], [[pad, pad], [pad, pad]], {
+    rhsDilation: [dilation, dilation],
+  });
 
 /** scale and shift: [1, C, 1, 1]. */
 const normalized = (x: Tensor, scale: Tensor, shift: Tensor): Tensor => {
@@ -61,17 +61,16 @@ const workOf = (work: Exclude<Case, { kind: "ResNet-18 step" }>): [Any, Tensor[]
     case "input gradient":
     case "weight gradient": {
       const x = channelsFirst(noise(work.x, 1)), w = outputFirst(noise(work.w, 2));
-      const dy = channelsFirst(noise([...work.x.slice(0, 3), work.w[3]], 3));
-      const taps = work.w[0];
-      if (work.kind === "convolution") {
-        dy.dispose();
-        return [jax.jit((x: Tensor, w: Tensor) => convolution(x, w, 1, taps)), [x, w], channelsLast];
-      }
-      const product = (x: Tensor, w: Tensor, dy: Tensor) => np.sum(convolution(x, w, 1, taps).mul(dy));
+      const forward = (x: Tensor, w: Tensor) => convolution(x, w, work.stride, work.pad, work.dilation);
+      if (work.kind === "convolution") return [jax.jit(forward), [x, w], channelsLast];
+      const dy = channelsFirst(noise(work.y, 3));
+      const product = (x: Tensor, w: Tensor, dy: Tensor) => np.sum(forward(x, w).mul(dy));
       return work.kind === "input gradient"
         ? [jax.jit(jax.grad(product, { argnums: 0 })), [x, w, dy], channelsLast]
         : [jax.jit(jax.grad(product, { argnums: 1 })), [x, w, dy], outputLast];
     }
+    case "SlotCon step":
+      throw new Error("SlotCon is not written for it");
   }
 };
 
@@ -85,7 +84,7 @@ const stepOf = (shape: readonly number[]) => {
     return {
       convolution: (x, name, shape, stride) => {
         const w = parameter(`${name}.w`, () => outputFirst(tensor(initialWeights(name, shape), shape)));
-        return convolution(x, w, stride, shape[0]);
+        return convolution(x, w, stride, (shape[0] - 1) / 2);
       },
       normalization: (x, name, channels) => {
         const scale = parameter(`${name}.scale`, () => np.ones([1, channels, 1, 1]));

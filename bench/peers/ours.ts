@@ -4,9 +4,9 @@ import { add, div, mul, neg, relu } from "../../ops/arithmetic.ts";
 import { gradients } from "../../ops/autodiff.ts";
 import { averagePool } from "../../ops/average_pool.ts";
 import { batchMoments, batchNorm } from "../../ops/batch_norm.ts";
-import { compile, evaluate } from "../../ops/compile.ts";
+import { compile, evaluate, type Program, type Upload } from "../../ops/compile.ts";
 import { conv2d } from "../../ops/conv2d.ts";
-import { Gpu, native } from "../../ops/gpu.ts";
+import { Gpu, native, STORAGE } from "../../ops/gpu.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { maxPool } from "../../ops/max_pool.ts";
 import { sum } from "../../ops/reduce.ts";
@@ -19,13 +19,14 @@ import { runsOf } from "../_timing.ts";
 import { type Case, CLASSES, MOMENTUM, numbers, RATE } from "./cases.ts";
 import { type Contender, serve } from "./contender.ts";
 import { initialWeights, type Layers, resnet18 } from "./resnet18.ts";
+import { slotCon } from "./slotcon.ts";
 
 const runtime = ManagedRuntime.make(native);
 
 const noise = (shape: readonly number[], seed: number) => constant(numbers(shape, seed), shape);
 
-/** What the case asks for; null for the training step. */
-const resultOf = (work: Case): Tensor | null => {
+/** What the case asks for. */
+const resultOf = (work: Exclude<Case, { kind: "ResNet-18 step" | "SlotCon step" }>): Tensor => {
   switch (work.kind) {
     case "matmul": {
       const shape = [work.size, work.size];
@@ -34,14 +35,13 @@ const resultOf = (work: Case): Tensor | null => {
     case "convolution":
     case "input gradient":
     case "weight gradient": {
-      const y = conv2d(noise(work.x, 1), noise(work.w, 2), { pad: (work.w[0] - 1) / 2 });
+      const { stride, dilation, pad } = work;
+      const y = conv2d(noise(work.x, 1), noise(work.w, 2), { stride, dilation, pad });
       if (work.kind === "convolution") return y;
-      return pulledBack(y, noise(y.shape, 3))[work.kind === "input gradient" ? 0 : 1];
+      return pulledBack(y, noise(work.y, 3))[work.kind === "input gradient" ? 0 : 1]!;
     }
     case "batch norm":
       return normalized(noise(work.x, 1), noise([work.x[3]], 2), noise([work.x[3]], 3));
-    case "ResNet-18 step":
-      return null;
   }
 };
 
@@ -51,8 +51,8 @@ const normalized = (x: Tensor, weight: Tensor, bias: Tensor): Tensor => {
   return reshape(batchNorm(rows, weight, bias, batchMoments(rows)), x.shape);
 };
 
-/** The training step, with the initial values of its state. */
-const trainingStep = (shape: readonly number[]) => {
+/** Classification by a ResNet-18: the graph of a training step, and the initial values of its state. */
+const classificationStep = (shape: readonly number[]) => {
   const initial = new Map<Tensor, Float32Array>();
   const parameter = (name: string, shape: readonly number[], values: Float32Array) => {
     const x = input(name, shape);
@@ -98,29 +98,41 @@ const trainingStep = (shape: readonly number[]) => {
   return { initial, graph: { label: "the step", updates, outputs: { loss } } };
 };
 
-const prepare = Effect.fnUntraced(function* (work: Case) {
-  const result = resultOf(work);
-  if (result !== null) {
-    const answer: ArrayLike<number> = yield* evaluate(result);
-    return {
-      answer,
-      runs: runsOf(yield* compile({ label: work.name, outputs: { sample: sampled(result) } })),
-    };
-  }
-  if (work.kind !== "ResNet-18 step") throw new Error(`nothing to do for ${work.kind}`);
+const classification = Effect.fnUntraced(function* (shape: readonly number[]) {
   const gpu = yield* Gpu;
-  const { initial, graph } = trainingStep(work.images);
+  const { initial, graph } = classificationStep(shape);
   const buffers = new Map<string, GPUBuffer>();
   for (const [x, values] of initial) {
     const { name } = x.source as { name: string };
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-    const buffer = yield* gpu.buffer(name, values.byteLength, usage);
+    const buffer = yield* gpu.buffer(name, values.byteLength, STORAGE);
     gpu.device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
     buffers.set(name, buffer);
   }
-  const program = yield* compile(graph, buffers);
+  return { program: yield* compile(graph, buffers), uploads: {} };
+});
+
+interface Training {
+  /** A step; its outputs are the losses. */
+  readonly program: Program;
+  readonly uploads: Readonly<Record<string, Upload>>;
+}
+
+/** Runs the first three steps. */
+const trained = Effect.fnUntraced(function* ({ program, uploads }: Training) {
   const answer: number[] = [];
-  for (let step = 0; step < 3; step++) answer.push((yield* Effect.flatten(program.run({}))).loss[0]);
+  for (let step = 0; step < 3; step++) {
+    const losses = yield* Effect.flatten(program.run(uploads));
+    for (const [loss] of Object.values(losses)) answer.push(loss);
+  }
+  return { answer, runs: runsOf(program, uploads) };
+});
+
+const prepare = Effect.fnUntraced(function* (work: Case) {
+  if (work.kind === "ResNet-18 step") return yield* trained(yield* classification(work.images));
+  if (work.kind === "SlotCon step") return yield* trained(yield* slotCon(work.work));
+  const result = resultOf(work);
+  const answer: ArrayLike<number> = yield* evaluate(result);
+  const program = yield* compile({ label: work.name, outputs: { sample: sampled(result) } });
   return { answer, runs: runsOf(program) };
 });
 

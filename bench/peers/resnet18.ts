@@ -1,5 +1,5 @@
 /** A ResNet-18 (He et al. 2015), written once for the tensors of every contender. */
-import { CLASSES, numbers, type Shape4 } from "./cases.ts";
+import { CLASSES, numbers, seedOf, type Shape4 } from "./cases.ts";
 
 /** What a contender gives; `name` says which parameters a layer has. */
 export interface Layers<T> {
@@ -44,7 +44,6 @@ export const resnet18 = <T>(layers: Layers<T>, images: T): T => {
 
 /** Where the training of every contender starts: noise of He's variance for weights. */
 export const initialWeights = (name: string, shape: readonly number[]): Float32Array => {
-  const seed = [...name].reduce((hash, letter) => (hash * 31 + letter.charCodeAt(0)) >>> 0, 7);
   const fanOut = shape.length === 4 ? shape[0] * shape[1] * shape[3] : shape[1];
-  return numbers(shape, seed, Math.sqrt(6 / fanOut));
+  return numbers(shape, seedOf(name), Math.sqrt(6 / fanOut));
 };

@@ -31,15 +31,21 @@ const workOf = (work: Exclude<Case, { kind: "ResNet-18 step" }>): () => Tensor =
     case "input gradient":
     case "weight gradient": {
       const x = noise(work.x, 1), filter = noise(work.w, 2);
-      const dy = noise([...work.x.slice(0, 3), work.w[3]], 3);
-      const attributes = { strides: [1, 1], pad: "same", dataFormat: "NHWC", dimRoundingMode: undefined };
-      if (work.kind === "convolution") return () => tf.conv2d(x, filter, 1, "same");
+      const { stride, dilation, pad } = work;
+      if (work.kind === "convolution") {
+        return () => tf.conv2d(x, filter, stride, pad, "NHWC", dilation);
+      }
+      if (dilation > 1) throw new Error("dilated convolutions have no gradients");
+      const dy = noise(work.y, 3);
+      const attributes = { strides: [stride, stride], pad, dataFormat: "NHWC", dimRoundingMode: undefined };
       return work.kind === "input gradient"
         ? () =>
           tf.engine().runKernel("Conv2DBackpropInput", { dy, filter }, { ...attributes, inputShape: work.x })
         : () =>
           tf.engine().runKernel("Conv2DBackpropFilter", { x, dy }, { ...attributes, filterShape: work.w });
     }
+    case "SlotCon step":
+      throw new Error("SlotCon is not written for it");
   }
 };
 

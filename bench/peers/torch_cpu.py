@@ -1,4 +1,5 @@
 """PyTorch on the CPU as a contender; see contender.ts for what is said over standard input and output."""
+import ctypes
 import json
 import math
 import os
@@ -8,7 +9,14 @@ import time
 import torch
 import torch.nn.functional as F
 
+from torch_slotcon import SlotConStep
+
 torch.set_num_threads(len(os.sched_getaffinity(0)))
+libc = ctypes.CDLL(None)
+if hasattr(libc, "mallopt"):  # glibc would give large tensors back to the system, which hands out new pages slowly
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 CASES, CLASSES, RATE, MOMENTUM = (json.loads(sys.argv[1])[key] for key in ("cases", "classes", "rate", "momentum"))
 
 
@@ -40,12 +48,16 @@ def output_first(w):
     return w.permute(3, 2, 0, 1).contiguous()
 
 
-def initial_weights(name, shape):
+def seed_of(name):
     seed = 7
     for letter in name:
         seed = (seed * 31 + ord(letter)) & 0xFFFFFFFF
+    return seed
+
+
+def initial_weights(name, shape):
     fan_out = shape[0] * shape[1] * shape[3] if len(shape) == 4 else shape[1]
-    return numbers(shape, seed, math.sqrt(6 / fan_out))
+    return numbers(shape, seed_of(name), math.sqrt(6 / fan_out))
 
 
 def work_of(case):
@@ -59,13 +71,13 @@ def work_of(case):
         scale, shift = (numbers(case["x"][3:], seed) for seed in (2, 3))
         return lambda: F.batch_norm(x, None, None, scale, shift, training=True), lambda y: y.permute(0, 2, 3, 1)
     w = output_first(numbers(case["w"], 2))
-    dy = channels_first(numbers(case["x"][:3] + case["w"][3:], 3))
-    pad = (case["w"][0] - 1) // 2
+    dy = channels_first(numbers(case["y"], 3))
+    how = {"stride": case["stride"], "padding": case["pad"], "dilation": case["dilation"]}
     if kind == "convolution":
-        return lambda: F.conv2d(x, w, padding=pad), lambda y: y.permute(0, 2, 3, 1)
+        return lambda: F.conv2d(x, w, **how), lambda y: y.permute(0, 2, 3, 1)
     if kind == "input gradient":
-        return lambda: torch.nn.grad.conv2d_input(x.shape, w, dy, padding=pad), lambda y: y.permute(0, 2, 3, 1)
-    return lambda: torch.nn.grad.conv2d_weight(x, w.shape, dy, padding=pad), lambda y: y.permute(2, 3, 1, 0)
+        return lambda: torch.nn.grad.conv2d_input(x.shape, w, dy, **how), lambda y: y.permute(0, 2, 3, 1)
+    return lambda: torch.nn.grad.conv2d_weight(x, w.shape, dy, **how), lambda y: y.permute(2, 3, 1, 0)
 
 
 def step_of(shape):
@@ -116,15 +128,34 @@ def step_of(shape):
     return step
 
 
+def slotcon_of(work):
+    """The step on the views and with the weights of slotcon.ts."""
+
+    def initial(name, shape):
+        if len(shape) == 1:
+            return torch.full(shape, 1.0 if name.endswith(".weight") else 0.0)
+        if name.startswith("encoder"):
+            deviation = math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
+        else:
+            deviation = 1 if "slot_embed" in name else 0.02
+        return numbers(shape, seed_of(name), deviation * math.sqrt(3))
+
+    views, size = 2 * work["batchSize"], work["imageSize"]
+    images = channels_first(numbers([views, size, size, 3], 1))
+    boxes = numbers([views, 4], 2, 0.25) + torch.tensor([0.25, 0.25, 0.75, 0.75])
+    flips = (numbers([views], 3) > 0).float()
+    return SlotConStep(work, images, boxes, flips, initial)
+
+
 once = None
 print("{}", flush=True)
 for line in sys.stdin:
     request = json.loads(line)
     if "prepare" in request:
         case = CASES[request["prepare"]]
-        if case["kind"] == "ResNet-18 step":
-            once = step_of(case["images"])
-            answer = torch.stack([once() for _ in range(3)])
+        if case["kind"] in ("ResNet-18 step", "SlotCon step"):
+            once = slotcon_of(case["work"]) if "work" in case else step_of(case["images"])
+            answer = torch.stack([once() for _ in range(3)]).flatten()
         else:
             once, channels_last = work_of(case)
             answer = channels_last(once()).flatten()
