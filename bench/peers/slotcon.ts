@@ -20,15 +20,14 @@ export const slotCon = Effect.fnUntraced(function* (work: SlotConWork) {
   return { program, uploads };
 });
 
-/** Pictures of noise; boxes that reach from the upper left quarter of a view to its lower right one; half of the views flipped. */
+/** Pictures of noise; boxes from the upper left quarter of a view to its lower right one; about half of the views flipped. */
 const viewsOf = ({ batchSize, imageSize }: SlotConWork): Views => {
-  const images = [2 * batchSize, imageSize, imageSize, 3],
-    coords = [2 * batchSize, 4],
-    flips = [2 * batchSize];
+  const views = 2 * batchSize, shape = [views, imageSize, imageSize, 3];
+  const coords = numbers([views, 4], 2, 0.25).map((x, i) => x + (i % 4 < 2 ? 0.25 : 0.75));
   return {
-    images: constant(numbers(images, 1), images),
-    coords: constant(numbers(coords, 2, 0.25).map((x, i) => x + (i % 4 < 2 ? 0.25 : 0.75)), coords),
-    flips: constant(numbers(flips, 3).map((x) => x > 0 ? 1 : 0), flips),
+    images: constant(numbers(shape, 1), shape),
+    coords: constant(coords, [views, 4]),
+    flips: constant(numbers([views], 3).map((x) => x > 0 ? 1 : 0)),
   };
 };
 
