@@ -44,7 +44,9 @@ export const serve = async (contender: Contender): Promise<void> => {
   };
   console.log("{}");
   for await (const line of linesOf(Deno.stdin.readable)) {
-    const answer = await reply(JSON.parse(line)).catch((error): Reply => ({ error: String(error) }));
+    const answer = await reply(JSON.parse(line)).catch((error): Reply => ({
+      error: error instanceof Error ? error.message : String(error),
+    }));
     console.log(JSON.stringify(answer));
   }
 };

@@ -40,12 +40,12 @@ def times(x, factor):
     return ((((x * high) & 0xFFFFFFFF) << 16) + x * low) & 0xFFFFFFFF
 
 
-def channels_first(x):
-    return x.permute(0, 3, 1, 2).contiguous()
+def channels_first(x, layout=torch.contiguous_format):
+    return x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
-def output_first(w):
-    return w.permute(3, 2, 0, 1).contiguous()
+def output_first(w, layout=torch.contiguous_format):
+    return w.permute(3, 2, 0, 1).contiguous(memory_format=layout)
 
 
 def seed_of(name):
@@ -66,12 +66,14 @@ def work_of(case):
     if kind == "matmul":
         a, b = (numbers([case["size"]] * 2, seed) for seed in (1, 2))
         return lambda: a @ b, lambda y: y
-    x = channels_first(numbers(case["x"], 1))
+    # Channels-last is faster, but for sums over the pixels of several taps.
+    layout = torch.contiguous_format if kind == "weight gradient" and case["w"][0] > 1 else torch.channels_last
+    x = channels_first(numbers(case["x"], 1), layout)
     if kind == "batch norm":
         scale, shift = (numbers(case["x"][3:], seed) for seed in (2, 3))
         return lambda: F.batch_norm(x, None, None, scale, shift, training=True), lambda y: y.permute(0, 2, 3, 1)
-    w = output_first(numbers(case["w"], 2))
-    dy = channels_first(numbers(case["y"], 3))
+    w = output_first(numbers(case["w"], 2), layout)
+    dy = channels_first(numbers(case["y"], 3), layout)
     how = {"stride": case["stride"], "padding": case["pad"], "dilation": case["dilation"]}
     if kind == "convolution":
         return lambda: F.conv2d(x, w, **how), lambda y: y.permute(0, 2, 3, 1)
