@@ -440,7 +440,7 @@ export const elementwiseKernels = (
   return choose(
     byRowsEach(
       size,
-      traits.software ? [32, 128] : [8, 2, 32],
+      traits.software ? [128, 32] : [8, 2, 32],
       (most) => blocks.map((block) => kernelOf(block, most)),
     ),
   );
