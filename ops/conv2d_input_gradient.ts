@@ -1,9 +1,10 @@
 /** The gradient of a convolution with respect to its input: each input pixel gathers from the outputs that it fed. */
-import { lines, type Product, tiled, tileVariants } from "./_product.ts";
+import { type Product, tiled, tileVariants } from "./_product.ts";
+import { turned } from "./_turned.ts";
 import { withWinograd } from "./_winograd.ts";
 import { conv2d, type Convolution, suitsWinograd } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { type Operand, vectors } from "./kernel.ts";
 import { defineOp, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 
 /** dy: [N, OH, OW, O], w: [KH, KW, C / groups, O], to the shape [N, H, W, C] of the convolution's input. */
@@ -16,12 +17,12 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   flops: ([dy, w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [dy, w], output, attributes, adapter, scratch, choose }) => {
-    const turned = { ...w, shape: [...w.shape.slice(0, 2), w.shape[3], w.shape[2]] };
-    const size = directProduct(dy, turned, output, attributes);
+    const [KH, KW, I, O] = w.shape;
+    const size = directProduct(dy, { ...w, shape: [KH, KW, O, I] }, output, attributes);
     const direct = tileVariants(size, adapter, (tile) => {
-      const weights = scratch(turned.shape);
+      const weights = scratch([KH, KW, O, I]);
       return [
-        turnedWeights(w, weights),
+        turned(w, weights),
         ...tiled(directProduct(dy, weights, output, attributes), tile, scratch),
       ];
     });
@@ -38,27 +39,6 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
     conv2dWeightGradient(gradient, dy, w.shape, attributes),
   ],
 });
-
-/** w [KH, KW, I, O] to [KH, KW, O, I], in blocks of 4×4 where sizes allow; neighbours write side by side. */
-const turnedWeights = (w: Operand, turned: Operand): Kernel => {
-  const [KH, KW, I, O] = w.shape;
-  const width = I % 4 === 0 && O % 4 === 0 ? 4 : 1;
-  const bind = width === 4 ? vectors : (operand: Operand) => operand;
-  const part = (j: number) => width === 4 ? `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])` : "r0";
-  return kernel({
-    label: "turnedWeights",
-    reads: { w: bind(w) },
-    writes: { turned: bind(turned) },
-    sizes: { I: I / width, O: O / width },
-    threads: KH * KW * I * O / width ** 2,
-    main: `
-  let i = id % p.I;
-  let o = id / p.I % p.O;
-  let tap = id / p.O / p.I;
-  ${lines(width, (j) => `let r${j} = w[((tap * p.I + i) * ${width}u + ${j}u) * p.O + o];`)}
-  ${lines(width, (j) => `turned[((tap * p.O + o) * ${width}u + ${j}u) * p.I + i] = ${part(j)};`)}`,
-  });
-};
 
 /**
  * Input pixels times input channels, the sum over taps and output channels. With a stride, pixels of different

@@ -1,6 +1,7 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
 import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
 import { type Operand, vectors } from "./kernel.ts";
+import { turned } from "./_turned.ts";
 import { addUp } from "./fuse.ts";
 import {
   type AdapterTraits,
@@ -62,8 +63,19 @@ const matmulOp: Op = defineOp("matmul", {
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
   kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
+    const [batch, M, K] = a.shape;
     const product = matrixProduct(a, b, output, count);
-    return choose(tileVariants(product, adapter, (tile) => tiled(product, tile, scratch)));
+    const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
+    if (!adapter.software || count !== undefined || M % 4 !== 0) return choose(plain);
+    // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
+    const across = { ...a, shape: [batch, K, M] };
+    const size = transposedProduct(across, b, output, 1);
+    const aside = tileVariants(size, adapter, (tile) => {
+      const rows = scratch(across.shape);
+      return [turned(a, rows), ...tiled(transposedProduct(rows, b, output, 1), tile, scratch)];
+    });
+    const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`turned, ${name}`, make]));
+    return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
     matmulOp([gradient, transpose(b, [0, 2, 1]), ...(count === undefined ? [] : [count])]),
@@ -71,6 +83,8 @@ const matmulOp: Op = defineOp("matmul", {
     null,
   ],
 });
+
+const ENOUGH_COLUMNS = 96;
 
 /** a [batch, M, K] times b [batch, K, N] to y [batch, M, N]. */
 export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operand): Product => {
