@@ -106,6 +106,16 @@ const millisecondsOf = async (ask: Ask, runs: number): Promise<number> => {
   return reply.milliseconds / runs;
 };
 
+/** How many runs make a timing long enough for the wait at its end, some 11 ms, to be lost in it. */
+const runsPerTiming = async (ask: Ask): Promise<number> => {
+  for (let count = 1;; count *= 4) {
+    const milliseconds = count * await millisecondsOf(ask, count);
+    if (milliseconds > TIMING_MILLISECONDS / 2) {
+      return Math.max(1, Math.round(count * TIMING_MILLISECONDS / milliseconds));
+    }
+  }
+};
+
 const sampleOf = async (ask: Ask, place: number): Promise<readonly number[]> => {
   const reply = await ask({ prepare: place });
   if (!("sample" in reply)) throw new Error("error" in reply ? reply.error : "no answer");
@@ -146,7 +156,7 @@ const entrantsOf = async (asks: ReadonlyMap<string, Ask>, place: number): Promis
       const sample = await sampleOf(ask, place);
       assertAgrees(CASES[place].kind, sample, answer ??= sample);
       await millisecondsOf(ask, 1); // drivers and compilers may still be at work
-      const runs = Math.max(1, Math.round(TIMING_MILLISECONDS / await millisecondsOf(ask, 1)));
+      const runs = await runsPerTiming(ask);
       return { name, ask, runs, milliseconds: [] };
     });
     if (entrant !== null) entrants.push(entrant);
