@@ -24,7 +24,6 @@ import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import { scheduleWithin, type Work } from "./recompute.ts";
 import {
   type AdapterTraits,
-  type DType,
   type LoweringContext,
   type Shape,
   sizeOf,
@@ -252,7 +251,7 @@ const lowerInOrder = (
     if (op.exchange !== undefined) continue;
     if (x !== served) operands.delete(x.id); // whoever reads it from now on reads the new one
     scratchBytes.set(x.id, 0);
-    const scratch = (shape: Shape, dtype: DType = "f32") => {
+    const scratch = (shape: Shape, dtype: Operand["dtype"] = "f32") => {
       const operand = reserve(shape, dtype, "scratch");
       scratchBytes.set(x.id, scratchBytes.get(x.id)! + bytesOf(operand));
       return operand;
@@ -450,7 +449,7 @@ const planStops = (
 const opKernels = (
   x: Tensor,
   operandOf: (x: Tensor) => Operand,
-  scratch: (shape: Shape, dtype?: DType) => Operand,
+  scratch: LoweringContext<never>["scratch"],
   adapter: AdapterTraits,
   choose: Choose,
 ): readonly Kernel[] => {

@@ -71,7 +71,7 @@ const matmulOp: Op = defineOp("matmul", {
     const across = { ...a, shape: [batch, K, M] };
     const size = transposedProduct(across, b, output, 1);
     const aside = tileVariants(size, adapter, (tile) => {
-      const rows = scratch(across.shape);
+      const rows = scratch(across.shape, a.dtype);
       return [turned(a, rows), ...tiled(transposedProduct(rows, b, output, 1), tile, scratch)];
     });
     const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`turned, ${name}`, make]));

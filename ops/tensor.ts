@@ -48,7 +48,7 @@ export interface LoweringContext<A> {
   readonly output: Operand;
   readonly attributes: A;
   /** Memory that lives only while this op runs. */
-  readonly scratch: (shape: Shape, dtype?: DType) => Operand;
+  readonly scratch: (shape: Shape, dtype?: Operand["dtype"]) => Operand;
   readonly adapter: AdapterTraits;
   /** The kernels of one of several ways to do the same: what tuning found for this op and these shapes, else the first. */
   readonly choose: (variants: Variants) => readonly Kernel[];
