@@ -8,6 +8,7 @@
  */
 import { type Product, tiled, tileVariants } from "./_product.ts";
 import { withWinograd } from "./_winograd.ts";
+import { averagePool } from "./average_pool.ts";
 import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
 import { type Operand, vectors } from "./kernel.ts";
@@ -26,9 +27,9 @@ export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {})
   const convolution = { stride: 1, pad: 0, dilation: 1, groups: 1, ...options };
   const [KH, KW, C, O] = w.shape;
   const { stride, pad, groups } = convolution;
-  // A plain product of matrices: pixels times channels.
-  if (KH * KW === 1 && stride === 1 && pad === 0 && groups === 1 && x.shape[3] === C) {
-    return matmul(x, reshape(w, [C, O]));
+  // A plain product of matrices: pixels, all or some of them, times channels.
+  if (KH * KW === 1 && pad === 0 && groups === 1 && x.shape[3] === C) {
+    return matmul(stride === 1 ? x : averagePool(x, { size: 1, stride }), reshape(w, [C, O]));
   }
   return conv2dOp([x, w], convolution);
 };

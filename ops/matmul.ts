@@ -66,13 +66,13 @@ const matmulOp: Op = defineOp("matmul", {
     const [batch, M, K] = a.shape;
     const product = matrixProduct(a, b, output, count);
     const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
-    if (!adapter.software || count !== undefined || M % 4 !== 0) return choose(plain);
+    if (!adapter.software || M % 4 !== 0) return choose(plain);
     // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
     const across = { ...a, shape: [batch, K, M] };
-    const size = transposedProduct(across, b, output, 1);
-    const aside = tileVariants(size, adapter, (tile) => {
+    const productOf = (rows: Operand) => ({ ...transposedProduct(rows, b, output, 1), count });
+    const aside = tileVariants(productOf(across), adapter, (tile) => {
       const rows = scratch(across.shape, a.dtype);
-      return [turned(a, rows), ...tiled(transposedProduct(rows, b, output, 1), tile, scratch)];
+      return [turned(a, rows), ...tiled(productOf(rows), tile, scratch)];
     });
     const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`turned, ${name}`, make]));
     return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });

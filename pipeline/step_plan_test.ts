@@ -48,7 +48,7 @@ Deno.test("planStep() stays within a memory limit by computing twice, or says th
   assert.ok(usual.reservedBytes < 1.02 * usual.peakBytes, `${usual.reservedBytes} for ${usual.peakBytes}`);
 
   const [, least] = plan("1GiB").refusal!.match(/within 1\.00 GiB of device memory: it takes ([\d.]+) GiB/)!;
-  assert.ok(Number(least) < 4, least);
+  assert.ok(Number(least) < 4.1, least);
   for (const [gib, mostWork] of [[8, 0.05], [Number(least), 0.3]]) {
     const { peakBytes, reservedBytes, slotPictureBytes, recomputed, kernels, refusal } = plan(`${gib}GiB`);
     assert.equal(refusal, null);

@@ -163,7 +163,7 @@ const RULES: Readonly<Record<string, (inputs: readonly Tensor[], attributes: nev
     operator: "AveragePool",
     inputs,
     weights: [],
-    attributes: { kernel_shape: [size, size], strides: [stride, stride], ceil_mode: 1 },
+    attributes: { kernel_shape: [size, size], strides: [stride, stride], ceil_mode: size < stride ? 0 : 1 },
   }),
 };
 
