@@ -4,9 +4,10 @@
  *
  * Deno's own columns are of whole timings, which are many runs each; the table below them is of single runs.
  */
-import { Effect, Exit, ManagedRuntime, Scope } from "effect";
+import { Effect, Exit, Layer, ManagedRuntime, Scope } from "effect";
 import { basename } from "node:path";
 import { compile } from "../ops/compile.ts";
+import { layerTuned } from "../pipeline/tuned_kernels.ts";
 import { Gpu, layers } from "../ops/gpu.ts";
 import { measurePeaks, type Peaks } from "./_peak.ts";
 import { type Answer, assertSample, sampled } from "./_sample.ts";
@@ -29,7 +30,8 @@ interface Measured {
 
 const TIMINGS = 7;
 
-const runtime = ManagedRuntime.make(layers[Deno.env.get("SLOTCON_DEVICE") === "dawn" ? "dawn" : "native"]);
+const device = layers[Deno.env.get("SLOTCON_DEVICE") === "dawn" ? "dawn" : "native"];
+const runtime = ManagedRuntime.make(Layer.mergeAll(device, layerTuned));
 const measured: Measured[] = [];
 let machine: { readonly adapter: string; readonly peaks: Peaks } | null = null;
 let current: { readonly name: string; readonly scope: Scope.Closeable; readonly runs: Runs } | null = null;

@@ -15,7 +15,7 @@ import { pretrain } from "./pretrain.ts";
 import { ownRank } from "./ranks.ts";
 import { test } from "./test.ts";
 import { tune } from "./tune.ts";
-import { layerTuned } from "./tuned_kernels.ts";
+import { layerTuned } from "../pipeline/tuned_kernels.ts";
 import { verify } from "./verify.ts";
 import { visualize } from "./visualize.ts";
 import { watch } from "./watch.ts";

@@ -8,7 +8,7 @@ import { rankGpu } from "../pipeline/ranks/device.ts";
 import { stepGraph } from "../pipeline/step_graph.ts";
 import { table } from "../pipeline/table.ts";
 import { configFlags, configOf } from "./options.ts";
-import { readTuned, tunedFile, writeTuned } from "./tuned_kernels.ts";
+import { readTuned, tunedFile, writeTuned } from "../pipeline/tuned_kernels.ts";
 
 export const tune = Command.make(
   "tune",

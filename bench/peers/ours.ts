@@ -1,5 +1,5 @@
 /** This project as a contender. */
-import { Effect, Exit, ManagedRuntime, Scope } from "effect";
+import { Effect, Exit, Layer, ManagedRuntime, Scope } from "effect";
 import { add, div, mul, neg, relu } from "../../ops/arithmetic.ts";
 import { gradients } from "../../ops/autodiff.ts";
 import { averagePool } from "../../ops/average_pool.ts";
@@ -13,6 +13,7 @@ import { sum } from "../../ops/reduce.ts";
 import { logSoftmax } from "../../ops/softmax.ts";
 import { constant, input, reshape, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { sgd } from "../../pipeline/optim/sgd.ts";
+import { layerTuned } from "../../pipeline/tuned_kernels.ts";
 import { pulledBack } from "../_pulled_back.ts";
 import { sampled } from "../_sample.ts";
 import { runsOf } from "../_timing.ts";
@@ -21,7 +22,7 @@ import { type Contender, serve } from "./contender.ts";
 import { initialWeights, type Layers, resnet18 } from "./resnet18.ts";
 import { slotCon } from "./slotcon.ts";
 
-const runtime = ManagedRuntime.make(native);
+const runtime = ManagedRuntime.make(Layer.mergeAll(native, layerTuned));
 
 const noise = (shape: readonly number[], seed: number) => constant(numbers(shape, seed), shape);
 
