@@ -11,6 +11,7 @@ export { type Dataset, listImages } from "./data/image_list.ts";
 export { dawn, Gpu, native } from "./ops/gpu.ts";
 export { ranks } from "./pipeline/ranks/mpi.ts";
 export { rankGpu } from "./pipeline/ranks/device.ts";
+export { layerTuned } from "./pipeline/tuned_kernels.ts";
 export { pretrain } from "./pipeline/pretrain.ts";
 export type { StepBuilder } from "./pipeline/step_graph.ts";
 export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipeline/report.ts";
