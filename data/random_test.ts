@@ -36,6 +36,17 @@ Deno.test("randomStream() repeats itself for a key and differs for every other k
   assert.throws(() => randomStream(1, 2, 3, 4, 5, 6), /at most five/);
 });
 
+Deno.test("normal numbers are those of Box and Muller's formula, all round the circle", () => {
+  const [uniforms, normals] = [randomStream(11, 5), randomStream(11, 5)];
+  for (let i = 0; i < 1000; i++) {
+    const radius = Math.sqrt(-2 * Math.log(1 - uniforms.uniform()));
+    const angle = 2 * Math.PI * uniforms.uniform();
+    for (const want of [radius * Math.cos(angle), radius * Math.sin(angle)]) {
+      assert.ok(Math.abs(normals.normal() - want) < 1e-14);
+    }
+  }
+});
+
 Deno.test("fillNormals() gives the normal numbers of a stream, whole or piece by piece", () => {
   const key = [5, 1, 2];
   const random = randomStream(...key);
