@@ -210,9 +210,21 @@ const PATCH = /* wgsl */ `
 const FIRST = /* wgsl */ `
 fn first(n: u32) -> u32 { return n / p.dilation * p.dilation * p.m + n % p.dilation; }`;
 
-const patchSizes = ({ m }: Algorithm, { first, dilation, down, across }: Pictures, channels: number) => (
-  { m, first, dilation, down, across, channels }
-);
+/** A kernel for each channel of each patch of some pictures. */
+const overPatches = (
+  { m }: Algorithm,
+  { first, dilation, down, across, pictures, patches }: Pictures,
+  channels: number,
+  spec: Omit<Parameters<typeof kernel>[0], "functions" | "threads">,
+): Kernel =>
+  kernel({
+    ...spec,
+    functions: FIRST,
+    sizes: { m, first, dilation, down, across, channels, ...spec.sizes },
+    threads: channels * pictures * patches,
+    main: `${PATCH}
+  ${spec.main}`,
+  });
 
 const at = (origin: string, i: number) => `(${origin} + ${i}u * p.dilation)`;
 
@@ -227,18 +239,19 @@ const transformInputs = (
 ): Kernel => {
   const [, H, W, C] = x.shape;
   const t = algorithm.m + 2;
-  return kernel({
+  return overPatches(algorithm, pictures, C, {
     label: "winogradInputs",
-    functions: FIRST,
     reads: { x },
     writes: { u },
     sizes: {
-      ...patchSizes(algorithm, pictures, C),
-      ...{ H, W, pad, ofPatch: strides.patch, ofChannel: strides.channel, ofPoint: sizeOf(u.shape) / t / t },
+      H,
+      W,
+      pad,
+      ofPatch: strides.patch,
+      ofChannel: strides.channel,
+      ofPoint: sizeOf(u.shape) / t / t,
     },
-    threads: C * pictures.pictures * pictures.patches,
-    main: `${PATCH}
-  ${
+    main: `${
       each(t, 1, (i) => `
   let y${i} = top + ${i}u * p.dilation - p.pad; // above the picture wraps round to a large number
   let x${i} = left + ${i}u * p.dilation - p.pad;
@@ -260,15 +273,12 @@ const transformInputs = (
 const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictures: Pictures): Kernel => {
   const [, OH, OW, O] = dy.shape;
   const t = algorithm.m + 2;
-  return kernel({
+  return overPatches(algorithm, pictures, O, {
     label: "winogradGradients",
-    functions: FIRST,
     reads: { dy },
     writes: { v },
-    sizes: { ...patchSizes(algorithm, pictures, O), OH, OW },
-    threads: O * pictures.pictures * pictures.patches,
-    main: `${PATCH}
-  let ofPoint = p.threads;
+    sizes: { OH, OW },
+    main: `let ofPoint = p.threads;
   ${
       sandwich(
         algorithm.A,
@@ -292,24 +302,19 @@ const transformOutputs = (
 ): Kernel => {
   const [, OH, OW, O] = y.shape;
   const t = algorithm.m + 2;
-  return kernel({
+  return overPatches(algorithm, pictures, O, {
     label: "winogradOutputs",
-    functions: FIRST,
     reads: { products },
     writes: { y },
-    sizes: { ...patchSizes(algorithm, pictures, O), OH, OW, ofPoint: rows * O },
-    threads: O * pictures.pictures * pictures.patches,
-    main: `${PATCH}
-  ${
-      sandwich(
-        transposed(algorithm.A),
-        (i, j) => `products[${i * t + j}u * p.ofPoint + id]`,
-        (i, j, value) =>
-          `if (${at("top", i)} < p.OH && ${at("left", j)} < p.OW) { y[((picture * p.OH + ${
-            at("top", i)
-          }) * p.OW + ${at("left", j)}) * p.channels + channel] = ${value}; }`,
-      )
-    }`,
+    sizes: { OH, OW, ofPoint: rows * O },
+    main: sandwich(
+      transposed(algorithm.A),
+      (i, j) => `products[${i * t + j}u * p.ofPoint + id]`,
+      (i, j, value) =>
+        `if (${at("top", i)} < p.OH && ${at("left", j)} < p.OW) { y[((picture * p.OH + ${
+          at("top", i)
+        }) * p.OW + ${at("left", j)}) * p.channels + channel] = ${value}; }`,
+    ),
   });
 };
 

@@ -46,22 +46,19 @@ const productsOfTaps = (
   x: Operand,
   dy: Operand,
   dw: Operand,
-  [KH, KW, I, O]: Shape,
+  [KH, KW, I]: Shape,
   parts: number,
   convolution: Convolution,
 ): Product => {
   const { groups } = convolution;
-  const common = sizesOf(x, dy, parts, convolution);
-  const { width } = common;
+  const common = productOver(x, dy, dw, parts, convolution);
   return {
-    label: `conv2dWeightGradient${width}`,
-    reads: { x: vectors(x), dy: common.bind(dy) },
-    writes: { dw: common.bind(dw) },
+    ...common,
+    label: `conv2dWeightGradient${common.width}`,
+    reads: { ...common.reads, x: vectors(x) },
     sizes: { ...common.sizes, taps: KH * KW, KW, C: x.shape[3] / 4 },
     batch: KH * KW * groups * parts,
     rows: I,
-    columns: O / groups / width,
-    width,
     rowsAtOnce: 4,
     before: `
   let channelGroup = group.z % p.groups;
@@ -83,7 +80,6 @@ const productsOfTaps = (
     for (var ox = firstX; ox < end; ox += ${step}u) { ${body("ox", "end")} }
   }`,
     a: (i, ox) => `x[(source + ${ox} * p.stride) * p.C + c${i}_at]`,
-    b: (ox, column) => `dy[dy_at + ${ox} * p.O + ${column}]`,
     store: (row, put) => `
     let dw_at = ((part * p.taps + tap) * p.M + ${row}) * p.O + channelGroup * p.N;
     ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
@@ -95,22 +91,18 @@ const productOfAllTaps = (
   x: Operand,
   dy: Operand,
   dw: Operand,
-  [KH, KW, I, O]: Shape,
+  [KH, KW, I]: Shape,
   parts: number,
   convolution: Convolution,
 ): Product => {
-  const { groups } = convolution;
-  const common = sizesOf(x, dy, parts, convolution);
-  const { width } = common;
+  const common = productOver(x, dy, dw, parts, convolution);
   return {
-    label: `conv2dWeightGradientOfAllTaps${width}`,
-    reads: { x, dy: common.bind(dy) },
-    writes: { dw: common.bind(dw) },
+    ...common,
+    label: `conv2dWeightGradientOfAllTaps${common.width}`,
+    reads: { ...common.reads, x },
     sizes: { ...common.sizes, KW, I, C: x.shape[3] },
-    batch: groups * parts,
+    batch: convolution.groups * parts,
     rows: KH * KW * I,
-    columns: O / groups / width,
-    width,
     before: `
   let channelGroup = group.z % p.groups;
   let part = group.z / p.groups;
@@ -136,16 +128,17 @@ const productOfAllTaps = (
       const ix = `(${ox} * p.stride + shift${i})`;
       return `select(0.0, x[(at${i} + ${ix}) * p.C + channel${i}], inside${i} && ${ix} < p.W)`;
     },
-    b: (ox, column) => `dy[dy_at + ${ox} * p.O + ${column}]`,
     store: (row, put) => `
     let dw_at = (part * p.M + ${row}) * p.O + channelGroup * p.N;
     ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
   };
 };
 
-const sizesOf = (
+/** What both have in common: columns are the output channels of a group, the sum goes over rows of pictures of dy. */
+const productOver = (
   x: Operand,
   dy: Operand,
+  dw: Operand,
   parts: number,
   { stride, pad, dilation, groups }: Convolution,
 ) => {
@@ -154,11 +147,14 @@ const sizesOf = (
   const { width, bind } = vectorized(O / groups);
   const imageRows = N * OH;
   return {
-    width,
-    bind,
+    reads: { dy: bind(dy) },
+    writes: { dw: bind(dw) },
     sizes: {
       ...{ H, W, OH, OW, O: O / width, stride, pad, dilation, groups },
       ...{ imageRows, each: Math.ceil(imageRows / parts) },
     },
+    columns: O / groups / width,
+    width,
+    b: (ox: string, column: string) => `dy[dy_at + ${ox} * p.O + ${column}]`,
   };
 };

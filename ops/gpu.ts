@@ -65,15 +65,14 @@ export interface GpuShape {
 
 export class Gpu extends Context.Service<Gpu, GpuShape>()("slotcon/Gpu") {}
 
-/** Usage of buffers that hold tensors: bound as storage or in uniform windows, filled and read back by copies. */
-export const STORAGE = 0x80 | 0x40 | 0x08 | 0x04; // STORAGE, UNIFORM, COPY_DST, COPY_SRC; Dawn brings the names later
+/** Usage of buffers that hold tensors: bound as storage, filled and read back by copies. */
+export const STORAGE = 0x80 | 0x08 | 0x04; // STORAGE, COPY_DST, COPY_SRC; Dawn brings the names later
 
 /** The limits that programs make use of: the defaults are small, so the adapter's own are asked for. */
 const LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
   "maxStorageBuffersPerShaderStage",
-  "maxUniformBufferBindingSize",
   "maxComputeWorkgroupStorageSize",
   "maxComputeInvocationsPerWorkgroup",
   "maxComputeWorkgroupSizeX",

@@ -1,9 +1,9 @@
 /** Finds the fastest variant of the kernels for each piece of a graph's work by trying them on the device. */
 import { Effect, Stream } from "effect";
 import type { Choice } from "./choices.ts";
-import { clockOf } from "./clock.ts";
+import { clockOf, type DeviceTime, deviceTime, intervals } from "./clock.ts";
 import { commandsOf, dispatch } from "./commands.ts";
-import { Gpu, mapped, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, mapped, STORAGE } from "./gpu.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
 import { type Graph, lower } from "./lower.ts";
 import { sizeOf } from "./tensor.ts";
@@ -26,9 +26,11 @@ export const tune = (
   graph: Graph,
   isState: (name: string) => boolean,
   choices: readonly Choice[],
-): Stream.Stream<Tuned, never, Gpu> =>
+): Stream.Stream<Tuned, GpuError, Gpu> =>
   Stream.unwrap(Effect.gen(function* () {
-    const { traits } = yield* Gpu;
+    const gpu = yield* Gpu;
+    const { traits } = gpu;
+    const stampTime = gpu.device.features.has("timestamp-query") ? yield* deviceTime(gpu) : null;
     const most = Math.max(0, ...choices.map(({ variants }) => variants.length));
     const lowered = Array.from(
       { length: most },
@@ -39,7 +41,7 @@ export const tune = (
       for (const [i, variant] of choice.variants.entries()) {
         const { kernels, makes } = lowered[i];
         const own = kernels.filter((_, at) => makes[at] === choice.makes);
-        milliseconds[variant] = yield* timeOf(own).pipe(
+        milliseconds[variant] = yield* timeOf(own, stampTime).pipe(
           Effect.scoped,
           Effect.catchTag("GpuError", () => Effect.succeed(null)),
         );
@@ -51,7 +53,7 @@ export const tune = (
   }));
 
 /** The median time of a few runs of kernels, by the device's clock, or by the host's where the device has none. */
-const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[]) {
+const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[], time: DeviceTime | null) {
   const gpu = yield* Gpu;
   const { device } = gpu;
   const operands = kernels.flatMap(({ bindings, workgroups }) => [
@@ -88,7 +90,9 @@ const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[]) {
     const stamps = clock === null ? null : new BigUint64Array(staging.getMappedRange().slice(0));
     staging.unmap();
     yield* gpu.check;
-    return stamps === null ? host : Number(stamps[1] - stamps[0]) / 1e6;
+    if (stamps === null || time === null) return host;
+    const [{ begin: began, end: ended }] = intervals(stamps, time);
+    return ended - began;
   });
   yield* run; // drivers compile in the first one
   const times: number[] = [];
