@@ -159,7 +159,8 @@ const expectSameOptimizer = (file: string, found: Config["optimizer"], { config 
 const INCIDENTAL: readonly OptionName[] = [
   ...["dataDir", "outputDir", "autoResume", "resume", "init", "startEpoch", "steps"] as const,
   ...["printFreq", "tensorboard", "otlp", "profile", "saveFreq", "saveSteps", "saveMinutes", "keep"] as const,
-  ...["numWorkers", "maxBadImages", "device", "ranks", "allowSharedDevice", "watchdogMinutes"] as const,
+  ...["numWorkers", "maxBadImages", "device", "memoryLimit"] as const,
+  ...["ranks", "allowSharedDevice", "watchdogMinutes"] as const,
 ];
 
 const changes = (before: Config, now: Config): string[] =>
