@@ -94,6 +94,7 @@ const gather = Effect.fn("gather")(
       software: false,
       maxBinding: limits.maxStorageBufferBindingSize,
       half: false,
+      subgroups: false,
       largeKernels: true,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };

@@ -52,7 +52,7 @@ const crossEntropyOp = defineOp("crossEntropyRows", {
   let whole = ${work.total("sum")};
   if (start == 0u) { loss[row] = log(whole) - (logits[first + labels[row]] - largest_logit); }`,
       });
-    return choose(rowVariants(rows, width, adapter, kernelOf));
+    return choose(rowVariants(width, adapter, (split) => [kernelOf(split(rows))]));
   },
   backward: ({ inputs, output, gradient }) => [
     crossEntropyGradient([...inputs, output, gradient], undefined),

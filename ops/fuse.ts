@@ -5,7 +5,7 @@
  * stride along each of the three. What does not change from row to row (normalisation constants, say) is computed
  * once before the loop over rows.
  */
-import { rowWork } from "./_row.ts";
+import { type RowSplit, rowVariants } from "./_row.ts";
 import { alignmentOf, bytesOf, type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import { broadcastLayout, commonSizes, composed, type Layout, stridesAlong } from "./layout.ts";
 import {
@@ -558,16 +558,16 @@ const addParts = (
 /** Sums over the last axis: terms of [..., C] to [..., terms]. */
 export const rowSumKernels = (
   root: Tensor,
-  { inlined, operandOf, traits }: FusedContext,
+  { inlined, operandOf, traits, choose }: FusedContext,
 ): readonly Kernel[] => {
   const leaves = leavesOf(root, inlined)!;
   const domain = domainOf(root, leaves)!;
   const terms = reduced(root);
   const roots = terms.map((tensor) => ({ tensor, own: false }));
-  return blocksOf(domain, leaves, sizeOf(root.shape), traits).map((block) => {
+  const kernelOf = (block: Block, split: RowSplit) => {
     // An invocation, or a workgroup, stays in its row and loops over columns: what is fixed there is not fixed here.
     const body = bodyOf(domain, roots, leaves, inlined, operandOf, NOTHING, block);
-    const work = rowWork(block.rows, domain.columns, traits);
+    const work = split(block.rows);
     const total = (t: number) => work.total(body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`);
     return kernel({
       label: "rowSums",
@@ -594,5 +594,9 @@ export const rowSumKernels = (
   let at = (p.before + row) * ${terms.length}u;
   ${terms.map((_, t) => `result[at + ${t}u] = ${total(t)};`).join("\n  ")}`,
     });
-  });
+  };
+  const blocks = blocksOf(domain, leaves, sizeOf(root.shape), traits);
+  return choose(
+    rowVariants(domain.columns, traits, (split) => blocks.map((block) => kernelOf(block, split))),
+  );
 };

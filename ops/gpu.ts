@@ -79,7 +79,10 @@ const LIMITS = [
 ] as const;
 
 /** Features that are used where the adapter has them. */
-const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query", "shader-f16"];
+const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query", "shader-f16", "subgroups"];
+
+/** Deno's types lack one of WebGPU's properties. */
+type Wgpu = GPU & { readonly wgslLanguageFeatures: ReadonlySet<string> };
 
 const open = (backend: Backend, gpu: GPU | undefined) =>
   Effect.gen(function* () {
@@ -105,10 +108,10 @@ const open = (backend: Backend, gpu: GPU | undefined) =>
       }),
       (device) => Effect.sync(() => device.destroy()),
     );
-    return yield* service(backend, adapter, device);
+    return yield* service(backend, gpu as Wgpu, adapter, device);
   });
 
-const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
+const service = (backend: Backend, { wgslLanguageFeatures }: Wgpu, adapter: GPUAdapter, device: GPUDevice) =>
   Effect.gen(function* () {
     const { info } = adapter;
     const limits: Record<string, number> = {};
@@ -181,6 +184,7 @@ const service = (backend: Backend, adapter: GPUAdapter, device: GPUDevice) =>
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
         half: device.features.has("shader-f16"),
+        subgroups: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id"),
       },
       check,
       buffer: (label, bytes, usage) =>

@@ -46,7 +46,7 @@ const MAX_WORKGROUPS = 65535;
  * In `main`: every operand under its name as a storage array (of f32 also where f16 is stored, for which it has to be
  * read as `name[index]` or written as `name[index] = value;`, not both), every size as `p.name` (u32), `id` (the index of this
  * invocation, below `threads` unless `unguarded`), `lane` (index in the workgroup) and `group` (the workgroup's
- * coordinates). Sizes are a uniform and not constants, so that layers of different shape share one compiled pipeline:
+ * coordinates); with `subgroups` also `subgroup` (index in the workgroup) and `subgroups` (how many it has). Sizes are a uniform and not constants, so that layers of different shape share one compiled pipeline:
  * drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure.
  */
 export const kernel = (spec: {
@@ -58,6 +58,8 @@ export const kernel = (spec: {
   readonly threads?: number;
   readonly workgroups?: readonly [number, number, number] | { readonly indirect: Operand };
   readonly workgroupSize?: number;
+  /** Calls WGSL's functions of subgroups. */
+  readonly subgroups?: boolean;
   readonly functions?: string;
   readonly main: string;
 }): Kernel => {
@@ -66,7 +68,7 @@ export const kernel = (spec: {
   let code = `${spec.functions ?? ""}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
+        @builtin(local_invocation_index) lane: u32${spec.subgroups ? SUBGROUP : ""}) {
   let id = (group.y * groups.x + group.x) * ${size}u + lane;
   ${guard}
   ${spec.main}
@@ -100,6 +102,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     declarations.unshift("enable f16;");
     code += conversions(half.narrowing ?? "native");
   }
+  if (spec.subgroups) declarations.unshift("enable subgroups;");
   return {
     label: spec.label,
     bindings,
@@ -108,6 +111,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     code: `${declarations.join("\n")}\n${code}`,
   };
 };
+
+const SUBGROUP = ", @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32";
 
 /** A count of workgroups as a grid whose sides stay below WebGPU's limit. */
 const grid = (count: number): [number, number, number] => {

@@ -11,7 +11,7 @@ import {
   type Tensor,
   type Variants,
 } from "./tensor.ts";
-import { rowVariants } from "./_row.ts";
+import { rowVariants, type RowWork } from "./_row.ts";
 import { vectorized } from "./_vectorized.ts";
 
 interface Softmax {
@@ -64,7 +64,7 @@ const softmaxKernels = (
   const K = x.shape[x.shape.length - 1];
   const rows = sizeOf(x.shape) / K;
   const { bind, width, alias } = vectorized(K);
-  return rowVariants(rows, K, adapter, (work) =>
+  const kernelOf = (work: RowWork) =>
     kernel({
       label: "softmax",
       reads: { x: bind(x) },
@@ -85,5 +85,6 @@ const softmaxKernels = (
     let scaled = (x[first + k] - top) / f32(${temperature});
     y[first + k] = ${result};
   }`,
-    }));
+    });
+  return rowVariants(K, adapter, (split) => [kernelOf(split(rows))]);
 };

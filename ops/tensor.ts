@@ -69,6 +69,8 @@ export interface AdapterTraits {
   readonly maxBinding: number;
   /** Can store f16 (shader-f16). */
   readonly half: boolean;
+  /** Can combine values of a subgroup without memory, and numbers its subgroups (subgroups, subgroup_id). */
+  readonly subgroups: boolean;
 }
 
 export interface Slices {

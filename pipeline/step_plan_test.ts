@@ -5,7 +5,14 @@ import { planStep } from "./step_plan.ts";
 
 const demo = Effect.runSync(configure("demo"));
 const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
-const traits = { software: true, largeKernels: true, maxStorageBuffers: 16, maxBinding: 2 ** 27, half: true };
+const traits = {
+  software: true,
+  largeKernels: true,
+  maxStorageBuffers: 16,
+  maxBinding: 2 ** 27,
+  half: true,
+  subgroups: false,
+};
 const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
 
 Deno.test("planStep() accounts for all memory of a step without an adapter", () => {
