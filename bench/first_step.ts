@@ -12,7 +12,7 @@ import { packBatch } from "../data/view_table.ts";
 import { compile } from "../ops/compile.ts";
 import { Gpu, native } from "../ops/gpu.ts";
 import { configure } from "../pipeline/config.ts";
-import { drawnState, upload } from "../pipeline/state.ts";
+import { initialState, upload } from "../pipeline/state.ts";
 import { stepGraph } from "../pipeline/step_graph.ts";
 import { table } from "../pipeline/table.ts";
 
@@ -43,10 +43,8 @@ const start = Effect.fnUntraced(function* (arch: string, started: number) {
   const { traits, report } = yield* Gpu;
   const { packing, state, graph } = stepGraph(config, traits);
   done("graph");
-  const values = yield* drawnState(state, config.seed);
+  const buffers = yield* upload(state, initialState(state, config.seed));
   done("initial values");
-  const buffers = yield* upload(state, values);
-  done("state to the device");
   const program = yield* compile(graph, buffers);
   done("lowering, pipelines");
   const samples = Array.from({ length: BATCH }, (_, i) => {

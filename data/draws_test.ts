@@ -38,7 +38,6 @@ Deno.test("drawTwoCrops() gives up on overlap after ten second boxes that do not
   const opposite: Random = {
     uniform: (low = 0) => low,
     integer: (bound) => placed++ < 2 ? 0 : bound - 1,
-    normal: () => 0,
   };
   const { views, coords } = drawTwoCrops(opposite, size, { minScale: 0.01 });
   assert.deepEqual(views.map(({ box }) => box), [[0, 0, 40, 30], [260, 370, 40, 30]]);

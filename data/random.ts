@@ -12,8 +12,6 @@ export interface Random {
   uniform(low?: number, high?: number): number;
   /** A whole number in [0, bound). */
   integer(bound: number): number;
-  /** A number from the normal distribution of mean 0 and variance 1. */
-  normal(): number;
 }
 
 /**
@@ -41,63 +39,7 @@ export const randomStream = (...key: readonly number[]): Random => {
   const uniform = (low = 0, high = 1) =>
     low + (high - low) * ((word() * 2 ** 21 + (word() >>> 11)) / 2 ** 53);
 
-  // Box and Muller's method makes normal numbers in pairs.
-  let spare: number | null = null;
-  const point = new Float64Array(2);
-  const normal = () => {
-    if (spare !== null) {
-      const value = spare;
-      spare = null;
-      return value;
-    }
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform())); // 1 - u is never 0
-    pointAt(uniform(), point);
-    spare = radius * point[1];
-    return radius * point[0];
-  };
-
-  return { uniform, integer: (bound) => Math.floor(uniform() * bound), normal };
-};
-
-const [S3, S5, S7, S9, S11, S13, S15, S17] = [3, 5, 7, 9, 11, 13, 15, 17].map((n) => 1 / (n * (n - 1)));
-const [C2, C4, C6, C8, C10, C12, C14, C16] = [2, 4, 6, 8, 10, 12, 14, 16].map((n) => 1 / (n * (n - 1)));
-
-/**
- * Cosine and sine of a share of the full turn, in [0, 1), by their series within an eighth of a turn of the nearest axis:
- * to the last bit or so, in half the time of `Math.cos` and `Math.sin`, and the same on every machine.
- */
-const pointAt = (turns: number, out: Float64Array): void => {
-  const quarter = Math.round(4 * turns);
-  const x = (4 * turns - quarter) * (Math.PI / 2);
-  const y = x * x;
-  // x − x³/3! + x⁵/5! − …, and 1 − x²/2! + x⁴/4! − …, from the inside out
-  const sine = x * (1 - y * S3 * (1 - y * S5 * (1 - y * S7 * (1 - y * S9 * (1 - y * S11 * (1 - y * S13 *
-                          (1 - y * S15 * (1 - y * S17))))))));
-  const cosine = 1 - y * C2 * (1 - y * C4 * (1 - y * C6 * (1 - y * C8 * (1 - y * C10 * (1 - y * C12 *
-                          (1 - y * C14 * (1 - y * C16)))))));
-  const even = (quarter & 1) === 0;
-  out[0] = (quarter + 1 & 2) === 0 ? (even ? cosine : sine) : (even ? -cosine : -sine);
-  out[1] = (quarter & 2) === 0 ? (even ? sine : cosine) : (even ? -sine : -cosine);
-};
-
-/**
- * Fills an array with the numbers from `first` on that `randomStream(...key).normal()` gives one after the other, times
- * `deviation`: in half the time, and from any even number on.
- */
-export const fillNormals = (
-  out: Float32Array,
-  [k0 = 0, k1 = 0, c1 = 0, c2 = 0, c3 = 0]: readonly number[],
-  { deviation, first = 0 }: { readonly deviation: number; readonly first?: number },
-): void => {
-  const block = new Uint32Array(4); // makes a pair
-  const point = new Float64Array(2);
-  for (let i = 0; i < out.length; i += 2) {
-    philox4x32(block, (first + i) / 2, c1, c2, c3, k0, k1);
-    const radius = Math.sqrt(-2 * Math.log(1 - (block[0] * 2 ** 21 + (block[1] >>> 11)) / 2 ** 53));
-    pointAt((block[2] * 2 ** 21 + (block[3] >>> 11)) / 2 ** 53, point);
-    out[i] = deviation * (radius * point[0]);
-    if (i + 1 < out.length) out[i + 1] = deviation * (radius * point[1]);
-  }
+  return { uniform, integer: (bound) => Math.floor(uniform() * bound) };
 };
 
 /** The numbers 0 … count − 1 in the random order that belongs to the key (Fisher and Yates's shuffle). */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { fillNormals, permutation, philox4x32, randomStream } from "./random.ts";
+import { permutation, philox4x32, randomStream } from "./random.ts";
 
 // Known answers that Random123, the library of the generator's authors, publishes: counter, key, result.
 const knownAnswers = [
@@ -36,29 +36,6 @@ Deno.test("randomStream() repeats itself for a key and differs for every other k
   assert.throws(() => randomStream(1, 2, 3, 4, 5, 6), /at most five/);
 });
 
-Deno.test("normal numbers are those of Box and Muller's formula, all round the circle", () => {
-  const [uniforms, normals] = [randomStream(11, 5), randomStream(11, 5)];
-  for (let i = 0; i < 1000; i++) {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniforms.uniform()));
-    const angle = 2 * Math.PI * uniforms.uniform();
-    for (const want of [radius * Math.cos(angle), radius * Math.sin(angle)]) {
-      assert.ok(Math.abs(normals.normal() - want) < 1e-14);
-    }
-  }
-});
-
-Deno.test("fillNormals() gives the normal numbers of a stream, whole or piece by piece", () => {
-  const key = [5, 1, 2];
-  const random = randomStream(...key);
-  const want = Float32Array.from({ length: 11 }, () => 0.02 * random.normal());
-  const whole = new Float32Array(11);
-  fillNormals(whole, key, { deviation: 0.02 });
-  assert.deepEqual(whole, want);
-  const piece = new Float32Array(5);
-  fillNormals(piece, key, { deviation: 0.02, first: 4 });
-  assert.deepEqual(piece, want.subarray(4, 9));
-});
-
 Deno.test("randomStream() draws from the distributions that it names", () => {
   const random = randomStream(1);
   const count = 40_000;
@@ -70,7 +47,6 @@ Deno.test("randomStream() draws from the distributions that it names", () => {
   const near = (got: number[], want: number[]) =>
     got.forEach((value, i) => assert.ok(Math.abs(value - want[i]) < 0.03, `${got} is not near ${want}`));
   near(moments(() => random.uniform(-1, 2)), [0.5, 9 / 12]);
-  near(moments(() => random.normal()), [0, 1]);
   near(moments(() => random.integer(4)), [1.5, 1.25]);
 });
 

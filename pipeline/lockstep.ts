@@ -11,7 +11,7 @@ import { compile, type DeviceState } from "../ops/compile.ts";
 import { sizeOf } from "../ops/tensor.ts";
 import type { StateBuilder } from "./model/network.ts";
 import type { StartingPoint } from "./resume.ts";
-import { checkpointShapes, type StateTensor } from "./state.ts";
+import { checkpointShapes, initialState, isInitial, type StateTensor } from "./state.ts";
 
 /** The ranks of a run are not alike: which, and in what. */
 export class RanksDiffer extends Schema.TaggedError<RanksDiffer>()("RanksDiffer", {
@@ -38,10 +38,14 @@ export const expectSameImages = Effect.fnUntraced(function* (images: readonly st
   });
 });
 
-/** The beginning that rank 0 has found, on all ranks: they need not be able to read its checkpoint. */
+/**
+ * The beginning that rank 0 has found, on all ranks: they need not be able to read its checkpoint. Initial values of the seed
+ * do not travel; every rank draws them.
+ */
 export const sharedStart = Effect.fnUntraced(function* <E, R>(
   find: Effect.Effect<StartingPoint, E, R>,
   state: StateBuilder,
+  seed: number,
 ): Effect.fn.Return<StartingPoint, E | CollectiveError, R> {
   const { rank, world, broadcast } = yield* Collective;
   if (world === 1) return yield* find;
@@ -50,8 +54,13 @@ export const sharedStart = Effect.fnUntraced(function* <E, R>(
     new Uint8Array(Float64Array.of(found?.step ?? 0, found?.teacherLead ?? 0).buffer),
   );
   const [step, teacherLead] = new Float64Array(places.slice().buffer);
-  const values = new Map<string, StateTensor>();
-  for (const [name, shape] of checkpointShapes(state)) {
+  const shapes = [...checkpointShapes(state)];
+  const initial = yield* broadcast(
+    Uint8Array.from(shapes, ([name]) => isInitial(found?.values.get(name)) ? 1 : 0),
+  );
+  const values = new Map<string, StateTensor>(initialState(state, seed));
+  for (const [i, [name, shape]] of shapes.entries()) {
+    if (initial[i] === 1) continue;
     const own = found?.values.get(name)?.data ?? new Float32Array(sizeOf(shape));
     const bytes = yield* broadcast(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
     values.set(name, { shape, data: new Float32Array(bytes.buffer, bytes.byteOffset, own.length) });

@@ -4,7 +4,7 @@ import { gpuTest } from "../ops/_test_kit.ts";
 import { onRanks } from "../ops/_test_ranks.ts";
 import { sameBits, sharedStart, stopsHere } from "./lockstep.ts";
 import { StateBuilder } from "./model/network.ts";
-import { type StateValues, upload } from "./state.ts";
+import { initialState, isInitial, type StateValues, upload } from "./state.ts";
 
 const declared = () => {
   const state = new StateBuilder();
@@ -46,11 +46,30 @@ gpuTest(
       return sharedStart(
         rank === 0 ? Effect.succeed(found) : Effect.die("only the first one looks"),
         declared(),
+        0,
       );
     });
     for (const { step, teacherLead, values } of starts) {
       assert.deepEqual([step, teacherLead], [7, -2]);
       for (const [name, { data }] of valuesOf(1e-45)) assert.deepEqual(values.get(name)?.data, data);
+    }
+  },
+);
+
+gpuTest(
+  "sharedStart() has every rank draw initial values itself, beside what came from elsewhere",
+  function* () {
+    const state = declared();
+    state.declare("projector_q.weight", [4, 5], "linear", { kind: "normal", deviation: 1 });
+    const initial = initialState(state, 11);
+    const values = new Map([...initial, ...valuesOf(2)]);
+    const found = { step: 0, teacherLead: 0, values, notes: [] };
+    const starts = yield* onRanks(2, () => sharedStart(Effect.succeed(found), state, 11));
+    for (const { values: shared } of starts) {
+      for (const [name, tensor] of values) {
+        assert.equal(isInitial(shared.get(name)), isInitial(tensor));
+        assert.deepEqual(shared.get(name)!.data, tensor.data);
+      }
     }
   },
 );

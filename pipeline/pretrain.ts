@@ -91,7 +91,7 @@ export const pretrain = Effect.fnUntraced(function* (
   const own = { ...config, batchSize: config.batchSize / world };
   const { packing, state: declared, graph } = stepGraph(own, gpu.traits, build, among(rank, world));
   const beginning = { config, state: declared, schedule, instances: images.length };
-  const start = yield* sharedStart(startingPoint(beginning), declared);
+  const start = yield* sharedStart(startingPoint(beginning), declared, config.seed);
   const state = yield* upload(declared, start.values);
   const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, gpu.traits);
   const program = yield* compile({ ...graph, memoryTaken }, state);

@@ -20,7 +20,7 @@ import { withLossScaleOf } from "./loss_scale.ts";
 import type { StateBuilder } from "./model/network.ts";
 import { flagName } from "./option_name.ts";
 import { planSchedule, type Schedule, teacherCounter } from "./optim/schedule.ts";
-import { checkpointShapes, drawnState, readState, type StateTensor, type StateValues } from "./state.ts";
+import { checkpointShapes, initialState, readState, type StateTensor, type StateValues } from "./state.ts";
 
 export interface StartingPoint {
   /** Optimiser steps done. */
@@ -54,7 +54,7 @@ export const startingPoint = Effect.fn("startingPoint")(
     const step = (config.startEpoch - 1) * schedule.stepsPerEpoch;
     const counter = teacherCounter({ ...config, world: 1, instances }, config.startEpoch - 1);
     const { values, notes } = config.init === null
-      ? { values: yield* drawnState(state, config.seed), notes: [] }
+      ? { values: initialState(state, config.seed), notes: [] }
       : yield* fromWeights(config.init, run);
     return { step, teacherLead: counter - step, values, notes };
   },
@@ -180,7 +180,7 @@ const MODULES = ["encoder", "projector", "grouping", "predictor_slot", "center"]
  */
 const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }: Beginning) {
   const { tensors, content } = yield* openWeights(file);
-  const values = new Map(yield* drawnState(state, config.seed));
+  const values = new Map(initialState(state, config.seed));
   const names = [...values.keys()].filter((name) => !name.startsWith("optimizer."));
   const [taken, anew]: string[][] = [[], []];
   for (const module of MODULES) {

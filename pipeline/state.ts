@@ -1,14 +1,12 @@
 /** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
 import { Effect } from "effect";
 import { type FileTensor, type StoredTensor, widened } from "../data/formats/file_tensor.ts";
-import type { NormalsReply, NormalsRequest } from "../data/normals_worker.ts";
-import { fillNormals, randomStream } from "../data/random.ts";
-import { release } from "../data/release.ts";
+import { fillNormals, NORMAL_STEP, normalQuantiles } from "../data/normals.ts";
 import type { DeviceState } from "../ops/compile.ts";
 import { Gpu, STORAGE } from "../ops/gpu.ts";
+import { type Draw, drawNormals } from "../ops/normals.ts";
 import { sizeOf } from "../ops/tensor.ts";
-import type { Declared, Init, StateBuilder } from "./model/network.ts";
-import { requester } from "./worker.ts";
+import type { Declared, StateBuilder } from "./model/network.ts";
 
 /** Values under their checkpoint names, in PyTorch's shapes. */
 export interface StateTensor {
@@ -35,74 +33,40 @@ export const readState = Effect.fnUntraced(function* (tensors: ReadonlyMap<strin
 /** What tells the draws of initial values from the other draws of a seed. */
 const INITIAL_VALUES = 1;
 
-/** Initial values of all declared state: the teacher starts as a copy of the student. */
-export const initialState = (state: StateBuilder, seed: number): StateValues => {
-  const { draws, values } = initialDraws(state, seed);
-  for (const draw of draws) drawAlone(draw);
-  return values;
-};
+/** Initial values: `upload` has the device draw them; whoever asks for their `data` has the host draw the same bits. */
+class InitialTensor implements StateTensor {
+  readonly shape: readonly number[];
+  #data: Float32Array | null = null;
 
-/** The same, drawn by as many workers as there are cores where it is much: a large network has 50 million values. */
-export const drawnState = Effect.fn("drawnState")(function* (state: StateBuilder, seed: number) {
-  const { draws, values } = initialDraws(state, seed);
-  const [much, little] = [draws, draws].map((all, i) => all.filter((draw) => isMuch(draw) === (i === 0)));
-  const pieces = much.flatMap(({ data, key, init: { deviation } }) =>
-    Array.from({ length: Math.ceil(data.length / DRAWN_AT_ONCE) }, (_, i) => {
-      const first = i * DRAWN_AT_ONCE;
-      return { data, key, deviation, first, count: Math.min(DRAWN_AT_ONCE, data.length - first) };
-    })
-  ).values();
-  const drawPieces = Effect.gen(function* () {
-    const draw = yield* normalsWorker;
-    for (const { data, ...request } of pieces) {
-      const reply = yield* draw(request);
-      data.set(reply.values, request.first);
-      release(reply.values);
-    }
-  });
-  const workers = much.length === 0 ? 0 : Math.min(navigator.hardwareConcurrency, MOST_WORKERS);
-  const drawing = Array.from({ length: workers }, () => drawPieces);
-  yield* Effect.all(drawing, { concurrency: "unbounded" }).pipe(Effect.scoped, Effect.orDie);
-  for (const draw of little) drawAlone(draw);
-  return values;
-});
+  constructor(
+    readonly declared: Pick<Declared, "shape" | "storage" | "init">,
+    readonly key: readonly number[],
+  ) {
+    this.shape = declared.shape;
+  }
 
-const DRAWN_AT_ONCE = 2 ** 20;
-const MOST_WORKERS = 8;
+  get data(): Float32Array {
+    return this.#data ??= this.#drawn();
+  }
 
-const normalsWorker = requester<Omit<NormalsRequest, "id">, NormalsReply>(
-  new URL("../data/normals_worker.ts", import.meta.url),
-);
-
-/** Values that are yet to be drawn. */
-interface Draw {
-  readonly data: Float32Array;
-  readonly key: readonly number[];
-  readonly init: Exclude<Init, { readonly kind: "constant" }>;
+  #drawn() {
+    const { shape, storage, init } = this.declared;
+    const data = new Float32Array(sizeOf(shape));
+    if (init.kind === "constant") return data.fill(init.value);
+    fillNormals(data, this.key, init.deviation); // in the device's layout, so that it can write one after the other
+    return storage === "same" ? data : turned(data, shape, "toFile");
+  }
 }
 
-/** Standard deviations that no drawn number is away from 0: sqrt(2 ln(2^53)) is 8.6. */
-const REACH = 8.6;
+/** Is it one of `initialState`? */
+export const isInitial = (tensor: StateTensor | undefined) => tensor instanceof InitialTensor;
 
-const isCut = ({ init: { kind, deviation } }: Draw) => kind === "truncated" && REACH * deviation > 2;
-
-const isMuch = (draw: Draw) => draw.data.length >= DRAWN_AT_ONCE / 4 && !isCut(draw);
-
-const drawAlone = (draw: Draw) => {
-  const { data, key, init: { deviation } } = draw;
-  if (!isCut(draw)) return fillNormals(data, key, { deviation });
-  const random = randomStream(...key);
-  for (let i = 0; i < data.length; i++) {
-    do data[i] = deviation * random.normal(); while (Math.abs(data[i]) > 2);
-  }
-};
-
-/** What has to be drawn; and all initial values, once it is. */
-const initialDraws = (state: StateBuilder, seed: number) => {
-  const draws: Draw[] = [];
+/** Initial values of all declared state, drawn when they are needed: the teacher starts as a copy of the student. */
+export const initialState = (state: StateBuilder, seed: number): StateValues => {
   const values = new Map<string, StateTensor>();
   let index = 0;
-  for (const { name, shape, storage, init } of state.declared.values()) {
+  for (const declared of state.declared.values()) {
+    const { name, shape, storage } = declared;
     if (storage === "running") {
       const at = name.slice(0, -"running".length);
       index++;
@@ -112,17 +76,9 @@ const initialDraws = (state: StateBuilder, seed: number) => {
       continue;
     }
     const student = values.get(name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
-    if (student !== undefined) {
-      values.set(name, student);
-      continue;
-    }
-    const data = new Float32Array(sizeOf(shape));
-    values.set(name, { shape, data });
-    const key = [seed, INITIAL_VALUES, index++];
-    if (init.kind !== "constant") draws.push({ data, key, init });
-    else if (init.value !== 0) data.fill(init.value);
+    values.set(name, student ?? new InitialTensor(declared, [seed, INITIAL_VALUES, index++]));
   }
-  return { draws, values: values as StateValues };
+  return values;
 };
 
 /** Names and shapes that a checkpoint of this state has. */
@@ -197,10 +153,23 @@ export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): 
 };
 
 /** Does it hold nothing but zeros, none of them negative? */
-const isZero = (data: Float32Array): boolean => {
-  const words = new Uint32Array(data.buffer, data.byteOffset, data.length);
+const isZero = (tensor: StateTensor): boolean => {
+  if (tensor instanceof InitialTensor) {
+    const { init } = tensor.declared;
+    return init.kind === "constant" && Object.is(init.value, 0);
+  }
+  const { buffer, byteOffset, length } = tensor.data;
+  const words = new Uint32Array(buffer, byteOffset, length);
   for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false; // faster than every()
   return true;
+};
+
+/** What the device has to draw to fill `buffer` with a tensor; null if its values come from the host. */
+const drawOf = (tensor: StateTensor, buffer: GPUBuffer): Draw | null => {
+  if (!(tensor instanceof InitialTensor)) return null;
+  const { declared: { shape, init }, key } = tensor;
+  if (init.kind === "constant") return null;
+  return { buffer, count: sizeOf(shape), scale: init.deviation * NORMAL_STEP, key };
 };
 
 /** Buffers for all declared state, filled with `values`; they live as long as the scope. */
@@ -208,24 +177,29 @@ export const upload = Effect.fn("upload")(function* (state: StateBuilder, values
   const gpu = yield* Gpu;
   const { queue } = gpu.device;
   const buffers = new Map<string, GPUBuffer>();
-  const filled = new Map<Float32Array, GPUBuffer>();
+  const filled = new Map<StateTensor, GPUBuffer>();
+  const draws: Draw[] = [];
   const encoder = gpu.device.createCommandEncoder();
   for (const declared of state.declared.values()) {
     const bytes = bytesOnDevice(declared);
     const buffer = yield* gpu.buffer(declared.name, bytes, STORAGE);
     buffers.set(declared.name, buffer);
+    const write = () => queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
     if (declared.storage === "running") {
-      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
+      write();
       continue;
     }
-    const { data } = values.get(declared.name)!;
-    const same = filled.get(data); // the teacher begins as the student does
+    const tensor = values.get(declared.name)!;
+    const same = filled.get(tensor); // the teacher begins as the student does
     if (same !== undefined) encoder.copyBufferToBuffer(same, 0, buffer, 0, bytes);
-    else if (!isZero(data)) { // as buffers are to begin with, and all of an optimiser's
-      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
-      filled.set(data, buffer);
+    else if (!isZero(tensor)) { // as buffers are to begin with, and all of an optimiser's
+      const draw = drawOf(tensor, buffer);
+      if (draw === null) write();
+      else draws.push(draw);
+      filled.set(tensor, buffer);
     }
   }
+  if (draws.length > 0) yield* drawNormals(draws, normalQuantiles());
   queue.submit([encoder.finish()]);
   return buffers as DeviceState;
 });

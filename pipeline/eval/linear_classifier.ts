@@ -5,11 +5,11 @@ import { gradients } from "../../ops/autodiff.ts";
 import { compile } from "../../ops/compile.ts";
 import { crossEntropyRows } from "../../ops/cross_entropy.ts";
 import { sum } from "../../ops/reduce.ts";
-import { constant, input, type Tensor } from "../../ops/tensor.ts";
+import { constant, input, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { student } from "../forward.ts";
 import { linear, StateBuilder } from "../model/network.ts";
 import { sgd } from "../optim/sgd.ts";
-import { initialState, upload } from "../state.ts";
+import { checkpointShapes, upload } from "../state.ts";
 
 /** How to bring features to a common scale, channel by channel: (x − mean) · scale. */
 export interface FeatureScale {
@@ -102,7 +102,10 @@ export const linearClassifier = Effect.fn("linearClassifier")(function* (
 
   // The problem is convex: there is no need to begin at random.
   const zeros = new Map(
-    [...initialState(builder, 0)].map(([name, { shape, data }]) => [name, { shape, data: data.fill(0) }]),
+    Array.from(
+      checkpointShapes(builder),
+      ([name, shape]) => [name, { shape, data: new Float32Array(sizeOf(shape)) }],
+    ),
   );
   const state = yield* upload(builder, zeros);
   const program = yield* compile({ label: "the classifier", outputs: { loss }, updates }, state);

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { fillNormals } from "../../data/normals.ts";
 import { randomStream } from "../../data/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { linearProbe } from "./linear_probe.ts";
@@ -9,11 +10,12 @@ const CLASSES = 4, C = 12;
 const samples = (count: number, seed: number) => {
   const random = randomStream(seed);
   const labels = Array.from({ length: count }, () => random.integer(CLASSES));
-  const features = labels.map((label) =>
-    Float32Array.from({ length: C }, (_, c) => {
-      const scale = 10 ** (c % 4 - 2);
-      return scale * (3 + random.normal() + (c % CLASSES === label ? 4 : 0));
-    })
+  const noise = new Float32Array(count * C);
+  fillNormals(noise, [seed, 1], 1);
+  const features = labels.map((label, i) =>
+    noise.slice(C * i, C * (i + 1)).map((value, c) =>
+      10 ** (c % 4 - 2) * (3 + value + (c % CLASSES === label ? 4 : 0))
+    )
   );
   return { features, labels };
 };

@@ -8,10 +8,9 @@ import { addBias } from "../../ops/add_bias.ts";
 import { matmul } from "../../ops/matmul.ts";
 import type { Sync } from "../sync.ts";
 
-/** How a parameter starts: normal or truncated normal with a standard deviation, or constant. */
+/** How a parameter starts: with normal numbers of a standard deviation, or constant. */
 export type Init =
   | { readonly kind: "normal"; readonly deviation: number }
-  | { readonly kind: "truncated"; readonly deviation: number }
   | { readonly kind: "constant"; readonly value: number };
 
 /**
@@ -127,7 +126,7 @@ export const linear = (
 ): Tensor => {
   const inputs = x.shape[x.shape.length - 1];
   const at = within(network, name);
-  const init: Init = { kind: "truncated", deviation: 0.02 };
+  const init: Init = { kind: "normal", deviation: 0.02 }; // the published code cuts at ±2, where nothing is
   const weight = options.pixelwise
     ? reshape(parameter(at, "weight", [outputs, inputs, 1, 1], "conv", init), [inputs, outputs])
     : parameter(at, "weight", [outputs, inputs], "linear", init);
