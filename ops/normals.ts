@@ -7,16 +7,19 @@ import { commandsOf, dispatch } from "./commands.ts";
 import { Gpu, STORAGE } from "./gpu.ts";
 import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 
-/** A buffer that gets `count` normal numbers, whole multiples of `scale`. */
+/** `count` normal numbers, whole multiples of `scale`, which all of the buffers get. */
 export interface Draw {
-  readonly buffer: GPUBuffer;
+  readonly buffers: readonly GPUBuffer[];
   readonly count: number;
   readonly scale: number;
   /** At most five words in [0, 2^32). */
   readonly key: readonly number[];
 }
 
-/** Draws with the table that normal numbers come from; they are there for all that is submitted later on. */
+/**
+ * Draws with the table that normal numbers come from; they are there for all that is submitted later on. A single
+ * submission: Mesa's software driver takes the next one only when it is done.
+ */
 export const drawNormals = Effect.fn("drawNormals")(function* (
   draws: readonly Draw[],
   quantiles: Uint32Array<ArrayBuffer>,
@@ -35,7 +38,7 @@ export const drawNormals = Effect.fn("drawNormals")(function* (
     });
   });
   const commands = yield* commandsOf(kernels, ({ shape: [size], storage, offset }) => ({
-    buffer: draws[storage]?.buffer ?? table,
+    buffer: draws[storage]?.buffers[0] ?? table,
     offset: 4 * offset,
     size: 4 * size,
   }));
@@ -43,6 +46,9 @@ export const drawNormals = Effect.fn("drawNormals")(function* (
   const pass = encoder.beginComputePass();
   dispatch(pass, commands);
   pass.end();
+  for (const { buffers: [first, ...others], count } of draws) {
+    for (const other of others) encoder.copyBufferToBuffer(first, 0, other, 0, 4 * count);
+  }
   device.queue.submit([encoder.finish()]);
   yield* check;
 }, Effect.scoped);

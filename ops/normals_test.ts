@@ -10,13 +10,18 @@ const expectSame = Effect.fnUntraced(function* (
   cases: readonly { readonly count: number; readonly key: readonly number[]; readonly deviation: number }[],
 ) {
   const gpu = yield* Gpu;
-  const draws = yield* Effect.forEach(cases, ({ count, key, deviation }) =>
-    Effect.map(
-      gpu.buffer("normals", count * 4, STORAGE),
-      (buffer) => ({ buffer, count, key, scale: deviation * NORMAL_STEP }),
-    ));
+  const draws = yield* Effect.forEach(
+    cases,
+    Effect.fnUntraced(function* ({ count, key, deviation }) {
+      const buffers = [0, 1].map(() => gpu.buffer("normals", count * 4, STORAGE));
+      return { buffers: yield* Effect.all(buffers), count, key, scale: deviation * NORMAL_STEP };
+    }),
+  );
   yield* drawNormals(draws, normalQuantiles());
-  const read = yield* yield* gpu.read(draws.map(({ buffer, count }) => ({ buffer, bytes: count * 4 })));
+  // The second buffer is a copy of the first one.
+  const read = yield* yield* gpu.read(
+    draws.map(({ buffers, count }) => ({ buffer: buffers[1], bytes: count * 4 })),
+  );
   for (const [i, { count, key, deviation }] of cases.entries()) {
     const want = new Float32Array(count);
     fillNormals(want, key, deviation);

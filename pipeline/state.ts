@@ -38,11 +38,20 @@ class InitialTensor implements StateTensor {
   readonly shape: readonly number[];
   #data: Float32Array | null = null;
 
-  constructor(
-    readonly declared: Pick<Declared, "shape" | "storage" | "init">,
-    readonly key: readonly number[],
-  ) {
+  constructor(readonly declared: Declared, readonly key: readonly number[]) {
     this.shape = declared.shape;
+  }
+
+  get isZero(): boolean {
+    const { init } = this.declared;
+    return init.kind === "constant" && init.value === 0;
+  }
+
+  /** What the device has to draw; null where all values are the same. */
+  get draw(): Omit<Draw, "buffers"> | null {
+    const { shape, init } = this.declared;
+    if (init.kind === "constant") return null;
+    return { count: sizeOf(shape), key: this.key, scale: init.deviation * NORMAL_STEP };
   }
 
   get data(): Float32Array {
@@ -154,22 +163,11 @@ export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): 
 
 /** Does it hold nothing but zeros, none of them negative? */
 const isZero = (tensor: StateTensor): boolean => {
-  if (tensor instanceof InitialTensor) {
-    const { init } = tensor.declared;
-    return init.kind === "constant" && Object.is(init.value, 0);
-  }
+  if (tensor instanceof InitialTensor) return tensor.isZero;
   const { buffer, byteOffset, length } = tensor.data;
   const words = new Uint32Array(buffer, byteOffset, length);
   for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false; // faster than every()
   return true;
-};
-
-/** What the device has to draw to fill `buffer` with a tensor; null if its values come from the host. */
-const drawOf = (tensor: StateTensor, buffer: GPUBuffer): Draw | null => {
-  if (!(tensor instanceof InitialTensor)) return null;
-  const { declared: { shape, init }, key } = tensor;
-  if (init.kind === "constant") return null;
-  return { buffer, count: sizeOf(shape), scale: init.deviation * NORMAL_STEP, key };
 };
 
 /** Buffers for all declared state, filled with `values`; they live as long as the scope. */
@@ -177,30 +175,21 @@ export const upload = Effect.fn("upload")(function* (state: StateBuilder, values
   const gpu = yield* Gpu;
   const { queue } = gpu.device;
   const buffers = new Map<string, GPUBuffer>();
-  const filled = new Map<StateTensor, GPUBuffer>();
-  const draws: Draw[] = [];
-  const encoder = gpu.device.createCommandEncoder();
+  const draws = new Map<StateTensor, Draw>();
   for (const declared of state.declared.values()) {
-    const bytes = bytesOnDevice(declared);
-    const buffer = yield* gpu.buffer(declared.name, bytes, STORAGE);
-    buffers.set(declared.name, buffer);
-    const write = () => queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
-    if (declared.storage === "running") {
-      write();
-      continue;
-    }
-    const tensor = values.get(declared.name)!;
-    const same = filled.get(tensor); // the teacher begins as the student does
-    if (same !== undefined) encoder.copyBufferToBuffer(same, 0, buffer, 0, bytes);
-    else if (!isZero(tensor)) { // as buffers are to begin with, and all of an optimiser's
-      const draw = drawOf(tensor, buffer);
-      if (draw === null) write();
-      else draws.push(draw);
-      filled.set(tensor, buffer);
+    const { name, storage } = declared;
+    const buffer = yield* gpu.buffer(name, bytesOnDevice(declared), STORAGE);
+    buffers.set(name, buffer);
+    const tensor = storage === "running" ? null : values.get(name)!;
+    const draw = tensor instanceof InitialTensor ? tensor.draw : null;
+    if (tensor !== null && draw !== null) {
+      const same = draws.get(tensor)?.buffers ?? []; // the teacher begins as the student does
+      draws.set(tensor, { ...draw, buffers: [...same, buffer] });
+    } else if (tensor === null || !isZero(tensor)) { // as buffers are to begin with, and all of an optimiser's
+      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
     }
   }
-  if (draws.length > 0) yield* drawNormals(draws, normalQuantiles());
-  queue.submit([encoder.finish()]);
+  if (draws.size > 0) yield* drawNormals([...draws.values()], normalQuantiles());
   return buffers as DeviceState;
 });
 
