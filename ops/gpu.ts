@@ -282,13 +282,31 @@ export const native: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Effect.suspend(() => open("native", navigator.gpu)),
 );
 
+const { setImmediate: schedule } = globalThis;
+let asked = 0; // in the wait that goes on
+
+/**
+ * Dawn waits for the device by asking whether it is ready whenever the event loop comes round, each time by a new function:
+ * some 100,000 a second. They take a core, and Deno stops for seconds to minutes when they are collected as garbage. So in
+ * a wait of more than about a millisecond it asks once a millisecond.
+ */
+const scheduleSparingly = ((f: (...args: unknown[]) => void, ...args: unknown[]) => {
+  if (!/\[native code\]/.test(Function.prototype.toString.call(f))) return schedule(f, ...args);
+  const ask = () => {
+    const before = asked;
+    f();
+    if (asked === before) asked = 0; // the wait is over
+  };
+  return ++asked < 100 ? schedule(ask) : setTimeout(ask, 1);
+}) as typeof schedule;
+
 /** Dawn, Chromium's WebGPU, from the npm package `webgpu`: faster readback, needs --allow-ffi. */
 export const dawn: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Gpu,
   Effect.tryPromise({
     try: async () => {
       const { create, globals } = await import("webgpu");
-      Object.assign(globalThis, globals);
+      Object.assign(globalThis, globals, { setImmediate: scheduleSparingly });
       return create([]);
     },
     catch: (error) =>
