@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli";
 import sharp from "sharp";
 import project from "../deno.json" with { type: "json" };
 import { listImages } from "../data/image_list.ts";
+import { GUESSED, TunedChoices } from "../ops/choices.ts";
 import { Collective } from "../ops/collective.ts";
 import { type AdapterReport, Gpu } from "../ops/gpu.ts";
 import type { AdapterTraits } from "../ops/tensor.ts";
@@ -99,10 +100,11 @@ const gather = Effect.fn("gather")(
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
 
+    const choices = gpu === null ? GUESSED : (yield* TunedChoices)(gpu.report);
     const freeMemory = Deno.systemMemoryInfo().available;
     const stepFacts = (batchSize: number): StepFacts => {
       const sized = { ...config, batchSize };
-      const plan = planStep(sized, traits, limits);
+      const plan = planStep(sized, traits, limits, choices);
       return { config: sized, adapter, plan, freeMemory, smallerBatch: null };
     };
     const wanted = stepFacts(config.batchSize);
@@ -131,7 +133,8 @@ const tellRankSpeed = Effect.fnUntraced(
   function* (config: Config) {
     const { report, traits } = yield* Gpu;
     const sized = { ...config, batchSize: config.batchSize / (yield* Collective).world };
-    const speed = yield* rankSpeed(config, planStep(sized, traits, report.limits).reservedBytes);
+    const plan = planStep(sized, traits, report.limits, (yield* TunedChoices)(report));
+    const speed = yield* rankSpeed(config, plan.reservedBytes);
     if (ownRank === 0) yield* Console.log(JSON.stringify(speed));
   },
   (effect, config) => effect.pipe(Effect.provide(rankGpu(config)), Effect.provide(ranks(config))),

@@ -1,5 +1,6 @@
 import { Console, Effect, Stream } from "effect";
 import { Command, Flag } from "effect/cli";
+import type { Choice } from "../ops/choices.ts";
 import { Gpu } from "../ops/gpu.ts";
 import { lower } from "../ops/lower.ts";
 import { tune as tuneAll, type Tuned } from "../ops/tune.ts";
@@ -42,7 +43,9 @@ const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
   const isState = (name: string) => state.declared.has(name);
   const { choices } = lower(graph, traits, isState);
   let known = readTuned(report);
-  const open = choices.filter(({ work }) => again || known[work] === undefined);
+  const isKnown = ({ work, variants }: Choice) =>
+    variants.every((variant) => known[work]?.milliseconds[variant] !== undefined);
+  const open = choices.filter((choice) => again || !isKnown(choice));
   yield* Console.log(
     `${report.description}: ${choices.length} kinds of work with several ways to do them, ${
       choices.length - open.length

@@ -1,4 +1,5 @@
 /** What a run's step needs of an adapter, found without touching one. */
+import { type Choices, GUESSED } from "../ops/choices.ts";
 import { lacksHalf } from "../ops/gpu.ts";
 import { lower, overLimit, type Recomputed } from "../ops/lower.ts";
 import { bytesOf } from "../ops/kernel.ts";
@@ -30,11 +31,12 @@ export const planStep = (
   config: Config,
   traits: AdapterTraits,
   limits: Readonly<Record<string, number>>,
+  choices: Choices = GUESSED,
 ): StepPlan => {
   const slots = slotPictureBytes(config, traits);
   const { state, graph: step } = stepGraph(config, traits);
   const graph = { ...step, memoryTaken: slots };
-  const lowered = lower(graph, traits, (name) => state.declared.has(name));
+  const lowered = lower(graph, traits, (name) => state.declared.has(name), choices);
   const { kernels, plan, recomputed, inputs, operandOf } = lowered;
   const buffers = [
     ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),

@@ -28,6 +28,15 @@ Deno.test("planStep() names the tensor that an adapter cannot hold", () => {
   assert.match(refusal!, /pixels needs 8\.0 MiB: its largest buffer is/);
 });
 
+Deno.test("planStep() plans with the kernels that tuning has found", () => {
+  const direct = (_: string, variants: readonly string[]) =>
+    variants.find((name) => !name.startsWith("winograd"));
+  const scratch = [planStep(demo, traits, limits), planStep(demo, traits, limits, direct)].map(({ groups }) =>
+    groups.scratch
+  );
+  assert.ok(scratch[0] > scratch[1], `${scratch}`); // winograd's transforms are kept there
+});
+
 Deno.test("planStep() plans half the activations in half precision, on adapters that have it", () => {
   const wide = { ...traits, maxBinding: 2 ** 30 };
   const wideLimits = { ...limits, maxStorageBufferBindingSize: 2 ** 30 };
