@@ -111,6 +111,7 @@ export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
   const staging = yield* buffer("timestamps", clock.bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   const pulses: Pulse[] = [];
   for (let i = 0; i <= PULSES; i++) {
+    if (i > 1) yield* Effect.sleep(BETWEEN);
     const encoder = device.createCommandEncoder();
     encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
     clock.copy(encoder, staging);
@@ -121,7 +122,6 @@ export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
     const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
     staging.unmap();
     if (i > 0) pulses.push({ submitted, begin }); // the first one waits for earlier work
-    yield* Effect.sleep(BETWEEN);
   }
   return deviceTimeOf(pulses);
 }, Effect.scoped);
