@@ -84,12 +84,12 @@ ${combination("total", "add", "subgroupAdd")}`,
   };
 };
 
-/** WGSL of a function that combines a value of each lane by `f`. */
+/** WGSL of a function that combines a value of each lane by `f`, in the same order in every run. */
 type Combination = (name: string, f: string, ofSubgroup: string) => string;
 
 const byHalves = (lanes: number): Combination => (name, f) => /* wgsl */ `
 fn ${name}(value: f32, lane: u32) -> f32 {
-  workgroupBarrier(); // until everyone has read what was combined before
+  workgroupBarrier(); // everyone has read what was combined before
   parts[lane] = value;
   for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
     workgroupBarrier();
@@ -99,11 +99,11 @@ fn ${name}(value: f32, lane: u32) -> f32 {
   return parts[0];
 }`;
 
-// WGSL promises nothing about which lanes form a subgroup, nor how many: from 1, where it is as wide as the workgroup, to
-// dozens. So its parts are numbered by its own index, and everyone reads them all: on most GPUs two to eight.
+// WGSL promises nothing about which lanes form a subgroup, and subgroups are from 4 to 128 lanes wide. So each puts its part
+// at its own number, and everyone reads the parts one after the other: on most GPUs there are two to eight.
 const bySubgroups: Combination = (name, f, ofSubgroup) => /* wgsl */ `
 fn ${name}(value: f32, subgroup: u32, subgroups: u32) -> f32 {
-  workgroupBarrier(); // until everyone has read what was combined before
+  workgroupBarrier(); // everyone is out of loops, and has read what was combined before
   let part = ${ofSubgroup}(value);
   if (subgroupElect()) { parts[subgroup] = part; }
   workgroupBarrier();

@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
 import { Effect, Stream } from "effect";
-import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
+import { assertClose, gpuTest, numbers, subgroupTest } from "./_test_kit.ts";
 import { gradients } from "./autodiff.ts";
 import { mul } from "./arithmetic.ts";
 import { type Choices, TunedChoices } from "./choices.ts";
 import { compile } from "./compile.ts";
 import { conv2d, type Convolution } from "./conv2d.ts";
+import { crossEntropyRows } from "./cross_entropy.ts";
 import { Gpu } from "./gpu.ts";
 import { lower } from "./lower.ts";
 import { matmul, matmulTransposed } from "./matmul.ts";
-import { sum } from "./reduce.ts";
+import { rowSums, sum } from "./reduce.ts";
 import { softmax } from "./softmax.ts";
 import { batchMoments, batchNorm } from "./batch_norm.ts";
 import { constant, type Shape, sizeOf, type Tensor } from "./tensor.ts";
@@ -24,7 +25,9 @@ const convolved = (x: Shape, w: Shape, options: Partial<Convolution>): Tensor[] 
   return [y, ...gradients(sum(mul(y, random(y.shape, 3))), [X, W])];
 };
 
-const works: Record<string, () => readonly Tensor[]> = {
+type Works = Readonly<Record<string, () => readonly Tensor[]>>;
+
+const works: Works = {
   "matmul()": () => [matmul(random([2, 37, 50], 1), random([2, 50, 72], 2))],
   "matmul() to odd columns": () => [matmul(random([1, 70, 33], 1), random([1, 33, 7], 2))],
   "matmulTransposed()": () => [matmulTransposed(random([2, 50, 36], 1), random([2, 50, 40], 2))],
@@ -32,11 +35,6 @@ const works: Record<string, () => readonly Tensor[]> = {
   "conv2d() of dilation 2": () => convolved([2, 11, 9, 12], [3, 3, 12, 8], { pad: 2, dilation: 2 }),
   "conv2d() without padding": () => convolved([2, 8, 7, 3], [3, 3, 3, 5], {}),
   "conv2d() of stride 2": () => convolved([2, 11, 10, 8], [3, 3, 8, 16], { stride: 2, pad: 1 }),
-  "softmax() and its gradient": () => {
-    const x = random([5, 300], 1);
-    const y = softmax(x, 0.5);
-    return [y, ...gradients(sum(mul(y, random([5, 300], 2))), [x])];
-  },
   "batchNorm() of many rows": () => {
     const x = random([2, 3000, 48], 1);
     return [batchNorm(x, random([48], 2), random([48], 3), batchMoments(x))];
@@ -44,37 +42,59 @@ const works: Record<string, () => readonly Tensor[]> = {
   "conv2d() in groups": () => convolved([2, 6, 6, 16], [3, 3, 8, 24], { pad: 1, groups: 2 }),
 };
 
-// On this machine also what a GPU would get runs, only slowly.
-for (const software of [true, false]) {
-  for (const [name, build] of Object.entries(works)) {
-    if (software && name.startsWith("softmax")) continue; // a CPU has one way
-    gpuTest(
-      `every way to compute ${name} gives the same, as made for a ${software ? "CPU" : "GPU"}`,
-      function* () {
-        const traits = { ...(yield* Gpu).traits, software };
-        const outputs = Object.fromEntries(build().map((x, i) => [i, x]));
-        const graph = { label: name, outputs };
-        const run = (choices: Choices) =>
-          compile(graph, new Map(), traits).pipe(
-            Effect.flatMap((program) => Effect.flatten(program.run({}))),
-            Effect.provideService(TunedChoices, () => choices),
-            Effect.scoped,
-          );
-        const { choices } = lower(graph, traits, () => false);
-        assert.ok(choices.length > 0);
-        const plain = yield* run((_, variants) => variants.find((name) => !name.startsWith("winograd")));
-        for (const { work, variants, makes } of choices) {
-          assert.ok(variants.length > 1, work);
-          for (const variant of variants) {
-            const got = yield* run((other) => other === work ? variant : undefined);
-            for (const i in got) {
-              assertClose(got[i], plain[i], { rtol: 2e-6, what: `${variant}: ${makes.shape}` });
-            }
-          }
-        }
-      },
+/** Works that a CPU has one way for: an invocation a row. */
+const rowWorks: Works = {
+  "softmax() and its gradient": () => {
+    const x = random([5, 300], 1);
+    const y = softmax(x, 0.5);
+    return [y, ...gradients(sum(mul(y, random([5, 300], 2))), [x])];
+  },
+  "crossEntropyRows()": () => {
+    const [labels, rows, columns] = [[3, 700, 0, 512, 9], [4], [701]].map((x) =>
+      constant(Uint32Array.from(x))
     );
-  }
+    return [crossEntropyRows(random([5, 777], 1), labels, rows, columns)];
+  },
+  "rowSums() of three terms": () => [rowSums([1, 2, 3].map((seed) => random([7, 1030], seed)))],
+};
+
+/** Compares every variant of each choice of a work with the first. */
+const everyWay = (name: string, build: () => readonly Tensor[], software: boolean) =>
+  function* () {
+    const traits = { ...(yield* Gpu).traits, software };
+    const outputs = Object.fromEntries(build().map((x, i) => [i, x]));
+    const graph = { label: name, outputs };
+    const run = (choices: Choices) =>
+      compile(graph, new Map(), traits).pipe(
+        Effect.flatMap((program) => Effect.flatten(program.run({}))),
+        Effect.provideService(TunedChoices, () => choices),
+        Effect.scoped,
+      );
+    const { choices } = lower(graph, traits, () => false);
+    assert.ok(choices.length > 0);
+    const plain = yield* run((_, variants) => variants.find((name) => !/^winograd|subgroups/.test(name)));
+    for (const { work, variants, makes } of choices) {
+      assert.ok(variants.length > 1, work);
+      if (name in rowWorks) assert.equal(variants.some((name) => /subgroups/.test(name)), traits.subgroups);
+      for (const variant of variants) {
+        const got = yield* run((other) => other === work ? variant : undefined);
+        for (const i in got) {
+          assertClose(got[i], plain[i], { rtol: 2e-6, what: `${variant}: ${makes.shape}` });
+        }
+      }
+    }
+  };
+
+const same = (name: string, adapter: string) =>
+  `every way to compute ${name} gives the same, as made for a ${adapter}`;
+
+for (const [name, build] of Object.entries(works)) gpuTest(same(name, "CPU"), everyWay(name, build, true));
+// On this machine also what a GPU would get runs, only slowly.
+for (const [name, build] of Object.entries({ ...works, ...rowWorks })) {
+  gpuTest(same(name, "GPU"), everyWay(name, build, false));
+}
+for (const [name, build] of Object.entries(rowWorks)) {
+  await subgroupTest(same(name, "GPU with subgroups"), everyWay(name, build, false));
 }
 
 gpuTest("tune() times every variant, and its choice is the one that programs take", function* () {
