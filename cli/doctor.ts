@@ -96,7 +96,6 @@ const gather = Effect.fn("gather")(
       maxBinding: limits.maxStorageBufferBindingSize,
       half: false,
       subgroups: false,
-      largeKernels: true,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
 

@@ -69,9 +69,7 @@ export const tileVariants = (
   kernels: (tile: Tile) => readonly Kernel[],
 ): Variants =>
   Object.fromEntries(
-    (adapter.software ? cpuTiles : gpuTiles)(size, adapter).map((
-      tile,
-    ) => [nameOf(tile), () => kernels(tile)]),
+    (adapter.software ? cpuTiles : gpuTiles)(size).map((tile) => [nameOf(tile), () => kernels(tile)]),
   );
 
 const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
@@ -83,12 +81,9 @@ const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
  */
 const MULTIPLICATION = 0.55, LOAD = 4;
 
-const cpuTiles = (
-  { rows, columns, width, batch }: ProductSize,
-  { largeKernels }: AdapterTraits,
-): Tile[] => {
-  const tiles = (largeKernels ? [16, 8] : [4]).flatMap((tileRows) =>
-    (largeKernels ? [4, 1] : [1]).flatMap((tileColumns) =>
+const cpuTiles = ({ rows, columns, width, batch }: ProductSize): Tile[] => {
+  const tiles = [16, 8].flatMap((tileRows) =>
+    [4, 1].flatMap((tileColumns) =>
       [8, 4, 2, 1].map((across): Tile & { readonly cost: number } => {
         const down = 8 / across;
         const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);

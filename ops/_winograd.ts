@@ -92,7 +92,7 @@ const ordered = (
   const [N, , , C] = x.shape;
   const [, OH, OW, O] = y.shape;
   const ways = ALGORITHMS.flatMap((algorithm) => {
-    const tiling = adapter.largeKernels ? tilingOf(algorithm, layer, adapter) : null;
+    const tiling = tilingOf(algorithm, layer, adapter);
     if (tiling === null) return [];
     const { patches } = tiling;
     const t = algorithm.m + 2;

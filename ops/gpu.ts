@@ -148,8 +148,8 @@ const service = (backend: Backend, { wgslLanguageFeatures }: Wgpu, adapter: GPUA
     });
     let closing = false;
     yield* Effect.addFinalizer(() => Effect.sync(() => closing = true));
-    device.lost.then(({ message }) => {
-      if (!closing) fail("go on", `the device was lost (${message || "no reason given"})`, LOST);
+    device.lost.then((info) => { // of Dawn's making, and not to be read when the process ends
+      if (!closing) fail("go on", `the device was lost (${info.message || "no reason given"})`, LOST);
     });
 
     const check = Effect.suspend(() => {
@@ -180,7 +180,6 @@ const service = (backend: Backend, { wgslLanguageFeatures }: Wgpu, adapter: GPUA
       report,
       traits: {
         software,
-        largeKernels: !(software && backend === "dawn"),
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
         half: device.features.has("shader-f16"),

@@ -68,7 +68,7 @@ const copyKernel = (x: Operand, y: Operand, change: "" | "nearest") => {
     functions: /* wgsl */ `
 fn nearest(value: f32) -> f32 {
   let bits = bitcast<u32>(value);
-  let even = (bits + 0xfffu + (bits >> 13u & 1u)) & 0xffffe000u;
+  let even = (bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u;
   return select(bitcast<f32>(even), round(value * 16777216.0) / 16777216.0, abs(value) < 6.1035156e-5);
 }`,
     main: `y[id] = ${change}(x[id]);`,

@@ -61,8 +61,6 @@ export type Variants = Readonly<Record<string, () => readonly Kernel[]>>;
 export interface AdapterTraits {
   /** Runs on a CPU: few lanes, no cheap workgroup memory, a dispatch costs tens of microseconds. */
   readonly software: boolean;
-  /** Compiles kernels of thousands of operations in a second or two; not so Mesa's software adapter for Dawn's. */
-  readonly largeKernels: boolean;
   /** Storage buffers that one shader may bind. */
   readonly maxStorageBuffers: number;
   /** Bytes of the largest piece of a buffer that a shader may bind. */

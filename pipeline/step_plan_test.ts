@@ -7,7 +7,6 @@ const demo = Effect.runSync(configure("demo"));
 const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
 const traits = {
   software: true,
-  largeKernels: true,
   maxStorageBuffers: 16,
   maxBinding: 2 ** 27,
   half: true,
