@@ -306,7 +306,7 @@ export const dawn: Layer.Layer<Gpu, GpuError> = Layer.effect(
     try: async () => {
       const { create, globals } = await import("webgpu");
       Object.assign(globalThis, globals, { setImmediate: scheduleSparingly });
-      return create([]);
+      return create(["disable-dawn-features=timestamp_quantization"]); // would round times to 65 µs
     },
     catch: (error) =>
       new GpuError({
