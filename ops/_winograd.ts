@@ -10,7 +10,8 @@
 import { type ProductSize, type Tile, tiled, tileVariants } from "./_product.ts";
 import { addUp } from "./fuse.ts";
 import { type Kernel, kernel, type Operand } from "./kernel.ts";
-import { transposedProduct } from "./matmul.ts";
+import { productOfPanels, transposedProduct } from "./matmul.ts";
+import { PANEL, panelsOf } from "./_panels.ts";
 import { type LoweringContext, sizeOf, type Variants } from "./tensor.ts";
 
 type Matrix = readonly (readonly number[])[];
@@ -139,16 +140,16 @@ const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapt
   const O = y.shape[3];
   const points = (algorithm.m + 2) ** 2;
   const rows = Math.ceil(tiling.pictures * tiling.patches / 4) * 4; // vectors of them are loaded
-  const [u, v, products] = [[points, C, rows], [points, C, O], [points, rows, O]].map((shape) =>
+  const [u, v, products] = [panelsOf(points, rows, C), [points, C, O], [points, rows, O]].map((shape) =>
     scratch(shape)
   );
-  const product = transposedProduct(u, v, products, 1);
+  const product = productOfPanels(u, v, products);
   const multiply = tiled(product, bestTile(product, adapter), scratch);
   const kernels = [transformWeights(w, v, algorithm, layer.backward ?? false)];
   for (let first = 0; first < N; first += tiling.pictures) {
     const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
     kernels.push(
-      transformInputs(x, u, layer.pad, algorithm, pictures, { patch: 1, channel: rows }),
+      transformInputs(x, u, layer.pad, algorithm, pictures, PANEL),
       ...multiply,
       transformOutputs(products, y, algorithm, pictures, rows),
     );
@@ -179,7 +180,7 @@ const weightGradient = (
     const [a, b] = [u, v].map((operand) => ({ ...operand, shape: [points, rows, operand.shape[2]] }));
     const product = transposedProduct(a, b, { ...partial, offset: part * size, shape: [points, C, O] }, 1);
     kernels.push(
-      transformInputs(x, a, pad, algorithm, pictures, { patch: C, channel: 1 }),
+      transformInputs(x, a, pad, algorithm, pictures, 1),
       transformGradients(dy, b, algorithm, pictures),
       ...tiled(product, bestTile(product, adapter), scratch),
     );
@@ -228,14 +229,14 @@ const overPatches = (
 
 const at = (origin: string, i: number) => `(${origin} + ${i}u * p.dilation)`;
 
-/** u[point, patch, channel] = Bᵀ x B, with these strides of a patch and a channel. */
+/** u[point, patch, channel] = Bᵀ x B, in panels of so many patches. */
 const transformInputs = (
   x: Operand,
   u: Operand,
   pad: number,
   algorithm: Algorithm,
   pictures: Pictures,
-  strides: { readonly patch: number; readonly channel: number },
+  panel: number,
 ): Kernel => {
   const [, H, W, C] = x.shape;
   const t = algorithm.m + 2;
@@ -247,8 +248,7 @@ const transformInputs = (
       H,
       W,
       pad,
-      ofPatch: strides.patch,
-      ofChannel: strides.channel,
+      panel,
       ofPoint: sizeOf(u.shape) / t / t,
     },
     main: `${
@@ -257,13 +257,13 @@ const transformInputs = (
   let x${i} = left + ${i}u * p.dilation - p.pad;
   let row${i} = (picture * p.H + y${i}) * p.W;`)
     }
+  let u_at = (place / p.panel * p.channels + channel) * p.panel + place % p.panel;
   ${
       sandwich(
         transposed(algorithm.B),
         (i, j) =>
           `select(0.0, x[(row${i} + min(x${j}, p.W)) * p.channels + channel], y${i} < p.H && x${j} < p.W)`,
-        (i, j, value) =>
-          `u[${i * t + j}u * p.ofPoint + place * p.ofPatch + channel * p.ofChannel] = ${value};`,
+        (i, j, value) => `u[${i * t + j}u * p.ofPoint + u_at] = ${value};`,
       )
     }`,
   });

@@ -6,14 +6,23 @@
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
+import { panelsOf, patchesInPanels } from "./_panels.ts";
 import { type Product, tiled, tileVariants } from "./_product.ts";
 import { withWinograd } from "./_winograd.ts";
 import { averagePool } from "./average_pool.ts";
 import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { type Operand, vectors } from "./kernel.ts";
-import { matmul } from "./matmul.ts";
-import { defineOp, reshape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
+import { alignmentOf, type Kernel, type Operand, vectors } from "./kernel.ts";
+import { matmul, productOfPanels } from "./matmul.ts";
+import {
+  defineOp,
+  type LoweringContext,
+  reshape,
+  shapeError,
+  sizeOf,
+  type Tensor,
+  type Variants,
+} from "./tensor.ts";
 
 export interface Convolution {
   readonly stride: number;
@@ -57,7 +66,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
     return choose(
       suitsWinograd(w, attributes)
         ? withWinograd({ x, w, y, ...attributes }, direct, { adapter, scratch })
-        : direct,
+        : withPatches({ x, w, y, ...attributes }, direct, { adapter, scratch }),
     );
   },
   backward: ({ inputs: [x, w], gradient, attributes }) => [
@@ -65,6 +74,57 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
     conv2dWeightGradient(x, gradient, w.shape, attributes),
   ],
 });
+
+/**
+ * A CPU loads several rows at once where they lie side by side: there the pixels that a result depends on are first put
+ * together, of as many pictures at a time as a cache holds.
+ */
+const withPatches = (
+  { x, w, y, ...convolution }: Convolution & {
+    readonly x: Operand;
+    readonly w: Operand;
+    readonly y: Operand;
+  },
+  direct: Variants,
+  { adapter, scratch }: Pick<LoweringContext<never>, "adapter" | "scratch">,
+): Variants => {
+  const [N, , , C] = x.shape;
+  const [KH, KW, , O] = w.shape;
+  const [, OH, OW] = y.shape;
+  const K = KH * KW * C, pixels = OH * OW;
+  const most = Math.floor(PATCHES / (4 * K * pixels));
+  const pictures = most >= N ? N : most - most % 4;
+  const wholeFours = pictures > 0 && pictures * pixels % 4 === 0 && N % pictures * pixels % 4 === 0;
+  const aligned = pictures === N || pictures * pixels * O % alignmentOf(y) === 0;
+  if (!adapter.software || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !aligned) return direct;
+  const weights = { ...w, shape: [1, K, O] };
+  const productOf = (panels: Operand, first: number, count: number) => {
+    const part = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
+    return productOfPanels({ ...panels, shape: panelsOf(1, count * pixels, K) }, weights, part);
+  };
+  const shape = panelsOf(1, pictures * pixels, K);
+  const ways = tileVariants(productOf({ ...x, shape }, 0, pictures), adapter, (tile) => {
+    const panels = scratch(shape);
+    const kernels: Kernel[] = [];
+    for (let first = 0; first < N; first += pictures) {
+      const count = Math.min(pictures, N - first);
+      kernels.push(
+        patchesInPanels(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
+        ...tiled(productOf(panels, first, count), tile, scratch),
+      );
+    }
+    return kernels;
+  });
+  const patches = Object.fromEntries(
+    Object.entries(ways).map(([name, make]) => [`patches, ${name}`, make]),
+  );
+  return C >= MANY_CHANNELS ? { ...patches, ...direct } : { ...direct, ...patches };
+};
+
+const PATCHES = 16 * 2 ** 20;
+
+/** With so many the pixels of a tile lie so far apart, by a power of two, that they push each other out of a CPU's cache. */
+const MANY_CHANNELS = 256;
 
 export const suitsWinograd = (
   { shape: [KH, KW] }: Pick<Operand, "shape">,

@@ -1,6 +1,6 @@
 /** The gradient of a convolution with respect to its input: each input pixel gathers from the outputs that it fed. */
+import { turned } from "./_panels.ts";
 import { type Product, tiled, tileVariants } from "./_product.ts";
-import { turned } from "./_turned.ts";
 import { withWinograd } from "./_winograd.ts";
 import { conv2d, type Convolution, suitsWinograd } from "./conv2d.ts";
 import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";

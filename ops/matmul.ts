@@ -1,7 +1,7 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
+import { inPanels, PANEL, panelsOf } from "./_panels.ts";
 import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
 import { type Operand, vectors } from "./kernel.ts";
-import { turned } from "./_turned.ts";
 import { addUp } from "./fuse.ts";
 import {
   type AdapterTraits,
@@ -68,13 +68,12 @@ const matmulOp: Op = defineOp("matmul", {
     const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
     if (!adapter.software || M % 4 !== 0) return choose(plain);
     // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
-    const across = { ...a, shape: [batch, K, M] };
-    const productOf = (rows: Operand) => ({ ...transposedProduct(rows, b, output, 1), count });
-    const aside = tileVariants(productOf(across), adapter, (tile) => {
-      const rows = scratch(across.shape, a.dtype);
-      return [turned(a, rows), ...tiled(productOf(rows), tile, scratch)];
+    const shape = panelsOf(batch, M, K);
+    const aside = tileVariants(productOfPanels({ ...a, shape }, b, output, count), adapter, (tile) => {
+      const panels = scratch(shape, a.dtype);
+      return [inPanels(a, panels), ...tiled(productOfPanels(panels, b, output, count), tile, scratch)];
     });
-    const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`turned, ${name}`, make]));
+    const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`panels, ${name}`, make]));
     return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
@@ -109,6 +108,25 @@ export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operan
     store: (row, put) => `
     let y_at = (group.z * p.M + ${row}) * p.N;
     ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
+  };
+};
+
+/** a, in panels, times b [batch, K, N] to y [batch, M, N], M a multiple of 4. */
+export const productOfPanels = (a: Operand, b: Operand, y: Operand, count?: Operand): Product => {
+  const [batch, M] = y.shape;
+  const [, panels, K] = a.shape;
+  const { reads, sizes, ...product } = matrixProduct({ ...a, shape: [batch, M, K] }, b, y, count);
+  return {
+    ...product,
+    label: `${product.label}OfPanels`,
+    reads: { ...reads, a: vectors(a) },
+    sizes: { ...sizes, panels },
+    rowsAtOnce: 4,
+    row: (i) =>
+      `let a${i}_at = (group.z * p.panels + row${i} / ${PANEL}u) * p.K * ${
+        PANEL / 4
+      }u + row${i} % ${PANEL}u / 4u;`,
+    a: (i, k) => `a[a${i}_at + ${k} * ${PANEL / 4}u]`,
   };
 };
 

@@ -1,0 +1,118 @@
+/**
+ * Matrices as panels: blocks of some rows, in which the rows lie side by side and the columns follow each other. So kernels
+ * load several rows at once, and go through memory in the order in which it lies.
+ */
+import { lines } from "./_product.ts";
+import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import type { Convolution } from "./conv2d.ts";
+import { sizeOf } from "./tensor.ts";
+
+/** Rows of a panel: as many as the tallest tile of a CPU has. */
+export const PANEL = 16;
+
+/** Shape of the panels of a matrix, or of several: [batch, panels, columns, PANEL]. */
+export const panelsOf = (batch: number, rows: number, columns: number): readonly number[] => [
+  batch,
+  Math.ceil(rows / PANEL),
+  columns,
+  PANEL,
+];
+
+/** x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow; neighbours write side by side. */
+export const turned = (x: Operand, y: Operand): Kernel => inPanelsOf(x.shape[x.shape.length - 2], x, y);
+
+/** x [batch, R, C] to panels y; R is a multiple of 4. */
+export const inPanels = (x: Operand, y: Operand): Kernel => inPanelsOf(PANEL, x, y);
+
+const inPanelsOf = (panel: number, x: Operand, y: Operand): Kernel => {
+  const [R, C] = x.shape.slice(-2);
+  const width = R % 4 === 0 && C % 4 === 0 && panel % 4 === 0 ? 4 : 1;
+  const bind = width === 4 ? vectors : (operand: Operand) => operand;
+  const each = C % (4 * width) === 0 ? 4 : 1; // neighbours along a row share a line of the cache
+  const part = (j: number) => width === 4 ? turnedRow(j) : "r0";
+  return kernel({
+    label: "turned",
+    reads: { x: bind(x) },
+    writes: { y: bind(y) },
+    sizes: {
+      R: R / width,
+      C: C / width,
+      across: C / width / each,
+      each,
+      panels: Math.ceil(R / panel),
+      panel: panel / width,
+    },
+    threads: sizeOf(x.shape) / width ** 2 / each,
+    main: `
+  let r = id % p.R;
+  let first = id / p.R % p.across * p.each;
+  let matrix = id / p.R / p.across;
+  let x_at = (matrix * p.R + r) * ${width}u * p.C;
+  let y_at = (matrix * p.panels + r / p.panel) * p.C * ${width}u * p.panel + r % p.panel;
+  for (var c = first; c < first + p.each; c++) {
+  ${lines(width, (j) => `let r${j} = x[x_at + ${j}u * p.C + c];`)}
+  ${lines(width, (j) => `y[y_at + (c * ${width}u + ${j}u) * p.panel] = ${part(j)};`)}
+  }`,
+  });
+};
+
+/**
+ * What a convolution of x [N, H, W, C] meets at each pixel of some pictures' results [OH, OW], as rows of panels y; its
+ * columns are taps times channels. Rows and channels are multiples of 4.
+ */
+export const patchesInPanels = (
+  x: Operand,
+  y: Operand,
+  pictures: { readonly first: number; readonly count: number },
+  [KH, KW]: readonly number[],
+  [OH, OW]: readonly number[],
+  { stride, pad, dilation }: Convolution,
+): Kernel => {
+  const [, H, W, C] = x.shape;
+  const R = pictures.count * OH * OW / 4;
+  const each = C % 16 === 0 ? 4 : 1; // neighbouring channels share a line of the cache
+  const across = C / 4 / each;
+  const taps = KH * KW;
+  return kernel({
+    label: "patches",
+    reads: { x: vectors(x) },
+    writes: { y: vectors(y) },
+    sizes: {
+      first: pictures.first,
+      R,
+      H,
+      W,
+      C: C / 4,
+      KW,
+      taps,
+      OH,
+      OW,
+      stride,
+      pad,
+      dilation,
+      across,
+      each,
+    },
+    threads: R * taps * across,
+    main: `
+  let r = id % p.R;
+  let first = id / p.R % p.across * p.each;
+  let tap = id / p.R / p.across;
+  ${
+      lines(4, (i) => `
+  let m${i} = r * 4u + ${i}u;
+  let iy${i} = m${i} / p.OW % p.OH * p.stride + tap / p.KW * p.dilation - p.pad; // above the picture wraps round
+  let ix${i} = m${i} % p.OW * p.stride + tap % p.KW * p.dilation - p.pad;
+  let inside${i} = iy${i} < p.H && ix${i} < p.W;
+  let at${i} = select(0u, (((p.first + m${i} / p.OW / p.OH) * p.H + iy${i}) * p.W + ix${i}) * p.C, inside${i});`)
+    }
+  let y_at = (r / ${PANEL / 4}u * p.taps + tap) * p.C * ${PANEL}u + r % ${PANEL / 4}u;
+  for (var c = first; c < first + p.each; c++) {
+    ${lines(4, (i) => `let r${i} = select(vec4<f32>(0.0), x[at${i} + c], inside${i});`)}
+    ${lines(4, (j) => `y[y_at + (c * 4u + ${j}u) * ${PANEL / 4}u] = ${turnedRow(j)};`)}
+  }`,
+  });
+};
+
+/** Row j of the 4×4 matrix whose columns are r0 … r3. */
+const turnedRow = (j: number) => `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])`;
