@@ -95,7 +95,7 @@ const gather = Effect.fn("gather")(
       software: false,
       maxBinding: limits.maxStorageBufferBindingSize,
       half: false,
-      subgroups: false,
+      subgroups: 0,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
 

@@ -60,6 +60,8 @@ export interface Tile {
    * these are loads for all its invocations, none left over.
    */
   readonly shared: number;
+  /** The workgroup, 4×2 invocations, is a subgroup: each loads what others do not, and hands it on. */
+  readonly handedOn?: boolean;
 }
 
 /** Ways to compute a product of this size, by the names of their tiles; the best guess for the adapter first. */
@@ -69,11 +71,15 @@ export const tileVariants = (
   kernels: (tile: Tile) => readonly Kernel[],
 ): Variants =>
   Object.fromEntries(
-    (adapter.software ? cpuTiles : gpuTiles)(size).map((tile) => [nameOf(tile), () => kernels(tile)]),
+    (adapter.software ? cpuTiles : gpuTiles)(size, adapter).map((
+      tile,
+    ) => [nameOf(tile), () => kernels(tile)]),
   );
 
-const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
-  `${rows}×${columns} in ${lanes[1]}×${lanes[0]}${shared > 0 ? `, ${shared} shared` : ""}`;
+const nameOf = ({ rows, columns, lanes, shared, handedOn }: Tile) =>
+  `${rows}×${columns} in ${lanes[1]}×${lanes[0]}${shared > 0 ? `, ${shared} shared` : ""}${
+    handedOn ? ", by subgroups" : ""
+  }`;
 
 /**
  * A CPU runs 8 invocations as one vector, loads from memory one after the other and works at a tile of registers that it
@@ -81,21 +87,30 @@ const nameOf = ({ rows, columns, lanes, shared }: Tile) =>
  */
 const MULTIPLICATION = 0.55, LOAD = 4;
 
-const cpuTiles = ({ rows, columns, width, batch }: ProductSize): Tile[] => {
+const cpuTiles = ({ rows, columns, width, batch }: ProductSize, { subgroups }: AdapterTraits): Tile[] => {
   const tiles = [16, 8].flatMap((tileRows) =>
     [4, 1].flatMap((tileColumns) =>
-      [8, 4, 2, 1].map((across): Tile & { readonly cost: number } => {
-        const down = 8 / across;
+      ARRANGEMENTS.filter(({ handedOn }) => !handedOn || subgroups >= 8).map((arrangement) => {
+        const { lanes: [across, down], handedOn } = arrangement;
         const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);
-        const each = tileRows * tileColumns * width * MULTIPLICATION +
-          (tileRows + tileColumns * width) * LOAD;
+        const [ofRows, ofColumns] = [tileRows, tileColumns * width];
+        const loads = handedOn ? ofRows / across + ofColumns / down : ofRows + ofColumns;
+        const each = ofRows * ofColumns * MULTIPLICATION + loads * LOAD;
         const cost = each * Math.ceil(groups / navigator.hardwareConcurrency);
-        return { rows: tileRows, columns: tileColumns, lanes: [across, down], shared: 0, cost };
+        return { rows: tileRows, columns: tileColumns, shared: 0, ...arrangement, cost };
       })
     )
   );
   return tiles.sort((a, b) => a.cost - b.cost).slice(0, 4).map(({ cost: _, ...tile }) => tile);
 };
+
+const ARRANGEMENTS: readonly Pick<Tile, "lanes" | "handedOn">[] = [
+  { lanes: [8, 1] },
+  { lanes: [4, 2] },
+  { lanes: [2, 4] },
+  { lanes: [1, 8] },
+  { lanes: [4, 2], handedOn: true },
+];
 
 /** Workgroups that keep a large GPU busy. */
 const BUSY = 256;
@@ -141,16 +156,18 @@ export const tiled = (
       workgroups: count === null
         ? folded(Math.ceil(spec.rows / perGroup) * tilesAcross, spec.batch)
         : { indirect: count.workgroups },
+      subgroups: tile.handedOn,
       functions: tile.shared === 0 ? "" : sharedMemory(spec, tile),
       main: `
   let tile = group.y * groups.x + group.x;
   let firstRow = tile / p.across * p.down * ${tile.rows}u;
   let firstColumn = tile % p.across * p.lanesAcross * ${tile.columns}u;
-  let ownRow = firstRow + lane / p.lanesAcross * ${tile.rows}u;
-  let ownColumn = firstColumn + lane % p.lanesAcross * ${tile.columns}u;
+  let place = ${tile.handedOn ? "subgroupLane" : "lane"};
+  let ownRow = firstRow + place / p.lanesAcross * ${tile.rows}u;
+  let ownColumn = firstColumn + place % p.lanesAcross * ${tile.columns}u;
   ${spec.before ?? ""}
   ${cells(tile, (i, j) => `var c${i}_${j} = ${vectorType(spec.width)}(0.0);`)}
-  ${(tile.shared === 0 ? inRegisters : inWorkgroup)(spec, tile)}
+  ${(tile.handedOn ? inSubgroup : tile.shared === 0 ? inRegisters : inWorkgroup)(spec, tile)}
   ${
         lines(tile.rows, (i) =>
           `if (ownRow + ${i}u < p.M) { ${
@@ -182,6 +199,49 @@ const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile:
     ${loads.map((i) => `let a${i} = ${a(i, k)};`).join("\n")}
     ${
       addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }`)
+  }`;
+};
+
+/**
+ * The sum, two steps at a time. Of a row of four invocations, which need the same of a, each loads half for one of the
+ * steps; of the two in a column, which need the same of b, each loads all for one of them.
+ */
+const inSubgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const half = tile.rows / rowsAtOnce / 2;
+  const loads = range(half).map(String);
+  const [ofRows, ofColumns] = [vectorType(rowsAtOnce), vectorType(width)];
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(ownRow + (place % 4u / 2u * ${half}u + ${i}u) * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${
+        row?.(i) ?? ""
+      }`
+    ).join("\n")
+  }
+  ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
+  ${
+    loops(loads, 2, (k, last) => `
+    let aStep = ${k} + place % 2u;
+    let bStep = ${k} + place / 4u;
+    ${lines(half, (i) => `let ownA${i} = select(${ofRows}(0.0), ${a(`${i}`, "aStep")}, aStep < ${last});`)}
+    ${
+      lines(
+        tile.columns,
+        (j) => `let ownB${j} = select(${ofColumns}(0.0), ${b("bStep", `n${j}`)}, bStep < ${last});`,
+      )
+    }
+    for (var step = 0u; step < 2u; step++) {
+      ${lines(tile.columns, (j) => `let b${j} = subgroupShuffle(ownB${j}, step * 4u + place % 4u);`)}
+      ${
+      lines(
+        2 * half,
+        (i) => `let a${i} = subgroupShuffle(ownA${i % half}, place / 4u * 4u + ${i < half ? 0 : 2}u + step);`,
+      )
+    }
+      ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }
     }`)
   }`;
 };

@@ -46,7 +46,7 @@ const splits = (
   // Subgroups come first: they wait at two barriers instead of eight or more. Where ONNX Runtime's linear attention took
   // the same step, a language model read its prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
   const together = {
-    ...subgroups && {
+    ...subgroups > 0 && {
       "a row 64 invocations, by subgroups": rowByMany(64, true),
       "a row 256 invocations, by subgroups": rowByMany(256, true),
     },

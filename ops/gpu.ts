@@ -183,7 +183,9 @@ const service = (backend: Backend, { wgslLanguageFeatures }: Wgpu, adapter: GPUA
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
         half: device.features.has("shader-f16"),
-        subgroups: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id"),
+        subgroups: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id")
+          ? info.subgroupMinSize
+          : 0,
       },
       check,
       buffer: (label, bytes, usage) =>

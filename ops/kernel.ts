@@ -46,7 +46,8 @@ const MAX_WORKGROUPS = 65535;
  * In `main`: every operand under its name as a storage array (of f32 also where f16 is stored, for which it has to be
  * read as `name[index]` or written as `name[index] = value;`, not both), every size as `p.name` (u32), `id` (the index of this
  * invocation, below `threads` unless `unguarded`), `lane` (index in the workgroup) and `group` (the workgroup's
- * coordinates); with `subgroups` also `subgroup` (index in the workgroup) and `subgroups` (how many it has). Sizes are a uniform and not constants, so that layers of different shape share one compiled pipeline:
+ * coordinates); with `subgroups` also `subgroup` (index in the workgroup), `subgroups` (how many it has) and `subgroupLane`
+ * (index in the subgroup). Sizes are a uniform and not constants, so that layers of different shape share one pipeline:
  * drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure.
  */
 export const kernel = (spec: {
@@ -112,7 +113,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   };
 };
 
-const SUBGROUP = ", @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32";
+const SUBGROUP = `,
+        @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32,
+        @builtin(subgroup_invocation_id) subgroupLane: u32`;
 
 /** A count of workgroups as a grid whose sides stay below WebGPU's limit. */
 const grid = (count: number): [number, number, number] => {

@@ -67,8 +67,8 @@ export interface AdapterTraits {
   readonly maxBinding: number;
   /** Can store f16 (shader-f16). */
   readonly half: boolean;
-  /** Can combine values of a subgroup without memory, and numbers its subgroups (subgroups, subgroup_id). */
-  readonly subgroups: boolean;
+  /** Invocations that each subgroup has at least, where they can combine values without memory (subgroups, subgroup_id); or 0. */
+  readonly subgroups: number;
 }
 
 export interface Slices {

@@ -10,7 +10,7 @@ const traits = {
   maxStorageBuffers: 16,
   maxBinding: 2 ** 27,
   half: true,
-  subgroups: false,
+  subgroups: 0,
 };
 const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
 
