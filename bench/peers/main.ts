@@ -14,6 +14,7 @@ const FOLDER = "runs/bench";
 
 const here = import.meta.dirname!;
 const deno = ["deno", "run", "--no-prompt", "--quiet", "--allow-env", "--allow-sys", "--allow-read=."];
+const ours = [...deno, "--allow-ffi=node_modules", `${here}/ours.ts`];
 const apart = ["--no-config", "--no-lock"]; // a peer is none of the project's libraries
 
 const TFJS = "4.22.0";
@@ -21,7 +22,8 @@ const JAX_JS = "0.1.25";
 
 /** The commands that start the contenders, ours first. */
 const contenders: Readonly<Record<string, () => readonly string[]>> = {
-  "ours": () => [...deno, `${here}/ours.ts`],
+  "ours": () => [...ours, "native"],
+  "ours on Dawn": () => [...ours, "dawn"],
   "tfjs-webgpu": () => [...deno, ...apart, `${here}/tfjs.ts`, bundledTfjs()],
   "jax-js": () => [...deno, ...apart, `${here}/jax_js.ts`, `npm:@jax-js/jax@${JAX_JS}`],
   "PyTorch CPU": () => {
@@ -189,12 +191,13 @@ const cells = ({ milliseconds }: (typeof results)[number]) =>
   [...asks.keys()].map((name) => {
     const own = milliseconds[name];
     if (own === undefined) return "";
-    const time = `${median(own).toPrecision(3)} ms`;
-    if (name === "ours") return time;
-    return `${time}  ×${median(own.map((value, round) => value / milliseconds.ours[round])).toPrecision(2)}`;
+    const ratios = Object.keys(milliseconds).filter((other) => isOurs(other) && !isOurs(name)).map((other) =>
+      `×${median(own.map((value, round) => value / milliseconds[other][round])).toPrecision(2)}`
+    );
+    return `${median(own).toPrecision(3)} ms  ${ratios.join(" ")}`;
   });
-console.log(
-  table([["median of a run", ...asks.keys()], ...results.map((each) => [each.name, ...cells(each)])]),
-);
+const isOurs = (name: string) => name.startsWith("ours");
+console.log("Median of a run; behind a peer's the times that ours goes into it, then ours on Dawn");
+console.log(table([["", ...asks.keys()], ...results.map((each) => [each.name, ...cells(each)])]));
 Deno.writeTextFileSync(`${FOLDER}/peers.json`, `${JSON.stringify(results, null, 2)}\n`);
 Deno.exit(); // the contenders end with their standard input

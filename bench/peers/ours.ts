@@ -1,4 +1,4 @@
-/** This project as a contender. */
+/** This project as a contender, on the WebGPU that its argument names: `native` or `dawn`. */
 import { Effect, Exit, Layer, ManagedRuntime, Scope } from "effect";
 import { add, div, mul, neg, relu } from "../../ops/arithmetic.ts";
 import { gradients } from "../../ops/autodiff.ts";
@@ -6,7 +6,7 @@ import { averagePool } from "../../ops/average_pool.ts";
 import { batchMoments, batchNorm } from "../../ops/batch_norm.ts";
 import { compile, evaluate, type Program, type Upload } from "../../ops/compile.ts";
 import { conv2d } from "../../ops/conv2d.ts";
-import { Gpu, native, STORAGE } from "../../ops/gpu.ts";
+import { Gpu, layers, STORAGE } from "../../ops/gpu.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { maxPool } from "../../ops/max_pool.ts";
 import { sum } from "../../ops/reduce.ts";
@@ -22,7 +22,7 @@ import { type Contender, serve } from "./contender.ts";
 import { initialWeights, type Layers, resnet18 } from "./resnet18.ts";
 import { slotCon } from "./slotcon.ts";
 
-const runtime = ManagedRuntime.make(Layer.mergeAll(native, layerTuned));
+const runtime = ManagedRuntime.make(Layer.mergeAll(layers[Deno.args[0] as keyof typeof layers], layerTuned));
 
 const noise = (shape: readonly number[], seed: number) => constant(numbers(shape, seed), shape);
 
