@@ -131,7 +131,12 @@ export const suitsWinograd = (
   { stride, groups }: Convolution,
 ): boolean => KH === 3 && KW === 3 && stride === 1 && groups === 1;
 
-/** The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. */
+const FEW_CHANNELS = 8;
+
+/**
+ * The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. Where
+ * channels are few, those of all taps of a row of the kernel are gone through at once: in memory they follow each other.
+ */
 const directProduct = (
   x: Operand,
   w: Operand,
@@ -142,11 +147,28 @@ const directProduct = (
   const [KH, KW, I, O] = w.shape;
   const [N, OH, OW] = y.shape;
   const width = O / groups % 4 === 0 ? 4 : 1;
+  const byRows = I < FEW_CHANNELS && dilation === 1 && groups === 1;
+  const [across, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row one by one, elements at once
   return {
-    label: `conv2d${width}`,
+    label: `conv2d${byRows ? "Rows" : ""}${width}`,
     reads: { x, w: width === 4 ? vectors(w) : w },
     writes: { y: width === 4 ? vectors(y) : y },
-    sizes: { H, W, OH, OW, taps: KH * KW, KW, stride, pad, dilation, I, C: I * groups, O: O / width },
+    sizes: {
+      ...{
+        H,
+        W,
+        OH,
+        OW,
+        taps: KH * across,
+        across,
+        length,
+        stride,
+        pad,
+        dilation,
+        C: I * groups,
+        O: O / width,
+      },
+    },
     batch: groups,
     rows: N * OH * OW,
     columns: O / groups / width,
@@ -159,17 +181,19 @@ const directProduct = (
   for (var tap = 0u; tap < p.taps; tap++) {
     ${
       rows.map((i) => `
-    let iy${i} = u32(y${i} + i32(tap / p.KW * p.dilation)); // left of the picture wraps round to a large number
-    let ix${i} = u32(x${i} + i32(tap % p.KW * p.dilation));
-    let inside${i} = iy${i} < p.H && ix${i} < p.W;
-    let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.I, inside${i});`).join(
-        "",
-      )
+    let iy${i} = u32(y${i} + i32(tap / p.across * p.dilation)); // left of the picture wraps round to a large number
+    let ix${i} = u32(x${i} + i32(tap % p.across * p.dilation));
+    let inside${i} = iy${i} < p.H${byRows ? "" : ` && ix${i} < p.W`};
+    let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.length, inside${i});`)
+        .join(
+          "",
+        )
     }
-    let w_at = tap * p.I * p.O + group.z * p.N;
-    for (var k = 0u; k < p.I; k += ${step}u) { ${body("k", "p.I")} }
+    let w_at = tap * p.length * p.O + group.z * p.N;
+    for (var k = 0u; k < p.length; k += ${step}u) { ${body("k", "p.length")} }
   }`,
-    a: (i, k) => `select(0.0, x[at${i} + ${k}], inside${i})`,
+    a: (i, k) =>
+      `select(0.0, x[at${i} + ${k}], inside${i}${byRows ? ` && ix${i} + (${k}) / p.C < p.W` : ""})`,
     b: (k, column) => `w[w_at + ${k} * p.O + ${column}]`,
     store: (row, put) => `
     let y_at = ${row} * p.O + group.z * p.N;
