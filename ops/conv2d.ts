@@ -148,26 +148,14 @@ const directProduct = (
   const [N, OH, OW] = y.shape;
   const width = O / groups % 4 === 0 ? 4 : 1;
   const byRows = I < FEW_CHANNELS && dilation === 1 && groups === 1;
-  const [across, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row one by one, elements at once
+  const [acrossTaps, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row one by one, elements at once
   return {
     label: `conv2d${byRows ? "Rows" : ""}${width}`,
     reads: { x, w: width === 4 ? vectors(w) : w },
     writes: { y: width === 4 ? vectors(y) : y },
     sizes: {
-      ...{
-        H,
-        W,
-        OH,
-        OW,
-        taps: KH * across,
-        across,
-        length,
-        stride,
-        pad,
-        dilation,
-        C: I * groups,
-        O: O / width,
-      },
+      ...{ H, W, OH, OW, taps: KH * acrossTaps, acrossTaps, length, stride, pad, dilation },
+      ...{ C: I * groups, O: O / width },
     },
     batch: groups,
     rows: N * OH * OW,
@@ -181,13 +169,11 @@ const directProduct = (
   for (var tap = 0u; tap < p.taps; tap++) {
     ${
       rows.map((i) => `
-    let iy${i} = u32(y${i} + i32(tap / p.across * p.dilation)); // left of the picture wraps round to a large number
-    let ix${i} = u32(x${i} + i32(tap % p.across * p.dilation));
+    let iy${i} = u32(y${i} + i32(tap / p.acrossTaps * p.dilation)); // left of the picture wraps round to a large number
+    let ix${i} = u32(x${i} + i32(tap % p.acrossTaps * p.dilation));
     let inside${i} = iy${i} < p.H${byRows ? "" : ` && ix${i} < p.W`};
     let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.length, inside${i});`)
-        .join(
-          "",
-        )
+        .join("")
     }
     let w_at = tap * p.length * p.O + group.z * p.N;
     for (var k = 0u; k < p.length; k += ${step}u) { ${body("k", "p.length")} }
