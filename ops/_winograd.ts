@@ -130,7 +130,8 @@ const tilingOf = (
   const bytes = 4 * (m + 2) ** 2 * Math.ceil(patches / 4) * 4 * Math.max(C, O);
   if (bytes > maxBinding) return null;
   const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20);
-  const pictures = Math.max(1, Math.min(N, Math.floor(most / bytes)));
+  const parts = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of one size: each takes the time of the largest
+  const pictures = Math.ceil(N / parts);
   return { dilation, down, across, patches, pictures };
 };
 
