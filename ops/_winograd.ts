@@ -127,9 +127,11 @@ const tilingOf = (
   const [, OH, OW, O] = y.shape;
   const [down, across] = [OH, OW].map((size) => dilation * Math.ceil(Math.ceil(size / dilation) / m));
   const patches = down * across;
-  const bytes = 4 * (m + 2) ** 2 * Math.ceil(patches / 4) * 4 * Math.max(C, O);
-  if (bytes > maxBinding) return null;
-  const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20);
+  const bytesOfPatch = 4 * (m + 2) ** 2 * Math.max(C, O);
+  const bytes = bytesOfPatch * patches;
+  const filling = bytesOfPatch * (PANEL - 1); // of the last panel
+  if (bytes + filling > maxBinding) return null;
+  const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20) - filling;
   const parts = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of one size: each takes the time of the largest
   const pictures = Math.ceil(N / parts);
   return { dilation, down, across, patches, pictures };

@@ -94,15 +94,16 @@ const withPatches = (
   const K = KH * KW * C, pixels = OH * OW;
   const most = Math.floor(PATCHES / (4 * K * pixels));
   const pictures = most >= N ? N : most - most % 4;
+  const shape = panelsOf(1, pictures * pixels, K);
   const wholeFours = pictures > 0 && pictures * pixels % 4 === 0 && N % pictures * pixels % 4 === 0;
-  const aligned = pictures === N || pictures * pixels * O % alignmentOf(y) === 0;
-  if (!adapter.software || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !aligned) return direct;
+  const bound = 4 * sizeOf(shape) <= adapter.maxBinding &&
+    (pictures === N || pictures * pixels * O % alignmentOf(y) === 0);
+  if (!adapter.software || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !bound) return direct;
   const weights = { ...w, shape: [1, K, O] };
   const productOf = (panels: Operand, first: number, count: number) => {
     const part = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
     return productOfPanels({ ...panels, shape: panelsOf(1, count * pixels, K) }, weights, part);
   };
-  const shape = panelsOf(1, pictures * pixels, K);
   const ways = tileVariants(productOf({ ...x, shape }, 0, pictures), adapter, (tile) => {
     const panels = scratch(shape);
     const kernels: Kernel[] = [];

@@ -66,9 +66,9 @@ const matmulOp: Op = defineOp("matmul", {
     const [batch, M, K] = a.shape;
     const product = matrixProduct(a, b, output, count);
     const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
-    if (!adapter.software || M % 4 !== 0) return choose(plain);
-    // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
     const shape = panelsOf(batch, M, K);
+    if (!adapter.software || M % 4 !== 0 || 4 * sizeOf(shape) > adapter.maxBinding) return choose(plain);
+    // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
     const aside = tileVariants(productOfPanels({ ...a, shape }, b, output, count), adapter, (tile) => {
       const panels = scratch(shape, a.dtype);
       return [inPanels(a, panels), ...tiled(productOfPanels(panels, b, output, count), tile, scratch)];
