@@ -65,14 +65,16 @@ const LATER_MESA = [1, 3, 240];
 
 const adapterFindings = ({ adapter, drivers, config }: Facts): readonly Finding[] => {
   if ("failure" in adapter) return [problem(adapter)];
-  const webgpu = config.device.startsWith("native") ? "Deno's WebGPU" : "Dawn";
+  const isNative = config.device.startsWith("native");
+  const webgpu = isNative ? "Deno's WebGPU" : "Dawn";
   const found = `${webgpu} runs on ${adapter.description}`;
   if (!adapter.software) return [{ level: "ok", says: found }];
   const names = drivers.map(({ name }) => name).join(", ");
   const findings: Finding[] = [{
     level: "warning",
     says: `${found}, a CPU: fine for trying things out, far too slow for real runs`,
-    mend: `if there is a GPU, install its Vulkan driver (installed: ${names || "none that is known"})`,
+    mend: `if there is a GPU, install its Vulkan driver (installed: ${names || "none that is known"})` +
+      (isNative ? "; on a CPU --device dawn takes about 30 % less time" : ""),
   }];
   const old = drivers.find(({ name, vulkan }) => name === "lvp" && isBefore(vulkan, LATER_MESA));
   if (old !== undefined) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
-import { gpuTest } from "../../ops/_test_kit.ts";
+import { gpuTest, subgroupTest } from "../../ops/_test_kit.ts";
 import { type Choices, TunedChoices } from "../../ops/choices.ts";
 import { onRanks } from "../../ops/_test_ranks.ts";
 import { verifyStep } from "./step_recording.ts";
@@ -28,16 +28,22 @@ for (const name of ["resnet18_lars_first", "resnet18_world2", "resnet50_sgd_firs
   );
 }
 
-for (const wanted of ["winograd 4×4", "winograd 2×2", "the last guess"]) {
-  gpuTest(`verifyStep() holds for everything in resnet18_world2 with other kernels: ${wanted}`, function* () {
-    const choices: Choices = (_, variants) => variants.find((name) => name === wanted) ?? variants.at(-1);
+const holdsWith = (wanted: string) =>
+  function* () {
+    const choices: Choices = (_, variants) =>
+      variants.find((name) => name.includes(wanted)) ?? variants.at(-1);
     const { rows } = yield* verifyStep(yield* recordingOfTwo, wanted).pipe(
       Effect.provideService(TunedChoices, () => choices),
     );
     for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
     assert.equal(rows.length, 9);
-  });
+  };
+
+const everything = "verifyStep() holds for everything in resnet18_world2 with other kernels";
+for (const wanted of ["winograd 4×4", "winograd 2×2", "panels", "the last guess"]) {
+  gpuTest(`${everything}: ${wanted}`, holdsWith(wanted));
 }
+await subgroupTest(`${everything}: by subgroups`, holdsWith("by subgroups"));
 
 gpuTest("verifyStep() holds when as many processes as were recorded replay their own part", function* () {
   const recording = yield* recordingOfTwo;
