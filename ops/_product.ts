@@ -5,8 +5,8 @@
  * of the result in registers and adds outer products to it, so that each loaded element is used several times. On a real
  * GPU a workgroup first brings what its tiles need into workgroup memory; a CPU has caches for that.
  */
-import { type Kernel, kernel, type Operand, type Vectors } from "./kernel.ts";
-import type { AdapterTraits, LoweringContext, Variants } from "./tensor.ts";
+import { type Kernel, kernel, type Operand, type Vectors, vectors } from "./kernel.ts";
+import type { AdapterTraits, LoweringContext, MomentsWanted, Variants } from "./tensor.ts";
 
 /** How much there is to compute. */
 export interface ProductSize {
@@ -140,17 +140,24 @@ export const tiled = (
   spec: Product,
   tile: Tile,
   scratch: LoweringContext<never>["scratch"],
+  moments: MomentsWanted | null = null,
 ): readonly Kernel[] => {
   const { lanes: [across, down] } = tile;
   const tilesAcross = Math.ceil(spec.columns / tile.columns / across);
   const perGroup = tile.rows * down;
   const count = spec.count === undefined ? null : { rows: spec.count, workgroups: scratch([3], "u32") };
+  const parts = moments === null || spec.batch > 1 || count !== null || moments.rows % tile.rows > 0
+    ? null
+    : scratch([spec.rows / tile.rows, 2, spec.columns * spec.width]);
+  if (parts !== null) moments!.leave(parts, tile.rows);
   return [
     ...count === null ? [] : [dispatchOfRows(count.rows, count.workgroups, perGroup, tilesAcross)],
     kernel({
       label: spec.label,
       reads: spec.reads,
-      writes: spec.writes,
+      writes: parts === null
+        ? spec.writes
+        : { ...spec.writes, parts: spec.width === 4 ? vectors(parts) : parts },
       // Without workgroup memory the arrangement of lanes is no part of the code: fewer shaders have to be compiled.
       sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross, lanesAcross: across, down },
       workgroupSize: across * down,
@@ -178,10 +185,27 @@ export const tiled = (
                 (j) => `if (ownColumn + ${j}u < p.N) { ${write(`(ownColumn + ${j}u)`, `c${i}_${j}`)} }`,
               ))
           } }`)
-      }`,
+      }
+  ${parts === null ? "" : leftMoments(spec, tile)}`,
     }),
   ];
 };
+
+/** Mean and spread of each column of a tile. All its rows exist, or none does. */
+const leftMoments = ({ width }: Product, tile: Tile): string => `
+  if (ownRow < p.M) {
+    let part = ownRow / ${tile.rows}u * 2u * p.N + ownColumn;
+    ${
+  lines(tile.columns, (j) => `
+    if (ownColumn + ${j}u < p.N) {
+      let mean = (${range(tile.rows).map((i) => `c${i}_${j}`).join(" + ")}) * ${1 / tile.rows};
+      var squares = ${vectorType(width)}(0.0);
+      ${lines(tile.rows, (i) => `squares += (c${i}_${j} - mean) * (c${i}_${j} - mean);`)}
+      parts[part + ${j}u] = mean;
+      parts[part + p.N + ${j}u] = squares;
+    }`)
+}
+  }`;
 
 /** The sum, each invocation loading for its own tile. */
 const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {

@@ -8,7 +8,7 @@
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
 import { kernel } from "./kernel.ts";
-import { columnSums, sum } from "./reduce.ts";
+import { columnSums, sum, sumsAroundFirst } from "./reduce.ts";
 import { slice } from "./slice.ts";
 import { constant, defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
 import { toFloat } from "./to_float.ts";
@@ -30,8 +30,7 @@ export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
   const rows = count === undefined ? constant(x.shape[1]) : reshape(toFloat(count), []);
   // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
   const shift = slice(x, 1, 0, 1);
-  const difference = sub(x, shift);
-  const sums = columnSums([difference, mul(difference, difference)], count);
+  const sums = sumsAroundFirst(x, count);
   const means = div(sums, maximum(rows, 1));
   return { values: momentsOp([means, slice(means, 1, 0, 1), shift, IS_MEAN]), rows };
 };

@@ -1,8 +1,13 @@
+import assert from "node:assert/strict";
+import { Effect } from "effect";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "./batch_norm.ts";
-import { evaluate } from "./compile.ts";
+import { compile, evaluate } from "./compile.ts";
+import { Gpu } from "./gpu.ts";
+import { lower } from "./lower.ts";
+import { matmul } from "./matmul.ts";
 import { slice } from "./slice.ts";
-import { constant, sizeOf } from "./tensor.ts";
+import { constant, reshape, sizeOf } from "./tensor.ts";
 
 const [G, R, C] = [2, 37, 8];
 // A mean far above the deviation, where the textbook formula E[x²] − E[x]² would lose all digits.
@@ -25,6 +30,30 @@ gpuTest("batchNorm() normalises each group by its own rows", function* () {
   });
   assertClose(got, want, { rtol: 1e-4 });
 });
+
+for (const [rows, from] of [[48, "sumsOfMoments"], [R, "columnSums"]] as const) {
+  gpuTest(`batchMoments() of a product with ${rows} rows a group come from its ${from}`, function* () {
+    const { traits } = yield* Gpu;
+    const data = numbers(G * rows * C).map((v, i) => v + 300 * (i % C));
+    const one = Float32Array.from({ length: C * C }, (_, i) => i % (C + 1) === 0 ? 1 : 0);
+    const y = matmul(constant(data, [G * rows, C]), constant(one, [C, C])); // the same numbers, but by a product
+    const { values } = batchMoments(reshape(y, [G, rows, C]));
+    const graph = { label: "moments", outputs: { values } };
+    for (const software of [true, false]) {
+      const names = lower(graph, { ...traits, software }, () => false).kernels.map(({ label }) => label);
+      assert.deepEqual(names.filter((name) => /^sumsOf|^columnSums/.test(name)), [from]);
+      const program = yield* compile(graph, new Map(), { ...traits, software });
+      const got = (yield* Effect.flatten(program.run({}))).values;
+      for (let g = 0; g < G; g++) {
+        for (let c = 0; c < C; c++) {
+          const want = momentsOf(data, g * rows, rows, c);
+          const found = [0, 1].map((term) => got[(2 * g + term) * C + c]);
+          want.forEach((moment, term) => assertClose([found[term]], [moment], { rtol: 1e-4 }));
+        }
+      }
+    }
+  });
+}
 
 gpuTest("batchNorm() with a count takes only the first rows into account", function* () {
   const count = 11;

@@ -13,7 +13,7 @@ import { matmul, matmulTransposed } from "./matmul.ts";
 import { rowSums, sum } from "./reduce.ts";
 import { softmax } from "./softmax.ts";
 import { batchMoments, batchNorm } from "./batch_norm.ts";
-import { constant, type Shape, sizeOf, type Tensor } from "./tensor.ts";
+import { constant, reshape, type Shape, sizeOf, type Tensor } from "./tensor.ts";
 import { tune } from "./tune.ts";
 
 const random = (shape: Shape, seed: number) => constant(numbers(sizeOf(shape), seed), shape);
@@ -38,6 +38,11 @@ const works: Works = {
   "batchNorm() of many rows": () => {
     const x = random([2, 3000, 48], 1);
     return [batchNorm(x, random([48], 2), random([48], 3), batchMoments(x))];
+  },
+  "conv2d() with the moments of its tiles": () => {
+    const y = conv2d(random([2, 32, 16, 6], 1), random([3, 3, 6, 24], 2), { stride: 2, pad: 1 });
+    const x = reshape(y, [2, 128, 24]);
+    return [batchNorm(x, random([24], 3), random([24], 4), batchMoments(x))];
   },
   "conv2d() in groups": () => convolved([2, 6, 6, 16], [3, 3, 8, 24], { pad: 1, groups: 2 }),
 };

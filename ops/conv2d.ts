@@ -60,13 +60,13 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x, w], output: y, attributes, adapter, scratch, choose }) => {
+  kernels: ({ inputs: [x, w], output: y, attributes, adapter, scratch, moments, choose }) => {
     const product = directProduct(x, w, y, attributes);
-    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
+    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch, moments));
     return choose(
       suitsWinograd(w, attributes)
         ? withWinograd({ x, w, y, ...attributes }, direct, { adapter, scratch })
-        : withPatches({ x, w, y, ...attributes }, direct, { adapter, scratch }),
+        : withPatches({ x, w, y, ...attributes }, direct, { adapter, scratch, moments }),
     );
   },
   backward: ({ inputs: [x, w], gradient, attributes }) => [
@@ -86,7 +86,7 @@ const withPatches = (
     readonly y: Operand;
   },
   direct: Variants,
-  { adapter, scratch }: Pick<LoweringContext<never>, "adapter" | "scratch">,
+  { adapter, scratch, moments }: Pick<LoweringContext<never>, "adapter" | "scratch" | "moments">,
 ): Variants => {
   const [N, , , C] = x.shape;
   const [KH, KW, , O] = w.shape;
@@ -111,7 +111,7 @@ const withPatches = (
       const count = Math.min(pictures, N - first);
       kernels.push(
         patchesInPanels(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
-        ...tiled(productOf(panels, first, count), tile, scratch),
+        ...tiled(productOf(panels, first, count), tile, scratch, count === N ? moments : null),
       );
     }
     return kernels;

@@ -14,6 +14,7 @@ import {
   leavesOf,
   leavesOfAll,
   rowSumKernels,
+  sumsOfMoments,
 } from "./fuse.ts";
 import { bundled } from "./bundle.ts";
 import { type Choice, type Choices, chooser, GUESSED, workOf } from "./choices.ts";
@@ -22,9 +23,11 @@ import { storedInHalf } from "./half.ts";
 import { alignmentOf, bytesOf, elementBytes, type Kernel, type Operand } from "./kernel.ts";
 import { type MemoryPlan, planMemory, type Use } from "./memory.ts";
 import { scheduleWithin, type Work } from "./recompute.ts";
+import type { ColumnSums } from "./reduce.ts";
 import {
   type AdapterTraits,
   type LoweringContext,
+  type MomentsWanted,
   type Shape,
   sizeOf,
   storageOf,
@@ -241,6 +244,8 @@ const lowerInOrder = (
   const makes: Tensor[] = [];
   const serves: Tensor[] = [];
   const chosen = new Map<string, Choice>();
+  const wanted = momentsWanted(scheduled);
+  const left = new Map<Tensor, { readonly parts: Operand; readonly each: number }>();
   const starts: number[] = []; // of each level, how many kernels run before it
   const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
   for (const { members, serves: served } of turns) {
@@ -264,11 +269,22 @@ const lowerInOrder = (
         : workOf(x, inputs.map(isHalf));
     const choose = chooser(x, describe, choices, (choice) => chosen.set(choice.work, choice));
     const context = { inlined: isInlined, operandOf, scratch, traits, choose };
-    if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
+    const moments = left.get(x);
+    if (moments !== undefined) {
+      const { aroundFirst } = x.source.attributes as ColumnSums;
+      kernels.push(...sumsOfMoments(operandOf(aroundFirst!), moments, operandOf(x), scratch));
+    } else if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) {
       kernels.push(...elementwiseKernels(members, context, ({ id }) => place.get(id) ?? null));
-    } else kernels.push(...opKernels(x, operandOf, scratch, traits, choose));
+    } else {
+      const sums = isHalf(x) ? undefined : wanted.get(x);
+      const moments = sums === undefined ? null : {
+        rows: (sums.source as { attributes: ColumnSums }).attributes.aroundFirst!.shape[1],
+        leave: (parts: Operand, each: number) => void left.set(sums, { parts, each }),
+      };
+      kernels.push(...opKernels(x, operandOf, scratch, traits, choose, moments));
+    }
     for (; makes.length < kernels.length; makes.push(x)) serves.push(served);
   }
 
@@ -442,6 +458,14 @@ const planStops = (
   }));
 };
 
+/** Tensors that sums around the first row are made of, with those sums. */
+const momentsWanted = (scheduled: readonly Tensor[]): ReadonlyMap<Tensor, Tensor> =>
+  new Map(scheduled.flatMap((x) => {
+    if (x.source.kind !== "op" || x.source.op.reduction !== "columns") return [];
+    const { aroundFirst } = x.source.attributes as ColumnSums;
+    return aroundFirst === undefined ? [] : [[storageOf(aroundFirst), x]];
+  }));
+
 /**
  * The kernels of an op that is not fused; in slices along its first axis where a tensor is larger than one binding, if
  * the op can be done so.
@@ -452,16 +476,18 @@ const opKernels = (
   scratch: LoweringContext<never>["scratch"],
   adapter: AdapterTraits,
   choose: Choose,
+  moments: MomentsWanted | null,
 ): readonly Kernel[] => {
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
   const output = operandOf(x);
-  const whole = () => op.kernels!({ inputs, output, attributes, scratch, adapter, choose });
-  if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole();
+  const whole = (moments: MomentsWanted | null) =>
+    op.kernels!({ inputs, output, attributes, scratch, adapter, moments, choose });
+  if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole(moments);
 
   const slices = op.slices?.(x.source.inputs) ?? null;
-  if (slices === null) return whole(); // refused when it is bound
+  if (slices === null) return whole(null); // refused when it is bound
   const sliced = [...slices.along.map((i) => inputs[i]), ...(slices.output === "rows" ? [output] : [])];
   const axisOf = (operand: Operand) => operand.shape.findIndex((size) => size !== 1);
   const rowOf = (operand: Operand) => sizeOf(operand.shape.slice(axisOf(operand) + 1));
@@ -475,7 +501,7 @@ const opKernels = (
   );
   const each = Math.floor(most / unit) * unit;
   const size = sizeOf(output.shape);
-  if (each === 0 || (slices.output === "sum" && size % 64 !== 0)) return whole(); // partial sums are in f32
+  if (each === 0 || (slices.output === "sum" && size % 64 !== 0)) return whole(null); // partial sums are in f32
 
   const slice = (operand: Operand, first: number): Operand => ({
     ...operand,
@@ -487,6 +513,7 @@ const opKernels = (
   const kernels: Kernel[] = [];
   for (let part = 0; part < parts; part++) {
     kernels.push(...op.kernels!({
+      moments: null,
       inputs: inputs.map((operand, i) => (slices.along.includes(i) ? slice(operand, part * each) : operand)),
       output: partial === null
         ? slice(output, part * each)

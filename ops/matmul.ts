@@ -62,16 +62,19 @@ const matmulOp: Op = defineOp("matmul", {
   flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
-  kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
+  kernels: ({ inputs: [a, b, count], output, adapter, scratch, moments, choose }) => {
     const [batch, M, K] = a.shape;
     const product = matrixProduct(a, b, output, count);
-    const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch));
+    const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch, moments));
     const shape = panelsOf(batch, M, K);
     if (!adapter.software || M % 4 !== 0 || 4 * sizeOf(shape) > adapter.maxBinding) return choose(plain);
     // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
     const aside = tileVariants(productOfPanels({ ...a, shape }, b, output, count), adapter, (tile) => {
       const panels = scratch(shape, a.dtype);
-      return [inPanels(a, panels), ...tiled(productOfPanels(panels, b, output, count), tile, scratch)];
+      return [
+        inPanels(a, panels),
+        ...tiled(productOfPanels(panels, b, output, count), tile, scratch, moments),
+      ];
     });
     const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`panels, ${name}`, make]));
     return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });

@@ -1,5 +1,5 @@
 /** Sums. Inputs may be chains of elementwise ops: they are computed on the way (fuse.ts) and never stored. */
-import { broadcastTo, div } from "./arithmetic.ts";
+import { broadcastTo, div, mul, sub } from "./arithmetic.ts";
 import { slice } from "./slice.ts";
 import { defineOp, reshape, sameShape, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
 
@@ -8,9 +8,22 @@ import { defineOp, reshape, sameShape, type Shape, shapeError, sizeOf, type Tens
  * (then single) group are summed.
  */
 export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
-  columnSumsOp(count === undefined ? terms : [...terms, count]);
+  columnSumsOp(count === undefined ? terms : [...terms, count], {});
 
-const columnSumsOp = defineOp("columnSums", {
+/** Sums of differences to the first row of each group of x [G, R, C], and of their squares: [G, 2, C]. */
+export const sumsAroundFirst = (x: Tensor, count?: Tensor): Tensor => {
+  const difference = sub(x, slice(x, 1, 0, 1));
+  const terms = [difference, mul(difference, difference)];
+  return count === undefined ? columnSumsOp(terms, { aroundFirst: x }) : columnSums(terms, count);
+};
+
+/** What column sums are of. */
+export interface ColumnSums {
+  /** They are those that `sumsAroundFirst` makes of this. */
+  readonly aroundFirst?: Tensor;
+}
+
+const columnSumsOp = defineOp<ColumnSums>("columnSums", {
   shape: (inputs) => {
     const terms = inputs.filter((x) => x.dtype === "f32");
     const [first] = terms;

@@ -50,8 +50,21 @@ export interface LoweringContext<A> {
   /** Memory that lives only while this op runs. */
   readonly scratch: (shape: Shape, dtype?: Operand["dtype"]) => Operand;
   readonly adapter: AdapterTraits;
+  /** Who wants to know moments of the output's columns; null if nobody does. */
+  readonly moments: MomentsWanted | null;
   /** The kernels of one of several ways to do the same: what tuning found for this op and these shapes, else the first. */
   readonly choose: (variants: Variants) => readonly Kernel[];
+}
+
+/**
+ * Batch statistics are about to be taken of what a product stores: while it has a tile at hand, it can leave that tile's
+ * mean and spread, and spare others the way through memory.
+ */
+export interface MomentsWanted {
+  /** Rows that statistics are taken of, one block of them after the other. */
+  readonly rows: number;
+  /** For parts [rows of the output / each, 2, columns]: of so many rows each the mean, and the sum of squares around it. */
+  readonly leave: (parts: Operand, each: number) => void;
 }
 
 /** Ways to do the same work, by name; the best guess for the adapter at hand comes first. */
