@@ -146,10 +146,11 @@ export const tiled = (
   const tilesAcross = Math.ceil(spec.columns / tile.columns / across);
   const perGroup = tile.rows * down;
   const count = spec.count === undefined ? null : { rows: spec.count, workgroups: scratch([3], "u32") };
+  const each = Math.min(PART, tile.rows);
   const parts = moments === null || spec.batch > 1 || count !== null || moments.rows % tile.rows > 0
     ? null
-    : scratch([spec.rows / tile.rows, 2, spec.columns * spec.width]);
-  if (parts !== null) moments!.leave(parts, tile.rows);
+    : scratch([spec.rows / each, 2, spec.columns * spec.width]);
+  if (parts !== null) moments!.leave(parts, each);
   return [
     ...count === null ? [] : [dispatchOfRows(count.rows, count.workgroups, perGroup, tilesAcross)],
     kernel({
@@ -186,24 +187,28 @@ export const tiled = (
               ))
           } }`)
       }
-  ${parts === null ? "" : leftMoments(spec, tile)}`,
+  ${parts === null ? "" : leftMoments(spec, tile, each)}`,
     }),
   ];
 };
 
-/** Mean and spread of each column of a tile. All its rows exist, or none does. */
-const leftMoments = ({ width }: Product, tile: Tile): string => `
+/** Rows whose moments are left together: those of all tiles of a CPU, so that another tile changes no bit of them. */
+const PART = 8;
+
+/** Mean and spread of each column in the parts of a tile. All rows of a tile exist, or none does. */
+const leftMoments = ({ width }: Product, tile: Tile, each: number): string => `
   if (ownRow < p.M) {
-    let part = ownRow / ${tile.rows}u * 2u * p.N + ownColumn;
     ${
-  lines(tile.columns, (j) => `
+  cells({ ...tile, rows: tile.rows / each }, (part, j) => {
+    const own = range(each).map((i) => `c${part * each + i}_${j}`);
+    return `
     if (ownColumn + ${j}u < p.N) {
-      let mean = (${range(tile.rows).map((i) => `c${i}_${j}`).join(" + ")}) * ${1 / tile.rows};
-      var squares = ${vectorType(width)}(0.0);
-      ${lines(tile.rows, (i) => `squares += (c${i}_${j} - mean) * (c${i}_${j} - mean);`)}
-      parts[part + ${j}u] = mean;
-      parts[part + p.N + ${j}u] = squares;
-    }`)
+      let mean = (${own.join(" + ")}) * ${1 / each};
+      let at = (ownRow / ${each}u + ${part}u) * 2u * p.N + ownColumn + ${j}u;
+      parts[at] = mean;
+      parts[at + p.N] = ${own.map((c) => `(${c} - mean) * (${c} - mean)`).join(" + ")};
+    }`;
+  })
 }
   }`;
 
