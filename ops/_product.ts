@@ -187,7 +187,7 @@ export const tiled = (
               ))
           } }`)
       }
-  ${parts === null ? "" : leftMoments(spec, tile, each)}`,
+  ${parts === null ? "" : leftMoments(tile, each)}`,
     }),
   ];
 };
@@ -196,7 +196,7 @@ export const tiled = (
 const PART = 8;
 
 /** Mean and spread of each column in the parts of a tile. All rows of a tile exist, or none does. */
-const leftMoments = ({ width }: Product, tile: Tile, each: number): string => `
+const leftMoments = (tile: Tile, each: number): string => `
   if (ownRow < p.M) {
     ${
   cells({ ...tile, rows: tile.rows / each }, (part, j) => {
