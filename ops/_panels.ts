@@ -3,9 +3,9 @@
  * load several rows at once, and go through memory in the order in which it lies.
  */
 import { lines } from "./_product.ts";
-import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
 import type { Convolution } from "./conv2d.ts";
-import { sizeOf } from "./tensor.ts";
+import { type Kernel, kernel, type Operand, vectors } from "./kernel.ts";
+import { sizeOf, type Variants } from "./tensor.ts";
 
 /** Rows of a panel: as many as the tallest tile of a CPU has. */
 export const PANEL = 16;
@@ -18,20 +18,25 @@ export const panelsOf = (batch: number, rows: number, columns: number): readonly
   PANEL,
 ];
 
+/** Variants that work on `what`, with that in front of their names. */
+export const variantsOn = (what: string, variants: Variants): Variants =>
+  Object.fromEntries(Object.entries(variants).map(([name, make]) => [`${what}, ${name}`, make]));
+
 /** x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow; neighbours write side by side. */
-export const turned = (x: Operand, y: Operand): Kernel => inPanelsOf(x.shape[x.shape.length - 2], x, y);
+export const turned = (x: Operand, y: Operand): Kernel =>
+  inPanelsOf(x.shape[x.shape.length - 2], x, y, "turned");
 
 /** x [batch, R, C] to panels y; R is a multiple of 4. */
-export const inPanels = (x: Operand, y: Operand): Kernel => inPanelsOf(PANEL, x, y);
+export const inPanels = (x: Operand, y: Operand): Kernel => inPanelsOf(PANEL, x, y, "panels");
 
-const inPanelsOf = (panel: number, x: Operand, y: Operand): Kernel => {
+const inPanelsOf = (panel: number, x: Operand, y: Operand, label: string): Kernel => {
   const [R, C] = x.shape.slice(-2);
   const width = R % 4 === 0 && C % 4 === 0 && panel % 4 === 0 ? 4 : 1;
   const bind = width === 4 ? vectors : (operand: Operand) => operand;
   const each = C % (4 * width) === 0 ? 4 : 1; // neighbours along a row share a line of the cache
   const part = (j: number) => width === 4 ? turnedRow(j) : "r0";
   return kernel({
-    label: "turned",
+    label,
     reads: { x: bind(x) },
     writes: { y: bind(y) },
     sizes: {

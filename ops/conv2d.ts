@@ -6,7 +6,7 @@
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
-import { panelsOf, patchesInPanels } from "./_panels.ts";
+import { panelsOf, patchesInPanels, variantsOn } from "./_panels.ts";
 import { type Product, tiled, tileVariants } from "./_product.ts";
 import { withWinograd } from "./_winograd.ts";
 import { averagePool } from "./average_pool.ts";
@@ -116,9 +116,7 @@ const withPatches = (
     }
     return kernels;
   });
-  const patches = Object.fromEntries(
-    Object.entries(ways).map(([name, make]) => [`patches, ${name}`, make]),
-  );
+  const patches = variantsOn("patches", ways);
   return C >= MANY_CHANNELS ? { ...patches, ...direct } : { ...direct, ...patches };
 };
 

@@ -1,5 +1,5 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
-import { inPanels, PANEL, panelsOf } from "./_panels.ts";
+import { inPanels, PANEL, panelsOf, variantsOn } from "./_panels.ts";
 import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
 import { type Operand, vectors } from "./kernel.ts";
 import { addUp } from "./fuse.ts";
@@ -76,7 +76,7 @@ const matmulOp: Op = defineOp("matmul", {
         ...tiled(productOfPanels(panels, b, output, count), tile, scratch, moments),
       ];
     });
-    const first = Object.fromEntries(Object.entries(aside).map(([name, make]) => [`panels, ${name}`, make]));
+    const first = variantsOn("panels", aside);
     return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
