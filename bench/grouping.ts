@@ -4,7 +4,7 @@
  * For each seed, scenes are drawn, the demo's network is pretrained on train2017, and its slots are matched with the
  * classes and objects in val2017; so are those of the same network untrained, and clusters of colour and place (k-means),
  * as many as classes and as many as prototypes. Prints mean ± standard deviation over the seeds; every number is in
- * `runs/bench/grouping.json`. A seed takes some five minutes on two CPU cores. Run again, it goes on where it was stopped.
+ * `runs/bench/grouping.json`. A seed takes some three minutes on two CPU cores. Run again, it goes on where it was stopped.
  */
 import { Effect } from "effect";
 import { join } from "node:path";

@@ -4,7 +4,7 @@
  * Pretrains the demo's network on drawn scenes from the same seed: in f32, in f16, and in f32 on pictures that are brighter
  * by half a last bit of f16, which says how far two runs drift apart whatever makes them differ. Prints how far their losses
  * (means over 20 steps) come apart and how fast they are; `runs/bench/precision.png` shows the losses, every number is in
- * `runs/bench/precision.json`. Takes some fifteen minutes on two CPU cores.
+ * `runs/bench/precision.json`. Takes some eight minutes on two CPU cores.
  */
 import { Effect } from "effect";
 import { join } from "node:path";
