@@ -74,7 +74,7 @@ const adapterFindings = ({ adapter, drivers, config }: Facts): readonly Finding[
     level: "warning",
     says: `${found}, a CPU: fine for trying things out, far too slow for real runs`,
     mend: `if there is a GPU, install its Vulkan driver (installed: ${names || "none that is known"})` +
-      (isNative ? "; on a CPU --device dawn takes about 30 % less time" : ""),
+      (isNative ? "; on a CPU --device dawn takes less time" : ""),
   }];
   const old = drivers.find(({ name, vulkan }) => name === "lvp" && isBefore(vulkan, LATER_MESA));
   if (old !== undefined) {
