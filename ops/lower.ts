@@ -245,7 +245,7 @@ const lowerInOrder = (
   const serves: Tensor[] = [];
   const chosen = new Map<string, Choice>();
   const wanted = momentsWanted(scheduled);
-  const left = new Map<Tensor, { readonly parts: Operand; readonly each: number }>();
+  const left = new Map<Tensor, { readonly of: Tensor; readonly parts: Operand; readonly each: number }>();
   const starts: number[] = []; // of each level, how many kernels run before it
   const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
   for (const { members, serves: served } of turns) {
@@ -269,19 +269,18 @@ const lowerInOrder = (
         : workOf(x, inputs.map(isHalf));
     const choose = chooser(x, describe, choices, (choice) => chosen.set(choice.work, choice));
     const context = { inlined: isInlined, operandOf, scratch, traits, choose };
-    const moments = left.get(x);
-    if (moments !== undefined) {
-      const { aroundFirst } = x.source.attributes as ColumnSums;
-      kernels.push(...sumsOfMoments(operandOf(aroundFirst!), moments, operandOf(x), scratch));
+    const found = left.get(x);
+    if (found !== undefined) {
+      kernels.push(...sumsOfMoments(operandOf(found.of), found, operandOf(x), scratch));
     } else if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) {
       kernels.push(...elementwiseKernels(members, context, ({ id }) => place.get(id) ?? null));
     } else {
-      const sums = isHalf(x) ? undefined : wanted.get(x);
-      const moments = sums === undefined ? null : {
-        rows: (sums.source as { attributes: ColumnSums }).attributes.aroundFirst!.shape[1],
-        leave: (parts: Operand, each: number) => void left.set(sums, { parts, each }),
+      const asked = isHalf(x) ? undefined : wanted.get(x);
+      const moments = asked === undefined ? null : {
+        rows: asked.of.shape[1],
+        leave: (parts: Operand, each: number) => void left.set(asked.sums, { of: asked.of, parts, each }),
       };
       kernels.push(...opKernels(x, operandOf, scratch, traits, choose, moments));
     }
@@ -458,12 +457,14 @@ const planStops = (
   }));
 };
 
-/** Tensors that sums around the first row are made of, with those sums. */
-const momentsWanted = (scheduled: readonly Tensor[]): ReadonlyMap<Tensor, Tensor> =>
+/** What sums around the first row are made of: by what is stored, those sums and the groups of rows [G, R, C] that it is. */
+const momentsWanted = (
+  scheduled: readonly Tensor[],
+): ReadonlyMap<Tensor, { readonly sums: Tensor; readonly of: Tensor }> =>
   new Map(scheduled.flatMap((x) => {
     if (x.source.kind !== "op" || x.source.op.reduction !== "columns") return [];
     const { aroundFirst } = x.source.attributes as ColumnSums;
-    return aroundFirst === undefined ? [] : [[storageOf(aroundFirst), x]];
+    return aroundFirst === undefined ? [] : [[storageOf(aroundFirst), { sums: x, of: aroundFirst }]];
   }));
 
 /**
