@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { permissionFlags } from "./cli/permissions.ts";
-import { randomStream } from "./data/random.ts";
 import sharp from "sharp";
+import { permissionFlags } from "./cli/launch/permissions.ts";
+import { randomStream } from "./data/random/random.ts";
 
 const root = import.meta.dirname!;
 

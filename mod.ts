@@ -6,55 +6,52 @@
  */
 
 // A run: configuration, pictures, device.
-export { type Config, configure, type PresetName, PRESETS } from "./pipeline/config.ts";
-export { type Dataset, listImages } from "./data/image_list.ts";
-export { dawn, Gpu, native } from "./ops/gpu.ts";
+
+export { type Config, configure, type PresetName, PRESETS } from "./pipeline/pretrain/config.ts";
+export { type Dataset, listImages } from "./data/datasets/image_list.ts";
+export { dawn, native } from "./ops/runtime/adapters.ts";
+export { Gpu } from "./ops/runtime/gpu.ts";
 export { ranks } from "./pipeline/ranks/mpi.ts";
 export { rankGpu } from "./pipeline/ranks/device.ts";
-export { layerTuned } from "./pipeline/tuned_kernels.ts";
-export { pretrain } from "./pipeline/pretrain.ts";
-export type { StepBuilder } from "./pipeline/step_graph.ts";
-export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipeline/report.ts";
+export { layerTuned } from "./pipeline/run/tuned_kernels.ts";
+export { pretrain } from "./pipeline/pretrain/pretrain.ts";
+export { type StepBuilder } from "./pipeline/pretrain/step_graph.ts";
+export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipeline/run/progress.ts";
 
 // Weights: any file in, any other out.
-export { openWeights, type WeightsFile } from "./pipeline/interop/weights_file.ts";
-export { convert, type Format } from "./pipeline/interop/convert.ts";
-export { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./pipeline/checkpoint_file.ts";
+export { openWeights, type WeightsFile } from "./pipeline/weights/weights_file.ts";
+export { convert, type Format } from "./pipeline/convert.ts";
+export { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./pipeline/run/checkpoint_file.ts";
 
 // Stages of a step: each takes tensors and gives tensors.
-export { augment } from "./pipeline/augment.ts";
-export { forward, type ModelOptions, student, teacher } from "./pipeline/forward.ts";
-export { cosineScores, type Grouped, slotGrouping } from "./pipeline/slot_grouping.ts";
-export { aligned, groupingLoss, slotContrast, view } from "./pipeline/loss.ts";
+export { augment } from "./pipeline/pretrain/augment.ts";
+export { forward, type ModelOptions, student, teacher } from "./pipeline/model/slotcon_network.ts";
+export { cosineScores, type Grouped, slotGrouping } from "./pipeline/model/slot_grouping.ts";
+export { aligned, groupingLoss, slotContrast, view } from "./pipeline/pretrain/loss.ts";
 export {
   type Objective,
-  optimize,
   type Rates,
   slotConLoss,
   slotConStep,
   type Step,
   type StepOptions,
   type Views,
-} from "./pipeline/step.ts";
+} from "./pipeline/pretrain/step.ts";
+export { optimize } from "./pipeline/optim/optimize.ts";
 
 // Networks: functions that ask for their parameters by name.
-export {
-  linear,
-  type Network,
-  normalized,
-  parameter,
-  StateBuilder,
-  within,
-} from "./pipeline/model/network.ts";
+export { linear, type Network, normalized, parameter, within } from "./pipeline/model/network.ts";
+export { StateBuilder } from "./pipeline/model/state_builder.ts";
 export { encoder } from "./pipeline/model/resnet.ts";
 export { predictor, projector } from "./pipeline/model/heads.ts";
 export { lars } from "./pipeline/optim/lars.ts";
 export { type Optimizer, sgd } from "./pipeline/optim/sgd.ts";
-export { lossScale } from "./pipeline/loss_scale.ts";
+export { lossScale } from "./pipeline/optim/loss_scale.ts";
 
 // Tensors and ops.
-export { constant, defineOp, input, reshape, type Shape, stopGradient, type Tensor } from "./ops/tensor.ts";
-export { kernel } from "./ops/kernel.ts";
+export { constant, defineOp, input, reshape, stopGradient, type Tensor } from "./ops/graph/tensor.ts";
+export { type Shape } from "./ops/graph/shape.ts";
+export { kernel } from "./ops/kernels/wgsl.ts";
 export {
   add,
   defineElementwise,
@@ -83,4 +80,4 @@ export { maxPool } from "./ops/max_pool.ts";
 export { averagePool } from "./ops/average_pool.ts";
 export { roiAlign } from "./ops/roi_align.ts";
 export { gradients } from "./ops/autodiff.ts";
-export { compile, evaluate, type Program } from "./ops/compile.ts";
+export { compile, evaluate, type Program } from "./ops/runtime/program.ts";

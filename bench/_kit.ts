@@ -4,14 +4,15 @@
  *
  * Deno's own columns are of whole timings, which are many runs each; the table below them is of single runs.
  */
-import { Effect, Exit, Layer, ManagedRuntime, Scope } from "effect";
 import { basename } from "node:path";
-import { compile } from "../ops/compile.ts";
-import { layerTuned } from "../pipeline/tuned_kernels.ts";
-import { Gpu, layers } from "../ops/gpu.ts";
+import { Effect, Exit, Layer, ManagedRuntime, Scope } from "effect";
+import { layers } from "../ops/runtime/adapters.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
+import { table } from "../pipeline/run/table.ts";
+import { layerTuned } from "../pipeline/run/tuned_kernels.ts";
 import { measurePeaks, type Peaks } from "./_peak.ts";
 import { type Answer, assertSample, sampled } from "./_sample.ts";
-import { table } from "../pipeline/table.ts";
 import { median, type Runs, runsOf, runsPerTiming } from "./_timing.ts";
 
 /** What one run does: the bench says how much of it that makes a second. */

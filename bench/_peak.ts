@@ -1,9 +1,9 @@
 /** The most that this machine can: probes that do nothing but multiply and add, or nothing but move memory. */
 import { Effect } from "effect";
-import { compile } from "../ops/compile.ts";
-import { Gpu } from "../ops/gpu.ts";
-import { kernel, vectors } from "../ops/kernel.ts";
-import { constant, defineOp, reshape, type Tensor } from "../ops/tensor.ts";
+import { constant, defineOp, reshape, type Tensor } from "../ops/graph/tensor.ts";
+import { kernel, vectors } from "../ops/kernels/wgsl.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
 import { sampled } from "./_sample.ts";
 import { type Runs, runsOf, runsPerTiming, timed } from "./_timing.ts";
 

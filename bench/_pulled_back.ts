@@ -1,4 +1,4 @@
-import { reshape, storageOf, type Tensor } from "../ops/tensor.ts";
+import { reshape, storageOf, type Tensor } from "../ops/graph/tensor.ts";
 
 /** The gradients of the inputs of the op that made y, from the gradient of y: its backward pass alone. */
 export const pulledBack = (y: Tensor, gradient: Tensor): readonly (Tensor | null)[] => {

@@ -1,7 +1,8 @@
 /** Some rows of a result, to be read back and compared where the whole of it would take too long. */
 import { assertClose } from "../ops/_test_kit.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
-import { constant, reshape, sizeOf, type Tensor } from "../ops/tensor.ts";
+import { sizeOf } from "../ops/graph/shape.ts";
+import { constant, reshape, type Tensor } from "../ops/graph/tensor.ts";
 
 /** An op's result and how each element of it is found in another way. */
 export interface Answer {

@@ -1,6 +1,6 @@
 /** How to time work on the device: many runs, then one wait, for a wait takes about 11 ms however short the run. */
 import { Effect } from "effect";
-import type { Program, Upload } from "../ops/compile.ts";
+import type { Program, Upload } from "../ops/runtime/program.ts";
 
 /** Makes so many runs, one after the other, and waits until the last of them is done. */
 export type Runs<E = unknown, R = never> = (count: number) => Effect.Effect<void, E, R>;

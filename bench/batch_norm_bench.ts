@@ -1,6 +1,6 @@
 import { numbers } from "../ops/_test_kit.ts";
 import { batchMoments, batchNorm } from "../ops/batch_norm.ts";
-import { constant, type Tensor } from "../ops/tensor.ts";
+import { constant, type Tensor } from "../ops/graph/tensor.ts";
 import { opBench } from "./_kit.ts";
 import { pulledBack } from "./_pulled_back.ts";
 

@@ -1,6 +1,8 @@
 import { numbers } from "../ops/_test_kit.ts";
-import { conv2d, outputSize } from "../ops/conv2d.ts";
-import { constant, sizeOf, type Tensor } from "../ops/tensor.ts";
+import { conv2d } from "../ops/conv2d.ts";
+import { sizeOf } from "../ops/graph/shape.ts";
+import { constant, type Tensor } from "../ops/graph/tensor.ts";
+import { outputSize } from "../ops/kernels/convolution.ts";
 import { opBench } from "./_kit.ts";
 import { pulledBack } from "./_pulled_back.ts";
 

@@ -1,16 +1,17 @@
 import assert from "node:assert/strict";
-import { Effect, Stream } from "effect";
 import { Buffer } from "node:buffer";
+import { Effect, Stream } from "effect";
 import sharp from "sharp";
-import { listImages } from "../data/image_list.ts";
-import { release } from "../data/release.ts";
-import { makeScenes } from "../data/scenes.ts";
-import { VIEW, viewWords } from "../data/view_table.ts";
-import { compile, type Program } from "../ops/compile.ts";
-import { input } from "../ops/tensor.ts";
-import { augment, IMAGENET, packingFor } from "../pipeline/augment.ts";
-import { configure } from "../pipeline/config.ts";
-import { type Batch, batches } from "../pipeline/decode.ts";
+import { listImages } from "../data/datasets/image_list.ts";
+import { makeScenes } from "../data/datasets/scenes.ts";
+import { release } from "../data/images/release.ts";
+import { input } from "../ops/graph/tensor.ts";
+import { VIEW, viewWords } from "../ops/image/augmentation_row.ts";
+import { compile, type Program } from "../ops/runtime/program.ts";
+import { IMAGENET } from "../pipeline/model/resnet.ts";
+import { augment, packingFor } from "../pipeline/pretrain/augment.ts";
+import { configure } from "../pipeline/pretrain/config.ts";
+import { type Batch, batches } from "../pipeline/pretrain/decode.ts";
 import { bench } from "./_kit.ts";
 import { sampled } from "./_sample.ts";
 

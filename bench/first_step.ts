@@ -5,16 +5,18 @@
  * what.
  */
 import { Effect } from "effect";
-import { drawScene } from "../data/draw_scene.ts";
-import { drawTwoCrops } from "../data/draws.ts";
-import { randomStream } from "../data/random.ts";
-import { packBatch } from "../data/view_table.ts";
-import { compile } from "../ops/compile.ts";
-import { Gpu, native } from "../ops/gpu.ts";
-import { configure } from "../pipeline/config.ts";
-import { initialState, upload } from "../pipeline/state.ts";
-import { stepGraph } from "../pipeline/step_graph.ts";
-import { table } from "../pipeline/table.ts";
+import { drawScene } from "../data/datasets/draw_scene.ts";
+import { randomStream } from "../data/random/random.ts";
+import { native } from "../ops/runtime/adapters.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
+import { configure } from "../pipeline/pretrain/config.ts";
+import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
+import { packBatch } from "../pipeline/pretrain/pack.ts";
+import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
+import { initialState } from "../pipeline/run/initial_state.ts";
+import { upload } from "../pipeline/run/state.ts";
+import { table } from "../pipeline/run/table.ts";
 
 const BATCH = 2, SIZE = 64;
 const WARM_STARTS = 3; // the fastest of them counts

@@ -6,22 +6,24 @@
  * as many as classes and as many as prototypes. Prints mean ± standard deviation over the seeds; every number is in
  * `runs/bench/grouping.json`. A seed takes some three minutes on two CPU cores. Run again, it goes on where it was stopped.
  */
-import { Effect } from "effect";
 import { join } from "node:path";
-import { layerReport } from "../cli/report.ts";
-import { table } from "../pipeline/table.ts";
-import { sceneClasses } from "../data/draw_scene.ts";
-import { listImages } from "../data/image_list.ts";
-import { makeScenes } from "../data/scenes.ts";
-import { Gpu, layers } from "../ops/gpu.ts";
-import { latestCheckpoint } from "../pipeline/checkpoint_file.ts";
-import { type Config, configure, PRESETS } from "../pipeline/config.ts";
+import { Effect } from "effect";
+import { layerReport } from "../cli/terminal/terminal_progress.ts";
+import { sceneClasses } from "../data/datasets/draw_scene.ts";
+import { listImages } from "../data/datasets/image_list.ts";
+import { makeScenes } from "../data/datasets/scenes.ts";
+import { layers } from "../ops/runtime/adapters.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
 import { colorClusters } from "../pipeline/eval/color_clusters.ts";
 import { labelledPictures, type PictureScore, scorePictures } from "../pipeline/eval/labelled_pictures.ts";
-import { pretrain } from "../pipeline/pretrain.ts";
-import { initialState, type StateValues } from "../pipeline/state.ts";
-import { stepGraph } from "../pipeline/step_graph.ts";
-import { slotMapper } from "../pipeline/visualize/slot_maps.ts";
+import { slotMapper } from "../pipeline/inference/slot_program.ts";
+import { type Config, configure, PRESETS } from "../pipeline/pretrain/config.ts";
+import { pretrain } from "../pipeline/pretrain/pretrain.ts";
+import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
+import { latestCheckpoint } from "../pipeline/run/checkpoint_file.ts";
+import { initialState } from "../pipeline/run/initial_state.ts";
+import type { StateValues } from "../pipeline/run/state_layout.ts";
+import { table } from "../pipeline/run/table.ts";
 
 const FOLDER = "runs/bench";
 const SCENES = { train: 800, val: 150, size: 128 };

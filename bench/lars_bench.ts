@@ -1,11 +1,12 @@
 import { Effect } from "effect";
 import { numbers } from "../ops/_test_kit.ts";
-import { compile } from "../ops/compile.ts";
-import { Gpu } from "../ops/gpu.ts";
-import { constant, input, sizeOf, type Tensor } from "../ops/tensor.ts";
-import { student } from "../pipeline/forward.ts";
-import { StateBuilder } from "../pipeline/model/network.ts";
+import { sizeOf } from "../ops/graph/shape.ts";
+import { constant, input, type Tensor } from "../ops/graph/tensor.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
 import { encoder } from "../pipeline/model/resnet.ts";
+import { student } from "../pipeline/model/slotcon_network.ts";
+import { StateBuilder } from "../pipeline/model/state_builder.ts";
 import { lars } from "../pipeline/optim/lars.ts";
 import { bench } from "./_kit.ts";
 import { assertSample, sampled } from "./_sample.ts";

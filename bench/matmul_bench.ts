@@ -1,6 +1,6 @@
 import { numbers } from "../ops/_test_kit.ts";
+import { constant } from "../ops/graph/tensor.ts";
 import { matmul } from "../ops/matmul.ts";
-import { constant } from "../ops/tensor.ts";
 import { opBench } from "./_kit.ts";
 
 for (const size of [512, 1024]) {

@@ -1,6 +1,6 @@
 import { numbers } from "../ops/_test_kit.ts";
+import { constant, type Tensor } from "../ops/graph/tensor.ts";
 import { maxPool } from "../ops/max_pool.ts";
-import { constant, type Tensor } from "../ops/tensor.ts";
 import { opBench } from "./_kit.ts";
 import { pulledBack } from "./_pulled_back.ts";
 

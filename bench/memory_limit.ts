@@ -3,18 +3,20 @@
  * it. All limits of the demo's take turns.
  */
 import { Effect } from "effect";
-import { drawScene } from "../data/draw_scene.ts";
-import { drawTwoCrops } from "../data/draws.ts";
-import { randomStream } from "../data/random.ts";
-import { packBatch } from "../data/view_table.ts";
-import { compile } from "../ops/compile.ts";
-import { Gpu, native } from "../ops/gpu.ts";
-import { writtenBytes } from "../pipeline/bytes.ts";
-import { configure } from "../pipeline/config.ts";
-import { initialState, upload } from "../pipeline/state.ts";
-import { stepGraph } from "../pipeline/step_graph.ts";
-import { planStep } from "../pipeline/step_plan.ts";
-import { table } from "../pipeline/table.ts";
+import { drawScene } from "../data/datasets/draw_scene.ts";
+import { randomStream } from "../data/random/random.ts";
+import { native } from "../ops/runtime/adapters.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
+import { configure } from "../pipeline/pretrain/config.ts";
+import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
+import { packBatch } from "../pipeline/pretrain/pack.ts";
+import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
+import { planStep } from "../pipeline/pretrain/step_plan.ts";
+import { writtenBytes } from "../pipeline/run/bytes.ts";
+import { initialState } from "../pipeline/run/initial_state.ts";
+import { upload } from "../pipeline/run/state.ts";
+import { table } from "../pipeline/run/table.ts";
 import { median, timed } from "./_timing.ts";
 
 const PUBLISHED = ["none", "12GiB", "10GiB", "8GiB", "6GiB", "5GiB", "4.5GiB", "1GiB"]; // the last is too little

@@ -6,20 +6,20 @@
  * (means over 20 steps) come apart and how fast they are; `runs/bench/precision.png` shows the losses, every number is in
  * `runs/bench/precision.json`. Takes some eight minutes on two CPU cores.
  */
-import { Effect } from "effect";
 import { join } from "node:path";
+import { Effect } from "effect";
 import sharp from "sharp";
-import { lineChart } from "../cli/evaluate/line_chart.ts";
-import { layerReport } from "../cli/report.ts";
-import { listImages } from "../data/image_list.ts";
-import { makeScenes } from "../data/scenes.ts";
+import { lineChart } from "../cli/pages/line_chart.ts";
+import { layerReport } from "../cli/terminal/terminal_progress.ts";
+import { listImages } from "../data/datasets/image_list.ts";
+import { makeScenes } from "../data/datasets/scenes.ts";
 import { mul } from "../ops/arithmetic.ts";
-import { layers } from "../ops/gpu.ts";
-import { type Config, configure } from "../pipeline/config.ts";
-import { pretrain } from "../pipeline/pretrain.ts";
-import { slotConStep } from "../pipeline/step.ts";
-import type { StepBuilder } from "../pipeline/step_graph.ts";
-import { table } from "../pipeline/table.ts";
+import { layers } from "../ops/runtime/adapters.ts";
+import { type Config, configure } from "../pipeline/pretrain/config.ts";
+import { pretrain } from "../pipeline/pretrain/pretrain.ts";
+import { slotConStep } from "../pipeline/pretrain/step.ts";
+import type { StepBuilder } from "../pipeline/pretrain/step_graph.ts";
+import { table } from "../pipeline/run/table.ts";
 
 const FOLDER = "runs/bench";
 const SCENES = { train: 800, val: 150, size: 128 };

@@ -4,21 +4,22 @@
  * the overhead. Started as a rank, this script times its part.
  */
 import { Effect } from "effect";
-import { drawScene } from "../data/draw_scene.ts";
-import { drawTwoCrops } from "../data/draws.ts";
-import { randomStream } from "../data/random.ts";
-import { packBatch } from "../data/view_table.ts";
-import { table } from "../pipeline/table.ts";
-import { Collective } from "../ops/collective.ts";
-import { compile } from "../ops/compile.ts";
-import { Gpu } from "../ops/gpu.ts";
-import { type Config, configure, type PresetName, presetNames } from "../pipeline/config.ts";
+import { drawScene } from "../data/datasets/draw_scene.ts";
+import { randomStream } from "../data/random/random.ts";
+import { Collective } from "../ops/runtime/collective.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import { compile } from "../ops/runtime/program.ts";
+import { type Config, configure, type PresetName, presetNames } from "../pipeline/pretrain/config.ts";
+import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
+import { packBatch } from "../pipeline/pretrain/pack.ts";
+import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { launcherSettings } from "../pipeline/ranks/launch.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
-import { initialState, upload } from "../pipeline/state.ts";
-import { stepGraph } from "../pipeline/step_graph.ts";
-import { among } from "../pipeline/sync.ts";
+import { among } from "../pipeline/ranks/sync.ts";
+import { initialState } from "../pipeline/run/initial_state.ts";
+import { upload } from "../pipeline/run/state.ts";
+import { table } from "../pipeline/run/table.ts";
 import { median, timed } from "./_timing.ts";
 
 const STEPS = 7;

@@ -1,6 +1,6 @@
 import { numbers } from "../ops/_test_kit.ts";
+import { constant } from "../ops/graph/tensor.ts";
 import { roiAlign } from "../ops/roi_align.ts";
-import { constant } from "../ops/tensor.ts";
 import { opBench } from "./_kit.ts";
 
 // Score maps of both views of 64 pictures of 224 pixels.

@@ -1,6 +1,6 @@
 import { numbers } from "../ops/_test_kit.ts";
+import { constant } from "../ops/graph/tensor.ts";
 import { softmax } from "../ops/softmax.ts";
-import { constant } from "../ops/tensor.ts";
 import { opBench } from "./_kit.ts";
 
 const ROWS = 16 * 1024, K = 256, TEMPERATURE = 0.07;

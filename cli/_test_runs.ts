@@ -1,11 +1,11 @@
 /** Small runs as real processes, started as a user starts them, for tests of what becomes of them. */
 import assert from "node:assert/strict";
-import { Effect } from "effect";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { Effect } from "effect";
 import sharp from "sharp";
-import { randomStream } from "../data/random.ts";
-import { latestCheckpoint } from "../pipeline/checkpoint_file.ts";
+import { randomStream } from "../data/random/random.ts";
+import { latestCheckpoint } from "../pipeline/run/checkpoint_file.ts";
 
 export const makePictures = async (folder: string) => {
   await Deno.mkdir(folder);

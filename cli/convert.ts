@@ -1,14 +1,14 @@
 import { basename, resolve } from "node:path";
 import { Console, Effect, Option, Schema } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
+import { writeWholeFile } from "../data/files/write_whole_file.ts";
 import type { StoredTensor } from "../data/formats/file_tensor.ts";
-import { writeWholeFile } from "../data/write_whole_file.ts";
-import { writtenBytes } from "../pipeline/bytes.ts";
-import { convert as convertWeights, FORMATS } from "../pipeline/interop/convert.ts";
-import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
-import { dim } from "./color.ts";
-import { table } from "../pipeline/table.ts";
-import { whatItIs } from "./weights_in_words.ts";
+import { convert as convertWeights, FORMATS } from "../pipeline/convert.ts";
+import { writtenBytes } from "../pipeline/run/bytes.ts";
+import { table } from "../pipeline/run/table.ts";
+import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
+import { dim } from "./terminal/color.ts";
+import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const convert = Command.make(
   "convert",

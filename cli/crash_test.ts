@@ -1,10 +1,10 @@
 /** What runs leave behind that are killed, or whose disk fills up: real processes, started as a user starts them. */
 import assert from "node:assert/strict";
-import { Effect } from "effect";
 import { join } from "node:path";
+import { Effect } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
-import { randomStream } from "../data/random.ts";
-import { loadCheckpoint, savedStep } from "../pipeline/checkpoint_file.ts";
+import { randomStream } from "../data/random/random.ts";
+import { loadCheckpoint, savedStep } from "../pipeline/run/checkpoint_file.ts";
 import { currentOf, finish, makePictures, result, sleep, start } from "./_test_runs.ts";
 
 const KILLS = 50;

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
 import { inTestFolder } from "../data/_test_folder.ts";
-import { makeScenes } from "../data/scenes.ts";
+import { makeScenes } from "../data/datasets/scenes.ts";
 
 const launcher = join(import.meta.dirname!, "slotcon");
 const recorded = join(import.meta.dirname!, "..", "testdata", "checkpoint", "tiny_lars.pth");

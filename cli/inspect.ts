@@ -2,23 +2,24 @@ import { createHash } from "node:crypto";
 import { Console, Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
-import { datasets, listImages } from "../data/image_list.ts";
-import { openBytes } from "../data/formats/byte_source.ts";
-import { type Backend, layers } from "../ops/gpu.ts";
-import { writtenBytes } from "../pipeline/bytes.ts";
-import { type Config, optionNames, OPTIONS } from "../pipeline/config.ts";
+import { datasets, listImages } from "../data/datasets/image_list.ts";
+import { openBytes } from "../data/files/byte_source.ts";
+import type { Backend } from "../ops/graph/lowering.ts";
+import { layers } from "../ops/runtime/adapters.ts";
 import { evenly } from "../pipeline/eval/described.ts";
 import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
-import { architectureOf, encoderOf } from "../pipeline/interop/encoder.ts";
-import { inspect as inspectWeights, type Inspection } from "../pipeline/interop/inspect.ts";
-import { publishedConfig } from "../pipeline/interop/published.ts";
-import { teacherOf } from "../pipeline/interop/teacher.ts";
-import { openWeights, type WeightsFile } from "../pipeline/interop/weights_file.ts";
-import { flagName } from "../pipeline/option_name.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
-import { bold, dim, green, red, yellow } from "./color.ts";
-import { table } from "../pipeline/table.ts";
-import { whatItIs } from "./weights_in_words.ts";
+import { type Config, optionNames, OPTIONS } from "../pipeline/pretrain/config.ts";
+import { publishedConfig } from "../pipeline/pretrain/published.ts";
+import { writtenBytes } from "../pipeline/run/bytes.ts";
+import { flagName } from "../pipeline/run/option_name.ts";
+import { table } from "../pipeline/run/table.ts";
+import { architectureOf, encoderOf } from "../pipeline/weights/encoder.ts";
+import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
+import { teacherOf } from "../pipeline/weights/teacher.ts";
+import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
+import { bold, dim, green, red, yellow } from "./terminal/color.ts";
+import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const inspect = Command.make(
   "inspect",

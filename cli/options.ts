@@ -4,17 +4,16 @@ import { type Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import {
   type Config,
-  type ConfigError,
   configure,
-  type Option as RunOption,
   type OptionName,
   optionNames,
   OPTIONS,
   presetNames,
   type Settings,
-} from "../pipeline/config.ts";
-import { readConfigFile } from "../pipeline/config_file.ts";
-import { flagName } from "../pipeline/option_name.ts";
+} from "../pipeline/pretrain/config.ts";
+import { readConfigFile } from "../pipeline/run/config_file.ts";
+import { flagName } from "../pipeline/run/option_name.ts";
+import type { ConfigError, Option as RunOption } from "../pipeline/run/options.ts";
 
 const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
   const { kind, choices, help, initial } = OPTIONS[name] as RunOption<unknown>;

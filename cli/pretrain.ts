@@ -1,13 +1,13 @@
 import { Console, Effect, References } from "effect";
 import { Command, Flag } from "effect/cli";
-import { listImages } from "../data/image_list.ts";
-import type { Config } from "../pipeline/config.ts";
-import { pretrain as run } from "../pipeline/pretrain.ts";
+import { listImages } from "../data/datasets/image_list.ts";
+import type { Config } from "../pipeline/pretrain/config.ts";
+import { pretrain as run } from "../pipeline/pretrain/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
+import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { configFlags, configOf } from "./options.ts";
-import { ownRank, startRanks, startsRanks } from "./ranks.ts";
-import { rankReport } from "./report.ts";
+import { rankReport } from "./terminal/terminal_progress.ts";
 import { watchFromApart } from "./watch.ts";
 
 export const pretrain = Command.make(

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { inTestFolder } from "../data/_test_folder.ts";
-import { savedStep } from "../pipeline/checkpoint_file.ts";
 import { mpiTest, runRanks } from "../pipeline/ranks/_test_mpi.ts";
+import { savedStep } from "../pipeline/run/checkpoint_file.ts";
 import {
   currentOf,
   finish,

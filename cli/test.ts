@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { Effect, Option, Stream } from "effect";
 import { Argument, Command } from "effect/cli";
-import { testFlags } from "./permissions.ts";
+import { testFlags } from "./launch/permissions.ts";
 
 export const test = Command.make(
   "test",

@@ -1,15 +1,15 @@
 import { Console, Effect, Stream } from "effect";
 import { Command, Flag } from "effect/cli";
-import type { Choice } from "../ops/choices.ts";
-import { Gpu } from "../ops/gpu.ts";
-import { lower } from "../ops/lower.ts";
-import { tune as tuneAll, type Tuned } from "../ops/tune.ts";
-import type { Config } from "../pipeline/config.ts";
+import type { Choice } from "../ops/compiler/kernel_selection.ts";
+import { lower } from "../ops/compiler/lower.ts";
+import { tune as tuneAll, type Tuned } from "../ops/runtime/autotune.ts";
+import { Gpu } from "../ops/runtime/gpu.ts";
+import type { Config } from "../pipeline/pretrain/config.ts";
+import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
-import { stepGraph } from "../pipeline/step_graph.ts";
-import { table } from "../pipeline/table.ts";
+import { table } from "../pipeline/run/table.ts";
+import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.ts";
 import { configFlags, configOf } from "./options.ts";
-import { readTuned, tunedFile, writeTuned } from "../pipeline/tuned_kernels.ts";
 
 export const tune = Command.make(
   "tune",

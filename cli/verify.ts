@@ -4,7 +4,8 @@ import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import type { FileTensor } from "../data/formats/file_tensor.ts";
 import { writeSafetensors } from "../data/formats/safetensors.ts";
-import type { Backend, Gpu } from "../ops/gpu.ts";
+import type { Backend } from "../ops/graph/lowering.ts";
+import type { Gpu } from "../ops/runtime/gpu.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
@@ -13,8 +14,8 @@ import { openRecording, type Recording } from "../pipeline/verify/open_recording
 import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
-import { bold, green, red } from "./color.ts";
-import { ownRank, startRanks, startsRanks } from "./ranks.ts";
+import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
+import { bold, green, red } from "./terminal/color.ts";
 
 export const verify = Command.make(
   "verify",

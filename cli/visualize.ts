@@ -1,18 +1,18 @@
 import { basename, dirname, relative, resolve } from "node:path";
 import { Console, Effect, Option, Schema } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
-import { permutation } from "../data/random.ts";
-import { datasets, listImages } from "../data/image_list.ts";
-import { writeWholeFile } from "../data/write_whole_file.ts";
-import { layers } from "../ops/gpu.ts";
-import { writtenBytes } from "../pipeline/bytes.ts";
-import { type Teacher, teacherOf } from "../pipeline/interop/teacher.ts";
-import { openWeights } from "../pipeline/interop/weights_file.ts";
+import { datasets, listImages } from "../data/datasets/image_list.ts";
+import { writeWholeFile } from "../data/files/write_whole_file.ts";
+import { permutation } from "../data/random/random.ts";
+import { layers } from "../ops/runtime/adapters.ts";
+import { writtenBytes } from "../pipeline/run/bytes.ts";
 import { page, type PageContents } from "../pipeline/visualize/page.ts";
 import type { Paper } from "../pipeline/visualize/paper.ts";
 import { showPictures } from "../pipeline/visualize/pictures.ts";
 import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
 import type { Watcher } from "../pipeline/visualize/watcher.ts";
+import { type Teacher, teacherOf } from "../pipeline/weights/teacher.ts";
+import { openWeights } from "../pipeline/weights/weights_file.ts";
 
 export const visualize = Command.make(
   "visualize",

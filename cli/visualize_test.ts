@@ -4,10 +4,10 @@ import { join } from "node:path";
 import { inflateRawSync } from "node:zlib";
 import { Effect } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
-import { readPicture } from "../data/decode_image.ts";
+import { makeScenes } from "../data/datasets/scenes.ts";
 import { readSafetensors, writeSafetensors } from "../data/formats/safetensors.ts";
-import { makeScenes } from "../data/scenes.ts";
-import { permissionFlags } from "./permissions.ts";
+import { readPicture } from "../data/images/decode_image.ts";
+import { permissionFlags } from "./launch/permissions.ts";
 
 const launcher = join(import.meta.dirname!, "slotcon");
 const testdata = new URL("../testdata/", import.meta.url).pathname;

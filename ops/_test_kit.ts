@@ -1,12 +1,14 @@
 /** What tests of ops share: a device, property checks and finite differences. */
 import assert from "node:assert/strict";
 import { Effect, type Layer, ManagedRuntime } from "effect";
-import { evaluate } from "./compile.ts";
-import { dawn, Gpu, type GpuError, native } from "./gpu.ts";
-import { gradients } from "./autodiff.ts";
 import { mul } from "./arithmetic.ts";
+import { gradients } from "./autodiff.ts";
+import { type Shape, sizeOf } from "./graph/shape.ts";
+import { constant, type Tensor } from "./graph/tensor.ts";
 import { sum } from "./reduce.ts";
-import { constant, type Shape, sizeOf, type Tensor } from "./tensor.ts";
+import { dawn, native } from "./runtime/adapters.ts";
+import { Gpu, type GpuError } from "./runtime/gpu.ts";
+import { evaluate } from "./runtime/program.ts";
 
 // One device for a test file; the tests of a file share its compiled pipelines.
 const runtimeOn = (device: Layer.Layer<Gpu, GpuError>) => {

@@ -1,7 +1,8 @@
 /** Adds a bias to rows of which only some may count. */
 import { defineElementwise } from "./arithmetic.ts";
+import { sizeOf } from "./graph/shape.ts";
+import { reshape, type Tensor } from "./graph/tensor.ts";
 import { columnSums } from "./reduce.ts";
-import { reshape, sizeOf, type Tensor } from "./tensor.ts";
 
 /**
  * x [..., C] + bias [C]. With `count` ([1], u32) the bias's gradient sums over the first `count` rows only, whatever

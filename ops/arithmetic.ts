@@ -2,7 +2,8 @@
  * Elementwise arithmetic with NumPy's broadcasting. Each op is a WGSL expression and a derivative; the compiler fuses
  * chains of them, so there is no need to write a fused version by hand.
  */
-import { broadcastShape, constant, defineOp, type Shape, type Tensor } from "./tensor.ts";
+import { broadcastShape, type Shape } from "./graph/shape.ts";
+import { constant, defineOp, type Tensor } from "./graph/tensor.ts";
 
 /** Defines an elementwise op of n inputs: its expression and, unless it is piecewise constant, its derivatives. */
 export const defineElementwise = <A = void>(

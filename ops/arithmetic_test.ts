@@ -1,13 +1,13 @@
-import { Effect } from "effect";
 import assert from "node:assert/strict";
-import { add, div, mul, relu, rsqrt, sub } from "./arithmetic.ts";
+import { Effect } from "effect";
 import { assertClose, assertGradient, gpuTest, numbers, random } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
-import { Gpu } from "./gpu.ts";
+import { add, div, mul, relu, rsqrt, sub } from "./arithmetic.ts";
 import { gelu } from "./gelu.ts";
+import { constant, reshape } from "./graph/tensor.ts";
 import { columnSums, mean, rowSums, sumTo, totals } from "./reduce.ts";
+import { Gpu } from "./runtime/gpu.ts";
+import { evaluate } from "./runtime/program.ts";
 import { slice, transpose } from "./slice.ts";
-import { constant, reshape } from "./tensor.ts";
 
 gpuTest("a fused chain over broadcast inputs gives what the formula gives", function* () {
   for (const C of [3, 8]) {

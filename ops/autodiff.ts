@@ -1,7 +1,8 @@
 /** Reverse-mode gradients as a graph transform: derivatives are tensors like all others. */
 import { add, broadcastTo } from "./arithmetic.ts";
+import { sameShape } from "./graph/shape.ts";
+import { constant, reshape, type Tensor } from "./graph/tensor.ts";
 import { sumTo } from "./reduce.ts";
-import { constant, reshape, sameShape, type Tensor } from "./tensor.ts";
 
 /** The tensors that `x` is made from, as far as gradients flow. */
 const parents = (x: Tensor): readonly Tensor[] => {

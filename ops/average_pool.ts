@@ -4,9 +4,10 @@
  *
  *     y[n,i,j,c] = mean over a, b < size, inside the map, of x[n, i·stride + a, j·stride + b, c]
  */
-import { kernel } from "./kernel.ts";
-import { defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./_vectorized.ts";
+import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { vectorized } from "./kernels/vectorized.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 export interface AveragePool {
   readonly size: number;

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { averagePool } from "./average_pool.ts";
-import { evaluate } from "./compile.ts";
-import { constant } from "./tensor.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 
 gpuTest("averagePool() averages what lies inside the map, also where the border cuts a window", function* () {
   const [N, H, W] = [2, 7, 6];

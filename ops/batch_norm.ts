@@ -7,10 +7,11 @@
  * statistics per view: both views go through a network as one batch with G = 2.
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
-import { kernel } from "./kernel.ts";
+import { sizeOf } from "./graph/shape.ts";
+import { constant, defineOp, reshape, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 import { columnSums, sum, sumsAroundFirst } from "./reduce.ts";
 import { slice } from "./slice.ts";
-import { constant, defineOp, reshape, sizeOf, type Tensor } from "./tensor.ts";
 import { toFloat } from "./to_float.ts";
 
 const EPSILON = 1e-5;

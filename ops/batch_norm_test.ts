@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "./batch_norm.ts";
-import { compile, evaluate } from "./compile.ts";
-import { Gpu } from "./gpu.ts";
-import { lower } from "./lower.ts";
+import { lower } from "./compiler/lower.ts";
+import { sizeOf } from "./graph/shape.ts";
+import { constant, reshape } from "./graph/tensor.ts";
 import { matmul } from "./matmul.ts";
+import { Gpu } from "./runtime/gpu.ts";
+import { compile, evaluate } from "./runtime/program.ts";
 import { slice } from "./slice.ts";
-import { constant, reshape, sizeOf } from "./tensor.ts";
 
 const [G, R, C] = [2, 37, 8];
 // A mean far above the deviation, where the textbook formula E[x²] − E[x]² would lose all digits.

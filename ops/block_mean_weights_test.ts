@@ -1,8 +1,8 @@
 import { assertClose, gpuTest } from "./_test_kit.ts";
 import { blockMeanWeights } from "./block_mean_weights.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 import { selectRows } from "./select_rows.ts";
-import { constant } from "./tensor.ts";
 import { toFloat } from "./to_float.ts";
 
 const blocks = { blocks: 3, rowsPerBlock: 4, atLeast: 2 };

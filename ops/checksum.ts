@@ -1,6 +1,7 @@
 /** Numbers that tell two tensors apart bit by bit, where values that differ may compare as equal (NaN, −0). */
-import { kernel } from "./kernel.ts";
-import { defineOp, sizeOf, type Tensor } from "./tensor.ts";
+import { sizeOf } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 const LANES = 64;
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { gpuTest, numbers } from "./_test_kit.ts";
 import { checksum } from "./checksum.ts";
-import { evaluate } from "./compile.ts";
-import { constant } from "./tensor.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 
 gpuTest("checksum() sees every bit of every value", function* () {
   const values = numbers(1000);

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { gpuTest } from "./_test_kit.ts";
-import { onRanks } from "./_test_ranks.ts";
 import { add, mul } from "./arithmetic.ts";
 import { allGather, allReduceSum } from "./collective.ts";
-import { compile } from "./compile.ts";
-import { Gpu, STORAGE } from "./gpu.ts";
+import { input, reshape } from "./graph/tensor.ts";
 import { columnSums } from "./reduce.ts";
-import { input, reshape } from "./tensor.ts";
+import { onRanks } from "./runtime/_test_ranks.ts";
+import { Gpu, STORAGE } from "./runtime/gpu.ts";
+import { compile } from "./runtime/program.ts";
 
 const WORLD = 3;
 

@@ -6,30 +6,14 @@
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
  * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
  */
-import { panelsOf, patchesInPanels, variantsOn } from "./_panels.ts";
-import { type Product, tiled, tileVariants } from "./_product.ts";
-import { withWinograd } from "./_winograd.ts";
 import { averagePool } from "./average_pool.ts";
-import { conv2dInputGradient } from "./conv2d_input_gradient.ts";
-import { conv2dWeightGradient } from "./conv2d_weight_gradient.ts";
-import { alignmentOf, type Kernel, type Operand, vectors } from "./kernel.ts";
-import { matmul, productOfPanels } from "./matmul.ts";
-import {
-  defineOp,
-  type LoweringContext,
-  reshape,
-  shapeError,
-  sizeOf,
-  type Tensor,
-  type Variants,
-} from "./tensor.ts";
-
-export interface Convolution {
-  readonly stride: number;
-  readonly pad: number;
-  readonly dilation: number;
-  readonly groups: number;
-}
+import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
+import { forwardKernels } from "./kernels/conv2d_forward.ts";
+import { inputGradientKernels } from "./kernels/conv2d_input_gradient.ts";
+import { weightGradientKernels } from "./kernels/conv2d_weight_gradient.ts";
+import { type Convolution, outputSize } from "./kernels/convolution.ts";
+import { matmul } from "./matmul.ts";
 
 /** See the formula above. Throws ShapeError where channels, groups and sizes do not fit together. */
 export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {}): Tensor => {
@@ -42,10 +26,6 @@ export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {})
   }
   return conv2dOp([x, w], convolution);
 };
-
-/** Size of the output along an axis of `size` with a kernel of `taps`. */
-export const outputSize = (size: number, taps: number, { stride, pad, dilation }: Convolution): number =>
-  Math.floor((size + 2 * pad - dilation * (taps - 1) - 1) / stride) + 1;
 
 const conv2dOp = defineOp<Convolution>("conv2d", {
   precision: "half",
@@ -60,128 +40,37 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [x, w], output: y, attributes, adapter, scratch, moments, choose }) => {
-    const product = directProduct(x, w, y, attributes);
-    const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch, moments));
-    return choose(
-      suitsWinograd(w, attributes)
-        ? withWinograd({ x, w, y, ...attributes }, direct, { adapter, scratch })
-        : withPatches({ x, w, y, ...attributes }, direct, { adapter, scratch, moments }),
-    );
-  },
+  kernels: forwardKernels,
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),
     conv2dWeightGradient(x, gradient, w.shape, attributes),
   ],
 });
 
-/**
- * A CPU loads several rows at once where they lie side by side: there the pixels that a result depends on are first put
- * together, of as many pictures at a time as a cache holds.
- */
-const withPatches = (
-  { x, w, y, ...convolution }: Convolution & {
-    readonly x: Operand;
-    readonly w: Operand;
-    readonly y: Operand;
-  },
-  direct: Variants,
-  { adapter, scratch, moments }: Pick<LoweringContext<never>, "adapter" | "scratch" | "moments">,
-): Variants => {
-  const [N, , , C] = x.shape;
-  const [KH, KW, , O] = w.shape;
-  const [, OH, OW] = y.shape;
-  const K = KH * KW * C, pixels = OH * OW;
-  const most = Math.floor(PATCHES / (4 * K * pixels));
-  const pictures = most >= N ? N : most - most % 4;
-  const shape = panelsOf(1, pictures * pixels, K);
-  const wholeFours = pictures > 0 && pictures * pixels % 4 === 0 && N % pictures * pixels % 4 === 0;
-  const bound = 4 * sizeOf(shape) <= adapter.maxBinding &&
-    (pictures === N || pictures * pixels * O % alignmentOf(y) === 0);
-  if (!adapter.software || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !bound) return direct;
-  const weights = { ...w, shape: [1, K, O] };
-  const productOf = (panels: Operand, first: number, count: number) => {
-    const part = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
-    return productOfPanels({ ...panels, shape: panelsOf(1, count * pixels, K) }, weights, part);
-  };
-  const ways = tileVariants(productOf({ ...x, shape }, 0, pictures), adapter, (tile) => {
-    const panels = scratch(shape);
-    const kernels: Kernel[] = [];
-    for (let first = 0; first < N; first += pictures) {
-      const count = Math.min(pictures, N - first);
-      kernels.push(
-        patchesInPanels(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
-        ...tiled(productOf(panels, first, count), tile, scratch, count === N ? moments : null),
-      );
-    }
-    return kernels;
-  });
-  const patches = variantsOn("patches", ways);
-  return C >= MANY_CHANNELS ? { ...patches, ...direct } : { ...direct, ...patches };
-};
+/** dy: [N, OH, OW, O], w: [KH, KW, C / groups, O], to the shape [N, H, W, C] of the convolution's input. */
+export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolution: Convolution): Tensor =>
+  inputGradientOp([dy, w], { shape, ...convolution });
 
-const PATCHES = 16 * 2 ** 20;
+const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dInputGradient", {
+  precision: "half",
+  shape: (_, { shape }) => shape,
+  flops: ([dy, w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
+  slices: () => ({ along: [0], output: "rows" }),
+  kernels: inputGradientKernels,
+  backward: ({ inputs: [dy, w], gradient, attributes }) => [
+    conv2d(gradient, w, attributes),
+    conv2dWeightGradient(gradient, dy, w.shape, attributes),
+  ],
+});
 
-/** With so many the pixels of a tile lie so far apart, by a power of two, that they push each other out of a CPU's cache. */
-const MANY_CHANNELS = 256;
+/** x: [N, H, W, C], dy: [N, OH, OW, O], to the shape [KH, KW, C / groups, O] of the weights. */
+export const conv2dWeightGradient = (x: Tensor, dy: Tensor, shape: Shape, convolution: Convolution): Tensor =>
+  weightGradientOp([x, dy], { shape, ...convolution });
 
-export const suitsWinograd = (
-  { shape: [KH, KW] }: Pick<Operand, "shape">,
-  { stride, groups }: Convolution,
-): boolean => KH === 3 && KW === 3 && stride === 1 && groups === 1;
-
-const FEW_CHANNELS = 8;
-
-/**
- * The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. Where
- * channels are few, those of all taps of a row of the kernel are gone through at once: in memory they follow each other.
- */
-const directProduct = (
-  x: Operand,
-  w: Operand,
-  y: Operand,
-  { stride, pad, dilation, groups }: Convolution,
-): Product => {
-  const [, H, W] = x.shape;
-  const [KH, KW, I, O] = w.shape;
-  const [N, OH, OW] = y.shape;
-  const width = O / groups % 4 === 0 ? 4 : 1;
-  const byRows = I < FEW_CHANNELS && dilation === 1 && groups === 1;
-  const [acrossTaps, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row one by one, elements at once
-  return {
-    label: `conv2d${byRows ? "Rows" : ""}${width}`,
-    reads: { x, w: width === 4 ? vectors(w) : w },
-    writes: { y: width === 4 ? vectors(y) : y },
-    sizes: {
-      ...{ H, W, OH, OW, taps: KH * acrossTaps, acrossTaps, length, stride, pad, dilation },
-      ...{ C: I * groups, O: O / width },
-    },
-    batch: groups,
-    rows: N * OH * OW,
-    columns: O / groups / width,
-    width,
-    row: (i) => `
-  let y${i} = i32(row${i} / p.OW % p.OH * p.stride) - i32(p.pad);
-  let x${i} = i32(row${i} % p.OW * p.stride) - i32(p.pad);
-  let image${i} = row${i} / p.OW / p.OH * p.H;`,
-    loops: (rows, step, body) => `
-  for (var tap = 0u; tap < p.taps; tap++) {
-    ${
-      rows.map((i) => `
-    let iy${i} = u32(y${i} + i32(tap / p.acrossTaps * p.dilation)); // left of the picture wraps round to a large number
-    let ix${i} = u32(x${i} + i32(tap % p.acrossTaps * p.dilation));
-    let inside${i} = iy${i} < p.H${byRows ? "" : ` && ix${i} < p.W`};
-    let at${i} = select(0u, ((image${i} + iy${i}) * p.W + ix${i}) * p.C + group.z * p.length, inside${i});`)
-        .join("")
-    }
-    let w_at = tap * p.length * p.O + group.z * p.N;
-    for (var k = 0u; k < p.length; k += ${step}u) { ${body("k", "p.length")} }
-  }`,
-    a: (i, k) =>
-      `select(0.0, x[at${i} + ${k}], inside${i}${byRows ? ` && ix${i} + (${k}) / p.C < p.W` : ""})`,
-    b: (k, column) => `w[w_at + ${k} * p.O + ${column}]`,
-    store: (row, put) => `
-    let y_at = ${row} * p.O + group.z * p.N;
-    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
-  };
-};
+const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2dWeightGradient", {
+  precision: "full",
+  shape: (_, { shape }) => shape,
+  flops: ([, dy], output) => 2 * sizeOf(dy.shape) * sizeOf(output.slice(0, 3)),
+  slices: () => ({ along: [0, 1], output: "sum" }),
+  kernels: weightGradientKernels,
+});

@@ -1,7 +1,8 @@
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
-import { conv2d, type Convolution, outputSize } from "./conv2d.ts";
-import { constant } from "./tensor.ts";
+import { conv2d } from "./conv2d.ts";
+import { constant } from "./graph/tensor.ts";
+import { type Convolution, outputSize } from "./kernels/convolution.ts";
+import { evaluate } from "./runtime/program.ts";
 
 /** The definition, as loops. */
 const reference = (

@@ -5,9 +5,10 @@
  *
  * Whatever lies in unused rows and columns, NaN included, is not looked at and gets no gradient.
  */
-import { kernel } from "./kernel.ts";
-import { rowVariants, type RowWork } from "./_row.ts";
-import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+import { shapeError } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { rowVariants, type RowWork } from "./kernels/row_reduction.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 /**
  * Logits [R, C], labels [R], rowCount [1] and columnCount [1] (u32) to the losses [R]. The labels of the first rowCount

@@ -2,11 +2,11 @@ import { Effect } from "effect";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { mul } from "./arithmetic.ts";
 import { gradients } from "./autodiff.ts";
-import { evaluate } from "./compile.ts";
 import { crossEntropyRows } from "./cross_entropy.ts";
-import { Gpu } from "./gpu.ts";
+import { constant } from "./graph/tensor.ts";
 import { sum } from "./reduce.ts";
-import { constant } from "./tensor.ts";
+import { Gpu } from "./runtime/gpu.ts";
+import { evaluate } from "./runtime/program.ts";
 
 const used = (count: number) => constant(Uint32Array.of(count));
 

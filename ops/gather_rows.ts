@@ -1,8 +1,9 @@
 /** Reads the rows of a table that a selection names, and puts such rows back. */
-import { kernel } from "./kernel.ts";
+import { shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type Op, type Tensor } from "./graph/tensor.ts";
+import { vectorized } from "./kernels/vectorized.ts";
+import { kernel } from "./kernels/wgsl.ts";
 import { NONE, type Selection } from "./select_rows.ts";
-import { defineOp, type Op, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./_vectorized.ts";
 
 type Places = Pick<Selection, "indices" | "positions">;
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
 import { gatherRows, lookUp, scatterRows } from "./gather_rows.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 import { selectRows } from "./select_rows.ts";
-import { constant } from "./tensor.ts";
 
 const chosen = [1, 2, 5];
 const rows = selectRows(constant([0, 1, 1, 0, 0, 1, 0]), 4);

@@ -1,6 +1,6 @@
 /** GELU with the exact (error function) form, Hendrycks and Gimpel 2016. */
 import { defineElementwise, mul } from "./arithmetic.ts";
-import type { Tensor } from "./tensor.ts";
+import type { Tensor } from "./graph/tensor.ts";
 
 // Φ(x) for the normal distribution by Abramowitz and Stegun 7.1.26 (absolute error below 1e-7), computed on the
 // negative side, where nothing cancels. `exp` of a large negative number is 0, so large |x| needs no special case.

@@ -1,18 +1,16 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
-import { inPanels, PANEL, panelsOf, variantsOn } from "./_panels.ts";
-import { partsFor, type Product, tiled, tileVariants } from "./_product.ts";
-import { type Operand, vectors } from "./kernel.ts";
-import { addUp } from "./fuse.ts";
+import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type Op, reshape, type Tensor } from "./graph/tensor.ts";
+import { tiled } from "./kernels/gemm.ts";
+import { tileVariants } from "./kernels/gemm_tiles.ts";
 import {
-  type AdapterTraits,
-  defineOp,
-  type Op,
-  reshape,
-  type Shape,
-  shapeError,
-  sizeOf,
-  type Tensor,
-} from "./tensor.ts";
+  matrixProduct,
+  productOfPanels,
+  transposedParts,
+  transposedProduct,
+} from "./kernels/matrix_product.ts";
+import { inPanels, panelsOf, variantsOn } from "./kernels/packing.ts";
+import { addUp } from "./kernels/partial_sums.ts";
 import { transpose } from "./slice.ts";
 
 /**
@@ -88,51 +86,6 @@ const matmulOp: Op = defineOp("matmul", {
 
 const ENOUGH_COLUMNS = 96;
 
-/** a [batch, M, K] times b [batch, K, N] to y [batch, M, N]. */
-export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operand): Product => {
-  const [batch, M, K] = a.shape;
-  const N = b.shape[2];
-  const width = N % 4 === 0 ? 4 : 1;
-  return {
-    label: `matmul${width}`,
-    reads: { a, b: width === 4 ? vectors(b) : b },
-    writes: { y: width === 4 ? vectors(y) : y },
-    sizes: { K },
-    batch,
-    rows: M,
-    columns: N / width,
-    width,
-    count,
-    before: "let b_at = group.z * p.K * p.N;",
-    row: (i) => `let a${i}_at = (group.z * p.M + row${i}) * p.K;`,
-    loops: (_, step, body) => `for (var k = 0u; k < p.K; k += ${step}u) { ${body("k", "p.K")} }`,
-    a: (i, k) => `a[a${i}_at + ${k}]`,
-    b: (k, column) => `b[b_at + ${k} * p.N + ${column}]`,
-    store: (row, put) => `
-    let y_at = (group.z * p.M + ${row}) * p.N;
-    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
-  };
-};
-
-/** a, in panels, times b [batch, K, N] to y [batch, M, N], M a multiple of 4. */
-export const productOfPanels = (a: Operand, b: Operand, y: Operand, count?: Operand): Product => {
-  const [batch, M] = y.shape;
-  const [, panels, K] = a.shape;
-  const { reads, sizes, ...product } = matrixProduct({ ...a, shape: [batch, M, K] }, b, y, count);
-  return {
-    ...product,
-    label: `${product.label}OfPanels`,
-    reads: { ...reads, a: vectors(a) },
-    sizes: { ...sizes, panels },
-    rowsAtOnce: 4,
-    row: (i) =>
-      `let a${i}_at = (group.z * p.panels + row${i} / ${PANEL}u) * p.K * ${
-        PANEL / 4
-      }u + row${i} % ${PANEL}u / 4u;`,
-    a: (i, k) => `a[a${i}_at + ${k} * ${PANEL / 4}u]`,
-  };
-};
-
 const transposedOp: Op = defineOp("matmulTransposed", {
   precision: "full",
   flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
@@ -158,46 +111,3 @@ const transposedOp: Op = defineOp("matmulTransposed", {
     return [matmulOp([b, transpose(gradient, [0, 2, 1]), ...rest]), matmulOp([a, gradient, ...rest]), null];
   },
 });
-
-/** In how many parts the rows of aᵀ·b are summed. */
-const transposedParts = ({ shape: [batch, R, M] }: Operand, b: Operand, { software }: AdapterTraits) =>
-  partsFor(R, batch * M * b.shape[2] / 64, software);
-
-/** The transposed a [batch, R, M] with b [batch, R, N] to y [batch, parts, M, N]: each part is the sum of some rows. */
-export const transposedProduct = (
-  a: Operand,
-  b: Operand,
-  y: Operand,
-  parts: number,
-  count?: Operand,
-): Product => {
-  const [batch, R, M] = a.shape;
-  const N = b.shape[2];
-  const width = N % 4 === 0 ? 4 : 1;
-  const rowsAtOnce = M % 4 === 0 ? 4 : 1;
-  return {
-    label: `matmulTransposed${rowsAtOnce}${width}`,
-    reads: {
-      a: rowsAtOnce === 4 ? vectors(a) : a,
-      b: width === 4 ? vectors(b) : b,
-      ...(count === undefined ? {} : { count }),
-    },
-    writes: { y: width === 4 ? vectors(y) : y },
-    sizes: { R, parts, each: Math.ceil(R / parts) },
-    batch: batch * parts,
-    rows: M,
-    columns: N / width,
-    width,
-    rowsAtOnce,
-    before: `
-  let first = group.z % p.parts * p.each;
-  let last = min(first + p.each, ${count === undefined ? "p.R" : "min(p.R, count[0])"});
-  let source = group.z / p.parts * p.R;`,
-    loops: (_, step, body) => `for (var r = first; r < last; r += ${step}u) { ${body("r", "last")} }`,
-    a: (i, r) => `a[((source + ${r}) * p.M + row${i})${rowsAtOnce === 4 ? " / 4u" : ""}]`,
-    b: (r, column) => `b[(source + ${r}) * p.N + ${column}]`,
-    store: (row, put) => `
-    let y_at = (group.z * p.M + ${row}) * p.N;
-    ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
-  };
-};

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
 import { matmul, matmulTransposed } from "./matmul.ts";
+import { evaluate } from "./runtime/program.ts";
 import { slice } from "./slice.ts";
-import { constant } from "./tensor.ts";
 
 const product = (a: Float32Array, b: Float32Array, batch: number, M: number, K: number, N: number) => {
   const y = new Float64Array(batch * M * N);

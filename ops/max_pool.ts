@@ -5,9 +5,12 @@
  *
  * Padding never wins; of equal values the first in row-major order does, and it alone receives the gradient.
  */
-import { type Kernel, kernel, type Operand } from "./kernel.ts";
-import { type AdapterTraits, defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
-import { vectorized } from "./_vectorized.ts";
+import type { Kernel, Operand } from "./graph/kernel.ts";
+import type { AdapterTraits } from "./graph/lowering.ts";
+import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { vectorized } from "./kernels/vectorized.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 export interface MaxPool {
   readonly size: number;

@@ -1,9 +1,9 @@
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { gradients } from "./autodiff.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
 import { maxPool } from "./max_pool.ts";
 import { sum } from "./reduce.ts";
-import { constant } from "./tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 
 gpuTest("maxPool() takes the largest value of every window, whatever the padding would hold", function* () {
   for (const [C, size, stride, pad] of [[4, 3, 2, 1], [3, 3, 2, 1], [4, 2, 2, 0], [1, 3, 1, 1]]) {

@@ -1,6 +1,6 @@
 /** 1 where x is infinite or no number, else 0; no gradient. By its bits, as drivers may assume that there is no such x. */
 import { defineElementwise } from "./arithmetic.ts";
-import type { Tensor } from "./tensor.ts";
+import type { Tensor } from "./graph/tensor.ts";
 
 export const nonFinite = (x: Tensor): Tensor => nonFiniteOp([x]);
 

@@ -1,7 +1,7 @@
 /** Euclidean normalisation. */
 import { div, maximum, mul, sqrt } from "./arithmetic.ts";
+import type { Tensor } from "./graph/tensor.ts";
 import { rowSums } from "./reduce.ts";
-import type { Tensor } from "./tensor.ts";
 
 /**
  * x / max(‖x‖, 1e-12) over the last axis: [..., D] to [..., D], as PyTorch's `normalize`.

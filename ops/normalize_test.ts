@@ -1,10 +1,10 @@
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
 import { mul } from "./arithmetic.ts";
 import { gradients } from "./autodiff.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
 import { normalize } from "./normalize.ts";
 import { sum } from "./reduce.ts";
-import { constant } from "./tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 
 gpuTest("normalize() gives rows of length 1 that point where they did", function* () {
   const x = numbers(6 * 7);

@@ -1,7 +1,8 @@
 /** Sums. Inputs may be chains of elementwise ops: they are computed on the way (fuse.ts) and never stored. */
 import { broadcastTo, div, mul, sub } from "./arithmetic.ts";
+import { sameShape, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { slice } from "./slice.ts";
-import { defineOp, reshape, sameShape, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
 
 /**
  * Sums over rows: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32) only the first `count` rows of the

@@ -11,9 +11,10 @@
  * out as nothing. Bins are sampled at ceil(box size / map size) places an axis: at one for boxes within the map, at none
  * for a box whose size is not positive, which gives zeros.
  */
-import { kernel } from "./kernel.ts";
+import { shapeError } from "./graph/shape.ts";
+import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 import { matmul } from "./matmul.ts";
-import { defineOp, reshape, shapeError, type Tensor } from "./tensor.ts";
 
 interface MapSize {
   readonly height: number;

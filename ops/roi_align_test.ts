@@ -1,7 +1,7 @@
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
 import { roiAlign } from "./roi_align.ts";
-import { constant } from "./tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 
 /** One output value of torchvision's algorithm, written as there: samples of a bin, each bilinear between 4 cells. */
 const aligned = (

@@ -4,8 +4,9 @@
  * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: position r belongs to
  * the first row where the count reaches r + 1.
  */
-import { kernel } from "./kernel.ts";
-import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+import { shapeError } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 /** Stands for "no row" and "no position", in WGSL: the largest u32, so that unused entries sort behind all others. */
 export const NONE = "0xffffffffu";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 import { selectRows } from "./select_rows.ts";
-import { constant } from "./tensor.ts";
 
 const NONE = Math.fround(0xffffffff); // integers are read back as floats
 

@@ -1,7 +1,8 @@
 /** Parts and transpositions of tensors. Read by strides: inside a fused kernel they cost nothing. */
-import { joined, stridesOf } from "./layout.ts";
-import { kernel } from "./kernel.ts";
-import { defineOp, type Shape, shapeError, sizeOf, type Tensor } from "./tensor.ts";
+import { joined, stridesOf } from "./graph/layout.ts";
+import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 interface Part {
   readonly axis: number;

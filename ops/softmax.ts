@@ -1,18 +1,13 @@
 /** Softmax over the last axis with a temperature, and its logarithm. */
 import { div, exp, mul, sub } from "./arithmetic.ts";
-import { kernel, type Operand } from "./kernel.ts";
+import type { Operand } from "./graph/kernel.ts";
+import type { AdapterTraits, Variants } from "./graph/lowering.ts";
+import { shapeError, sizeOf } from "./graph/shape.ts";
+import { defineOp, type OpDefinition, type Tensor } from "./graph/tensor.ts";
+import { rowVariants, type RowWork } from "./kernels/row_reduction.ts";
+import { vectorized } from "./kernels/vectorized.ts";
+import { kernel } from "./kernels/wgsl.ts";
 import { rowSums } from "./reduce.ts";
-import {
-  type AdapterTraits,
-  defineOp,
-  type OpDefinition,
-  shapeError,
-  sizeOf,
-  type Tensor,
-  type Variants,
-} from "./tensor.ts";
-import { rowVariants, type RowWork } from "./_row.ts";
-import { vectorized } from "./_vectorized.ts";
 
 interface Softmax {
   readonly temperature: number;

@@ -1,9 +1,9 @@
 import { Effect } from "effect";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
-import { Gpu } from "./gpu.ts";
+import { constant } from "./graph/tensor.ts";
+import { Gpu } from "./runtime/gpu.ts";
+import { evaluate } from "./runtime/program.ts";
 import { logSoftmax, softmax } from "./softmax.ts";
-import { constant } from "./tensor.ts";
 
 /** Softmax of rows of K values in double precision. */
 const reference = (x: Float32Array, K: number, temperature: number): number[] =>

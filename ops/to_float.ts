@@ -1,5 +1,6 @@
-import { kernel } from "./kernel.ts";
-import { defineOp, sizeOf, type Tensor } from "./tensor.ts";
+import { sizeOf } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 /** u32 to f32, of the same shape; exact below 2^24. No gradient. */
 export const toFloat = (x: Tensor): Tensor => toFloatOp([x], undefined);

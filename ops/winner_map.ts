@@ -1,6 +1,7 @@
 /** Which channel wins each pixel of maps that are enlarged first. The enlarged maps, K times the picture, are never stored. */
-import { kernel } from "./kernel.ts";
-import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+import { shapeError } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 export interface MapSize {
   readonly height: number;

@@ -1,6 +1,7 @@
 /** Which columns win the arg-max of rows, and of how many. */
-import { kernel } from "./kernel.ts";
-import { defineOp, shapeError, type Tensor } from "./tensor.ts";
+import { shapeError } from "./graph/shape.ts";
+import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { kernel } from "./kernels/wgsl.ts";
 
 /**
  * scores [N, P, K] to [N, K] with 1 where k = argmaxⱼ scores[n, p, j] (the first of equals) for some p, else 0.

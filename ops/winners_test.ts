@@ -1,6 +1,6 @@
 import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
-import { evaluate } from "./compile.ts";
-import { constant } from "./tensor.ts";
+import { constant } from "./graph/tensor.ts";
+import { evaluate } from "./runtime/program.ts";
 import { winCounts, winners } from "./winners.ts";
 
 gpuTest(

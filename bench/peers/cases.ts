@@ -1,5 +1,5 @@
 /** What is compared with the peers, in plain data: every contender does the same work on the same numbers. */
-import type { StepOptions } from "../../pipeline/step.ts";
+import type { StepOptions } from "../../pipeline/pretrain/step.ts";
 
 export type Case =
   | { readonly kind: "matmul"; readonly name: string; readonly size: number }

@@ -3,7 +3,7 @@
  * the cases with this in their names. Peers are fetched when they are first asked for, into Deno's cache; nothing else
  * knows of them. One that does not run here is left out.
  */
-import { table } from "../../pipeline/table.ts";
+import { table } from "../../pipeline/run/table.ts";
 import { median } from "../_timing.ts";
 import { type Case, CASES, CLASSES, MOMENTUM, RATE } from "./cases.ts";
 import { linesOf, type Reply, type Request } from "./contender.ts";

@@ -1,10 +1,11 @@
 /** The whole SlotCon step as this project's contender does it; torch_slotcon.py is the same in PyTorch. */
 import { Effect } from "effect";
-import { compile } from "../../ops/compile.ts";
-import { constant } from "../../ops/tensor.ts";
-import type { StateBuilder } from "../../pipeline/model/network.ts";
-import { checkpointShapes, type StateValues, upload } from "../../pipeline/state.ts";
-import { rateInputs, slotConStep, type Views } from "../../pipeline/step.ts";
+import { constant } from "../../ops/graph/tensor.ts";
+import { compile } from "../../ops/runtime/program.ts";
+import type { StateBuilder } from "../../pipeline/model/state_builder.ts";
+import { rateInputs, slotConStep, type Views } from "../../pipeline/pretrain/step.ts";
+import { upload } from "../../pipeline/run/state.ts";
+import { checkpointShapes, type StateValues } from "../../pipeline/run/state_layout.ts";
 import { numbers, seedOf, sizeOf, type SlotConWork } from "./cases.ts";
 
 /** A program whose outputs are the two losses, and what each run uploads. */

@@ -1,6 +1,6 @@
 /** Classes of pixels on a page: their colours and names. */
 import { type Color, distinctColors } from "../../pipeline/visualize/colors.ts";
-import { type Html, html, swatch } from "./page.ts";
+import { type Html, html, swatch } from "../pages/page.ts";
 
 /** Where nobody knows the class. */
 export const UNKNOWN: Color = [128, 128, 128];

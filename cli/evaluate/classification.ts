@@ -1,23 +1,27 @@
 /** What evaluations by classification show: scores, and the pictures that were surest right and surest wrong. */
-import { Effect, Option } from "effect";
 import { basename } from "node:path";
-import { readPicture } from "../../data/decode_image.ts";
-import { type ClassFolders, classFolders } from "../../data/class_folders.ts";
+import { Effect, Option } from "effect";
+import { type ClassFolders, classFolders } from "../../data/datasets/class_folders.ts";
+import { readPicture } from "../../data/images/decode_image.ts";
 import type { ClassifiedPicture } from "../../pipeline/eval/classification.ts";
+import { evenly } from "../../pipeline/eval/described.ts";
 import {
   cellColors,
   colorHistograms,
   encoderDescriptor,
   type NamedDescriptor,
-} from "../../pipeline/eval/descriptors.ts";
-import { type FrozenEncoder, frozenEncoder, untrainedEncoder } from "../../pipeline/eval/encoders.ts";
-import { evenly } from "../../pipeline/eval/described.ts";
-import type { Which } from "../../pipeline/interop/encoder.ts";
-import { openWeights } from "../../pipeline/interop/weights_file.ts";
+} from "../../pipeline/inference/descriptors.ts";
+import {
+  type FrozenEncoder,
+  frozenEncoder,
+  untrainedEncoder,
+} from "../../pipeline/inference/frozen_encoder.ts";
 import type { EncoderOptions } from "../../pipeline/model/resnet.ts";
-import { whatItIs } from "../weights_in_words.ts";
+import type { Which } from "../../pipeline/weights/encoder.ts";
+import { openWeights } from "../../pipeline/weights/weights_file.ts";
+import { bar, figure, gallery, type Html, html, image, pageTable, thumbnail } from "../pages/page.ts";
+import { whatItIs } from "../terminal/weights_in_words.ts";
 import { outputFiles } from "./output.ts";
-import { bar, figure, gallery, type Html, html, image, pageTable, thumbnail } from "./page.ts";
 
 /**
  * How an evaluation by classification begins: with the encoder, the pictures and the files to write, and what is said of

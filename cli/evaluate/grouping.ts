@@ -1,24 +1,24 @@
+import { basename } from "node:path";
 import { Console, Effect, Option } from "effect";
 import { Command } from "effect/cli";
-import { basename } from "node:path";
-import { openLabels } from "../../data/coco_labels.ts";
-import { layers } from "../../ops/gpu.ts";
+import { openLabels } from "../../data/datasets/coco_labels.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
 import {
   evaluateGrouping,
   type GroupingEvaluation,
   type ShownGrouping,
 } from "../../pipeline/eval/evaluate_grouping.ts";
-import { teacherOf } from "../../pipeline/interop/teacher.ts";
-import { openWeights } from "../../pipeline/interop/weights_file.ts";
+import { table } from "../../pipeline/run/table.ts";
 import { tinted } from "../../pipeline/visualize/tinted.ts";
-import { bold } from "../color.ts";
-import { table } from "../../pipeline/table.ts";
-import { whatItIs } from "../weights_in_words.ts";
+import { teacherOf } from "../../pipeline/weights/teacher.ts";
+import { openWeights } from "../../pipeline/weights/weights_file.ts";
+import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
+import { bold } from "../terminal/color.ts";
+import { whatItIs } from "../terminal/weights_in_words.ts";
+import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
 import { checkpoint, common, dataDir, expectCommon, labelFlags, outputStride } from "./options.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
-import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "./page.ts";
-import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
 
 export const grouping = Command.make(
   "grouping",

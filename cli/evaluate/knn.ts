@@ -1,11 +1,12 @@
+import { basename } from "node:path";
 import { Console, Effect } from "effect";
 import { Command, Flag } from "effect/cli";
-import { basename } from "node:path";
-import { layers } from "../../ops/gpu.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
 import { evaluateKnn } from "../../pipeline/eval/evaluate_knn.ts";
-import { evaluationFrame } from "../../pipeline/visualize/framed.ts";
-import { bold } from "../color.ts";
-import { table } from "../../pipeline/table.ts";
+import { evaluationFrame } from "../../pipeline/inference/framed.ts";
+import { table } from "../../pipeline/run/table.ts";
+import { bar, html, pageOf, pageTable } from "../pages/page.ts";
+import { bold } from "../terminal/color.ts";
 import {
   begin,
   classAccuracies,
@@ -24,7 +25,6 @@ import {
   which,
 } from "./options.ts";
 import { layerProgress, writeEvaluation } from "./output.ts";
-import { bar, html, pageOf, pageTable } from "./page.ts";
 
 export const knn = Command.make(
   "knn",

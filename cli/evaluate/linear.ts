@@ -1,11 +1,12 @@
+import { basename } from "node:path";
 import { Console, Effect } from "effect";
 import { Command } from "effect/cli";
-import { basename } from "node:path";
-import { layers } from "../../ops/gpu.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
 import { evaluateLinear } from "../../pipeline/eval/evaluate_linear.ts";
-import { evaluationFrame } from "../../pipeline/visualize/framed.ts";
-import { bold } from "../color.ts";
-import { table } from "../../pipeline/table.ts";
+import { evaluationFrame } from "../../pipeline/inference/framed.ts";
+import { table } from "../../pipeline/run/table.ts";
+import { bar, html, pageOf, pageTable } from "../pages/page.ts";
+import { bold } from "../terminal/color.ts";
 import {
   begin,
   classAccuracies,
@@ -16,7 +17,6 @@ import {
 } from "./classification.ts";
 import { checkpoint, common, dataDir, expectCommon, expectTraining, training, which } from "./options.ts";
 import { layerProgress, writeEvaluation } from "./output.ts";
-import { bar, html, pageOf, pageTable } from "./page.ts";
 
 /** Rows of features that the layer learns from at a time: few pictures still make many steps. */
 const rowsPerStep = (pictures: number) => Math.min(256, Math.ceil(pictures / 20));

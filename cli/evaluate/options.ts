@@ -1,7 +1,7 @@
 /** What the evaluations have in common: their flags, the file in question and what it is compared with. */
 import { Effect, Option, Schema } from "effect";
 import { Argument, Flag } from "effect/cli";
-import { LABEL_KINDS } from "../../data/coco_labels.ts";
+import { LABEL_KINDS } from "../../data/datasets/coco_labels.ts";
 
 export class EvaluationFlagError extends Schema.TaggedError<EvaluationFlagError>()("EvaluationFlagError", {
   flag: Schema.String,

@@ -1,9 +1,9 @@
 /** Where an evaluation goes: a table on the terminal, numbers in a JSON file, a page with pictures beside it. */
-import { Console, Effect, Layer, Option, Schema } from "effect";
 import { basename, dirname, extname, join } from "node:path";
-import { writeWholeFile } from "../../data/write_whole_file.ts";
+import { Console, Effect, Layer, Option, Schema } from "effect";
+import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import { EvaluationProgress } from "../../pipeline/eval/progress.ts";
-import { duration } from "../../pipeline/report.ts";
+import { duration } from "../../pipeline/run/progress.ts";
 import { EvaluationFlagError } from "./options.ts";
 
 /** An evaluation cannot be written. */

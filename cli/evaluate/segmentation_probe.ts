@@ -1,22 +1,23 @@
+import { basename } from "node:path";
 import { Console, Effect, Option } from "effect";
 import { Command } from "effect/cli";
-import { basename } from "node:path";
-import { openLabels } from "../../data/coco_labels.ts";
-import { layers } from "../../ops/gpu.ts";
+import { openLabels } from "../../data/datasets/coco_labels.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
-import { frozenEncoder } from "../../pipeline/eval/encoders.ts";
 import {
   type SegmentationEvaluation,
   segmentationProbe as probe,
   type ShownSegmentation,
 } from "../../pipeline/eval/segmentation_probe.ts";
-import { openWeights } from "../../pipeline/interop/weights_file.ts";
+import { frozenEncoder } from "../../pipeline/inference/frozen_encoder.ts";
+import { table } from "../../pipeline/run/table.ts";
 import { tinted } from "../../pipeline/visualize/tinted.ts";
-import { bold } from "../color.ts";
-import { table } from "../../pipeline/table.ts";
-import { whatItIs } from "../weights_in_words.ts";
-import { descriptorsOf } from "./classification.ts";
+import { openWeights } from "../../pipeline/weights/weights_file.ts";
+import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
+import { bold } from "../terminal/color.ts";
+import { whatItIs } from "../terminal/weights_in_words.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
+import { descriptorsOf } from "./classification.ts";
 import {
   checkpoint,
   common,
@@ -30,7 +31,6 @@ import {
   which,
 } from "./options.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
-import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "./page.ts";
 
 export const segmentationProbe = Command.make(
   "segmentation-probe",

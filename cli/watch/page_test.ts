@@ -1,10 +1,10 @@
 /** The page in a real browser, over a long run that has ended and a short one that is going on. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import sharp from "sharp";
 import { inTestFolder } from "../../data/_test_folder.ts";
-import { randomStream } from "../../data/random.ts";
+import { randomStream } from "../../data/random/random.ts";
 
 // What drives the browser is none of the project's libraries: it comes from Deno's cache, into a process of its own.
 const APART = ["--no-config", "--no-lock", "--node-modules-dir=none"];

@@ -1,9 +1,9 @@
 /** A loss curve that was recorded elsewhere, a PyTorch run's for example, to be drawn beside those of runs. */
-import { Effect, Schema } from "effect";
 import { basename, extname } from "node:path";
-import { bytesInMemory } from "../../data/formats/byte_source.ts";
-import { openSafetensors } from "../../data/formats/safetensors.ts";
+import { Effect, Schema } from "effect";
+import { bytesInMemory } from "../../data/files/byte_source.ts";
 import { widened } from "../../data/formats/file_tensor.ts";
+import { openSafetensors } from "../../data/formats/safetensors.ts";
 
 export interface RecordedCurve {
   readonly name: string;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { Effect } from "effect";
-import { fileURLToPath } from "node:url";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Effect } from "effect";
 import { inTestFolder } from "../../data/_test_folder.ts";
 import { readCurve } from "./recorded_curve.ts";
 

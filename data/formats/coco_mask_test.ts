@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { pythonTest } from "../_test_python.ts";
-import { randomStream } from "../random.ts";
+import { randomStream } from "../random/random.ts";
 import { type Segmentation, segmentationMask } from "./coco_mask.ts";
 
 // Polygons with corners in and out of the picture, on and between pixels; masks of long and short runs.

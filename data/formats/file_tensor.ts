@@ -1,6 +1,6 @@
 /** Tensors as they lie in files, whatever the format. */
 import type { Effect } from "effect";
-import type { FormatError } from "./format_error.ts";
+import type { FormatError } from "../files/format_error.ts";
 
 /** How the values of each type lie in memory. bf16 has no array of its own: its bits come as they are. */
 export const ARRAYS = {

@@ -8,9 +8,9 @@
  * Source: the format's own description in huggingface/safetensors. Every machine that Deno runs on is little-endian.
  */
 import { Effect, Schema } from "effect";
-import { bytesInMemory, type ByteSource } from "./byte_source.ts";
+import { bytesInMemory, type ByteSource } from "../files/byte_source.ts";
+import { FormatError } from "../files/format_error.ts";
 import { arrayOver, ARRAYS, type FileTensor, isFileDtype, type StoredTensor } from "./file_tensor.ts";
-import { FormatError } from "./format_error.ts";
 
 export interface TensorFile {
   readonly tensors: ReadonlyMap<string, FileTensor>;

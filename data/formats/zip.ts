@@ -1,10 +1,9 @@
 /** Zip archives of stored entries, as PyTorch writes them: read in place, nothing is ever inflated. */
+import { crc32 } from "node:zlib";
 import { Reader, ZipReader } from "@zip.js/zip.js";
 import { Effect } from "effect";
-import { crc32 } from "node:zlib";
-import type { ByteSource } from "./byte_source.ts";
-import { FormatError } from "./format_error.ts";
-import { shown } from "./pickle.ts";
+import type { ByteSource } from "../files/byte_source.ts";
+import { FormatError, shown } from "../files/format_error.ts";
 
 export interface ZipEntry {
   readonly size: number;

@@ -2,7 +2,8 @@
  * Pictures on the device: u32 tensors [N, S, S], a pixel a word, r | g << 8 | b << 16. Between any two operations a
  * picture is rounded to 8 bits, as Pillow does, so each op is exact in itself.
  */
-import { sameShape, shapeError, type Tensor } from "../tensor.ts";
+import { sameShape, shapeError } from "../graph/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
 
 /** WGSL functions between a pixel's word and its three values 0 … 255. */
 export const pixelFunctions = /* wgsl */ `

@@ -1,13 +1,13 @@
 /** Recorded operations on pictures, one by one, for the tests of the ops that reproduce them. */
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { draws, recorded, recordedPicture, size } from "../../data/_test_recording.ts";
-import type { ViewDraw } from "../../data/draws.ts";
-import type { Stage } from "../../data/formats/augment_recording.ts";
-import type { Picture } from "../../data/decode_image.ts";
-import { packBatch } from "../../data/view_table.ts";
-import { evaluate } from "../compile.ts";
-import { constant, type Tensor } from "../tensor.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import type { ViewDraw } from "../../pipeline/pretrain/draws.ts";
+import { packBatch } from "../../pipeline/pretrain/pack.ts";
+import { draws, recorded, recordedPicture, size } from "../../pipeline/verify/_test_recording.ts";
+import type { Stage } from "../../pipeline/verify/read_augment_recording.ts";
+import { constant, type Tensor } from "../graph/tensor.ts";
+import { evaluate } from "../runtime/program.ts";
 
 const untouched: ViewDraw = {
   box: [0, 0, size, size],

@@ -1,7 +1,7 @@
-import { JITTER, VIEW } from "../../data/view_table.ts";
-import { kernel } from "../kernel.ts";
-import { defineOp, type Tensor } from "../tensor.ts";
+import { defineOp, type Tensor } from "../graph/tensor.ts";
+import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { JITTER, VIEW } from "./augmentation_row.ts";
 
 /**
  * Every view's colour operations in their order, then its reduction to luma; bit for bit what Pillow's and

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { Picture } from "../../data/decode_image.ts";
-import type { ViewDraw } from "../../data/draws.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import type { ViewDraw } from "../../pipeline/pretrain/draws.ts";
 import { gpuTest } from "../_test_kit.ts";
 import { asPictures, assertEqualsRecorded, asTable, evaluatePictures } from "./_test_stages.ts";
 import { colorJitter } from "./color_jitter.ts";

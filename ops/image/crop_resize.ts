@@ -1,25 +1,29 @@
-import { type TableSize, VIEW, viewWords } from "../../data/view_table.ts";
-import { WEIGHT_BITS } from "../../data/resample.ts";
-import { kernel } from "../kernel.ts";
-import { defineOp, shapeError, type Tensor } from "../tensor.ts";
+import { shapeError } from "../graph/shape.ts";
+import { defineOp, type Tensor } from "../graph/tensor.ts";
+import { kernel } from "../kernels/wgsl.ts";
 import { pixelFunctions } from "./_pixel.ts";
+import { type TableSize, VIEW, viewWords } from "./augmentation_row.ts";
 
 /**
  * Crops every view's box from its picture, resizes it as Pillow's antialiased bicubic filter does (bit for bit: see
  * data/resample.ts) and mirrors it where the view says so.
  *
- * pixels: RGB bytes of all pictures, u32 [words]; views: u32 [N, viewWords]. Result: pictures, u32 [N, S, S].
+ * pixels: RGB bytes of all pictures, u32 [words]; views: u32 [N, viewWords], whose tap weights are whole numbers in units
+ * of 2^-weightBits. Result: pictures, u32 [N, S, S].
  */
-export const cropResize = (pixels: Tensor, views: Tensor, size: TableSize): Tensor =>
-  cropResizeOp([pixels, views], size);
+export const cropResize = (
+  pixels: Tensor,
+  views: Tensor,
+  size: TableSize & { readonly weightBits: number },
+): Tensor => cropResizeOp([pixels, views], size);
 
-const cropResizeOp = defineOp<TableSize>("cropResize", {
+const cropResizeOp = defineOp<TableSize & { readonly weightBits: number }>("cropResize", {
   shape: ([, views], size) =>
     views.shape.length === 2 && views.shape[1] === viewWords(size)
       ? [views.shape[0], size.imageSize, size.imageSize]
       : shapeError("cropResize", `a view table [N, ${viewWords(size)}]`, views.shape),
   dtype: "u32",
-  kernels: ({ inputs: [pixels, views], output, attributes: { imageSize, maxTaps } }) => {
+  kernels: ({ inputs: [pixels, views], output, attributes: { imageSize, maxTaps, weightBits } }) => {
     const [count, words] = views.shape;
     const strips = Math.ceil(imageSize / STRIP);
     const rows = 2 ** Math.ceil(Math.log2(maxTaps));
@@ -31,10 +35,10 @@ const cropResizeOp = defineOp<TableSize>("cropResize", {
       threads: count * strips * imageSize,
       functions: /* wgsl */ `
 ${pixelFunctions}
-const HALF = ${1 << (WEIGHT_BITS - 1)};
+const HALF = ${1 << (weightBits - 1)};
 fn weighted(pixel: u32, weight: u32) -> vec3<i32> { return vec3<i32>(unpack(pixel)) * bitcast<i32>(weight); }
 fn rounded(sum: vec3<i32>) -> u32 {
-  return pack(vec3<u32>(clamp(sum >> vec3(${WEIGHT_BITS}u), vec3(0), vec3(255))));
+  return pack(vec3<u32>(clamp(sum >> vec3(${weightBits}u), vec3(0), vec3(255))));
 }
 // A pixel's three bytes begin anywhere in a word.
 fn source(byte: u32) -> u32 {

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { draws, recorded, recordedPicture, size } from "../../data/_test_recording.ts";
-import { packBatch, viewWords } from "../../data/view_table.ts";
+import { WEIGHT_BITS } from "../../data/images/resample.ts";
+import { packBatch } from "../../pipeline/pretrain/pack.ts";
+import { draws, recorded, recordedPicture, size } from "../../pipeline/verify/_test_recording.ts";
 import { gpuTest } from "../_test_kit.ts";
-import { constant } from "../tensor.ts";
+import { constant } from "../graph/tensor.ts";
 import { evaluatePictures } from "./_test_stages.ts";
+import { viewWords } from "./augmentation_row.ts";
 import { cropResize } from "./crop_resize.ts";
 
 gpuTest(
@@ -18,7 +20,9 @@ gpuTest(
       const { pixels, views } = packBatch(samples, { imageSize: size, maxTaps, capacity });
       const words = viewWords({ imageSize: size, maxTaps });
       const table = constant(views, [2 * samples.length, words]);
-      const got = yield* evaluatePictures(cropResize(constant(pixels), table, { imageSize: size, maxTaps }));
+      const got = yield* evaluatePictures(
+        cropResize(constant(pixels), table, { imageSize: size, maxTaps, weightBits: WEIGHT_BITS }),
+      );
       samples.forEach(({ draw }, n) =>
         draw.views.forEach(({ flip }, side) => {
           const want = recorded(`draw${n}/view${side}/${flip ? "1_flip" : "0_crop"}`).data;

@@ -1,7 +1,8 @@
-import { VIEW } from "../../data/view_table.ts";
-import { kernel, type Operand } from "../kernel.ts";
-import { defineOp, type Tensor } from "../tensor.ts";
+import type { Operand } from "../graph/kernel.ts";
+import { defineOp, type Tensor } from "../graph/tensor.ts";
+import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { VIEW } from "./augmentation_row.ts";
 
 /**
  * Every view's Gaussian blur as Pillow does it, bit for bit: three box blurs along the rows, then three along the

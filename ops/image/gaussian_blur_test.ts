@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomStream } from "../../data/random.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../_test_kit.ts";
 import { asPictures, assertEqualsRecorded, asTable, evaluatePictures } from "./_test_stages.ts";
 import { gaussianBlur } from "./gaussian_blur.ts";

@@ -1,5 +1,5 @@
-import { kernel } from "../kernel.ts";
-import { constant, defineOp, type Tensor } from "../tensor.ts";
+import { constant, defineOp, type Tensor } from "../graph/tensor.ts";
+import { kernel } from "../kernels/wgsl.ts";
 import { pixelFunctions } from "./_pixel.ts";
 
 /** Red, green and blue, as fractions of full brightness. */

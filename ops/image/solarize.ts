@@ -1,7 +1,7 @@
-import { VIEW } from "../../data/view_table.ts";
-import { kernel } from "../kernel.ts";
-import { defineOp, type Tensor } from "../tensor.ts";
+import { defineOp, type Tensor } from "../graph/tensor.ts";
+import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { VIEW } from "./augmentation_row.ts";
 
 /**
  * Inverts the values from the view's threshold on: v < threshold ? v : 255 − v.

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomStream } from "../../data/random.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { adjustedRandIndex, foregroundRandIndex } from "./adjusted_rand.ts";
 
 /** The same index, by looking at every pair of elements (as scikit-learn defines it). */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomStream } from "../../data/random.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { bestAssignment } from "./assignment.ts";
 
 /** The largest sum of gains, by trying all assignments. */

@@ -1,6 +1,6 @@
 /** What can be grouped without learning: pixels of like colour in like places. A baseline for slots. */
-import type { Picture } from "../../data/decode_image.ts";
-import { randomStream } from "../../data/random.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import { randomStream } from "../../data/random/random.ts";
 
 /** What tells the draws of clusters from the other draws of a seed. */
 const CLUSTERS = 6;

@@ -1,9 +1,9 @@
 /** Pictures of a list, framed and described: every picture is decoded once, however many descriptors look at it. */
 import { Effect, Schema, Stream } from "effect";
-import { release } from "../../data/release.ts";
-import { framedBatches } from "../visualize/framed_batches.ts";
-import type { Frame } from "../visualize/framed.ts";
-import type { Descriptor } from "./descriptors.ts";
+import { release } from "../../data/images/release.ts";
+import type { Descriptor } from "../inference/descriptors.ts";
+import type { Frame } from "../inference/framed.ts";
+import { framedBatches } from "../inference/framed_batches.ts";
 import { EvaluationProgress } from "./progress.ts";
 
 /** A picture cannot be decoded: scores without it would be those of another data set. */

@@ -1,10 +1,10 @@
 /** Weighted k-nearest-neighbour classification of pictures by frozen features. */
 import { Effect, Stream } from "effect";
-import type { ClassFolders } from "../../data/class_folders.ts";
-import type { Frame } from "../visualize/framed.ts";
-import { describedBatches } from "./described.ts";
+import type { ClassFolders } from "../../data/datasets/class_folders.ts";
+import type { NamedDescriptor } from "../inference/descriptors.ts";
+import type { Frame } from "../inference/framed.ts";
 import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
-import type { NamedDescriptor } from "./descriptors.ts";
+import { describedBatches } from "./described.ts";
 import { neighbourBank, type Neighbours, vote } from "./nearest_neighbours.ts";
 
 export interface KnnOptions {

@@ -1,5 +1,5 @@
-import type { LabelMap } from "../../data/coco_labels.ts";
-import { type Frame, placed } from "../visualize/framed.ts";
+import type { LabelMap } from "../../data/datasets/coco_labels.ts";
+import { type Frame, placed } from "../inference/framed.ts";
 
 export interface FramedLabels {
   readonly labels: Uint16Array; // [S, S]

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { framed } from "../visualize/framed.ts";
+import { framed } from "../inference/framed.ts";
 import { framedLabels } from "./framed_labels.ts";
 
 Deno.test("framedLabels() keeps labels where framed() keeps the pixels that they belong to", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomStream } from "../../data/random.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { scoreGrouping } from "./grouping.ts";
 
 const counts = { slots: 4, classes: 2 };

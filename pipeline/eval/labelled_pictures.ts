@@ -1,6 +1,6 @@
 import { Effect } from "effect";
-import { openLabels } from "../../data/coco_labels.ts";
-import { type Picture, readPicture } from "../../data/decode_image.ts";
+import { openLabels } from "../../data/datasets/coco_labels.ts";
+import { type Picture, readPicture } from "../../data/images/decode_image.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { type Counts, type GroupingScore, scoreGrouping } from "./grouping.ts";
 

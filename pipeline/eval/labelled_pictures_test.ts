@@ -1,8 +1,8 @@
-import { Effect } from "effect";
 import assert from "node:assert/strict";
+import { Effect } from "effect";
 import { inTestFolder } from "../../data/_test_folder.ts";
-import { sceneClasses } from "../../data/draw_scene.ts";
-import { makeScenes } from "../../data/scenes.ts";
+import { sceneClasses } from "../../data/datasets/draw_scene.ts";
+import { makeScenes } from "../../data/datasets/scenes.ts";
 import { colorClusters } from "./color_clusters.ts";
 import { labelledPictures, scorePictures } from "./labelled_pictures.ts";
 

@@ -2,14 +2,17 @@
 import { Effect } from "effect";
 import { mul, sub } from "../../ops/arithmetic.ts";
 import { gradients } from "../../ops/autodiff.ts";
-import { compile } from "../../ops/compile.ts";
 import { crossEntropyRows } from "../../ops/cross_entropy.ts";
+import { sizeOf } from "../../ops/graph/shape.ts";
+import { constant, input, type Tensor } from "../../ops/graph/tensor.ts";
 import { sum } from "../../ops/reduce.ts";
-import { constant, input, sizeOf, type Tensor } from "../../ops/tensor.ts";
-import { student } from "../forward.ts";
-import { linear, StateBuilder } from "../model/network.ts";
+import { compile } from "../../ops/runtime/program.ts";
+import { linear } from "../model/network.ts";
+import { student } from "../model/slotcon_network.ts";
+import { StateBuilder } from "../model/state_builder.ts";
 import { sgd } from "../optim/sgd.ts";
-import { checkpointShapes, upload } from "../state.ts";
+import { upload } from "../run/state.ts";
+import { checkpointShapes } from "../run/state_layout.ts";
 
 /** How to bring features to a common scale, channel by channel: (x − mean) · scale. */
 export interface FeatureScale {

@@ -1,11 +1,10 @@
 /** How well one linear layer tells classes apart by the features of whole pictures, which are held in memory. */
 import { Effect } from "effect";
-import { permutation } from "../../data/random.ts";
-import { compile } from "../../ops/compile.ts";
-import { input } from "../../ops/tensor.ts";
+import { permutation } from "../../data/random/random.ts";
+import { input } from "../../ops/graph/tensor.ts";
+import { compile } from "../../ops/runtime/program.ts";
 import type { RankedClass } from "./classification.ts";
 import { linearClassifier, ScaleOf, type TrainingOptions } from "./linear_classifier.ts";
-
 import { EvaluationProgress } from "./progress.ts";
 
 /** Features of pictures, each [C], and their classes. */

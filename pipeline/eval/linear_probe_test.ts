@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { fillNormals } from "../../data/normals.ts";
-import { randomStream } from "../../data/random.ts";
+import { fillNormals } from "../../data/random/normals.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { linearProbe } from "./linear_probe.ts";
 

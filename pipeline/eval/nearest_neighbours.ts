@@ -1,9 +1,9 @@
 /** Exact nearest neighbours by cosine, of queries in a bank that need not fit into memory: it passes by, block by block. */
 import { Effect } from "effect";
-import { compile } from "../../ops/compile.ts";
+import { input } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
+import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
-import { input } from "../../ops/tensor.ts";
 import type { RankedClass } from "./classification.ts";
 
 /** The neighbours of one query, nearest first. */

@@ -1,9 +1,9 @@
 import { Effect } from "effect";
-import { readPicture } from "../../data/decode_image.ts";
-import type { ModelOptions } from "../forward.ts";
-import type { StateValues } from "../state.ts";
-import { evaluationFrame } from "../visualize/framed.ts";
-import { slotMapper } from "../visualize/slot_maps.ts";
+import { readPicture } from "../../data/images/decode_image.ts";
+import { evaluationFrame } from "../inference/framed.ts";
+import { slotMapper } from "../inference/slot_program.ts";
+import type { ModelOptions } from "../model/slotcon_network.ts";
+import type { StateValues } from "../run/state_layout.ts";
 
 export interface PrototypeUse {
   readonly pictures: number;

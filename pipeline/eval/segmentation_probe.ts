@@ -1,15 +1,15 @@
 /** Semantic segmentation by one linear layer on frozen feature maps. */
 import { Effect, Stream } from "effect";
-import type { LabelledFile } from "../../data/coco_labels.ts";
-import type { Picture } from "../../data/decode_image.ts";
-import { permutation } from "../../data/random.ts";
-import { compile } from "../../ops/compile.ts";
-import { input } from "../../ops/tensor.ts";
+import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import { permutation } from "../../data/random/random.ts";
+import { input } from "../../ops/graph/tensor.ts";
+import { compile } from "../../ops/runtime/program.ts";
 import { winnerMap } from "../../ops/winner_map.ts";
-import type { Frame } from "../visualize/framed.ts";
-import { unpack } from "../visualize/packed_pictures.ts";
+import type { NamedDescriptor } from "../inference/descriptors.ts";
+import type { Frame } from "../inference/framed.ts";
+import { unpack } from "../inference/packed_pictures.ts";
 import { evenly, pictureBatches } from "./described.ts";
-import type { NamedDescriptor } from "./descriptors.ts";
 import { extremes } from "./extremes.ts";
 import { framedLabels } from "./framed_labels.ts";
 import { addOverlap, noOverlap, type Overlap } from "./grouping.ts";

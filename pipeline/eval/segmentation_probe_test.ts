@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
-import type { LabelledFile } from "../../data/coco_labels.ts";
-import { randomStream } from "../../data/random.ts";
+import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
-import { cellColors } from "./descriptors.ts";
+import { cellColors } from "../inference/descriptors.ts";
 import { cellLabels, segmentationProbe, segmentationScore } from "./segmentation_probe.ts";
 
 const S = 32, GRID = 4, CLASSES = 3;

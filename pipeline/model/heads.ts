@@ -1,6 +1,6 @@
 /** Projector and slot predictor: three layers with batch norm and GELU between them (method.md, section 2). */
 import { gelu } from "../../ops/gelu.ts";
-import type { Tensor } from "../../ops/tensor.ts";
+import type { Tensor } from "../../ops/graph/tensor.ts";
 import { linear, type Network, normalized, within } from "./network.ts";
 
 export interface HeadSizes {

@@ -2,59 +2,13 @@
  * What a network is built with. A network is a function from tensors to tensors that asks for its parameters by name;
  * asking also declares them, so a model is written once and says at the same time what its state is.
  */
-import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "../../ops/batch_norm.ts";
-import { input, reshape, type Shape, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { addBias } from "../../ops/add_bias.ts";
+import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "../../ops/batch_norm.ts";
+import { type Shape, sizeOf } from "../../ops/graph/shape.ts";
+import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
-import type { Sync } from "../sync.ts";
-
-/** How a parameter starts: with normal numbers of a standard deviation, or constant. */
-export type Init =
-  | { readonly kind: "normal"; readonly deviation: number }
-  | { readonly kind: "constant"; readonly value: number };
-
-/**
- * How a tensor of a checkpoint lies on the device.
- * `conv`: [O, I, KH, KW] as [KH, KW, I, O]; `linear`: [O, I] as [I, O]; `same`: unchanged;
- * `running`: mean, variance and number of batches of a batch norm as the rows of [3, C].
- */
-export type Storage = "conv" | "linear" | "same" | "running";
-
-export interface Declared {
-  readonly name: string;
-  /** The input of the graph, shaped as on the device. */
-  readonly tensor: Tensor;
-  /** Shape in checkpoints. */
-  readonly shape: Shape;
-  readonly storage: Storage;
-  readonly init: Init;
-}
-
-/** The state that a graph declares, in the order in which its networks ask for it, with its next values. */
-export class StateBuilder {
-  readonly declared = new Map<string, Declared>();
-  readonly updates = new Map<Tensor, Tensor>();
-
-  /** The state of this name, declared at the first call. */
-  declare(name: string, shape: Shape, storage: Storage, init: Init): Tensor {
-    const known = this.declared.get(name);
-    if (known !== undefined) return known.tensor;
-    const tensor = input(name, deviceShape(shape, storage));
-    this.declared.set(name, { name, tensor, shape, storage, init });
-    return tensor;
-  }
-
-  /** What the state is now: the next value where one is already known. */
-  latest(tensor: Tensor): Tensor {
-    return this.updates.get(tensor) ?? tensor;
-  }
-}
-
-const deviceShape = (shape: Shape, storage: Storage): Shape => {
-  if (storage === "conv") return [shape[2], shape[3], shape[1], shape[0]];
-  if (storage === "linear") return [shape[1], shape[0]];
-  return storage === "running" ? [3, shape[0]] : shape;
-};
+import type { Sync } from "../ranks/sync.ts";
+import type { Init, StateBuilder, Storage } from "./state_builder.ts";
 
 /** Where a network's parameters come from and how it normalises. */
 export interface Network {

@@ -5,9 +5,13 @@
 import { add, relu } from "../../ops/arithmetic.ts";
 import { averagePool } from "../../ops/average_pool.ts";
 import { conv2d } from "../../ops/conv2d.ts";
+import type { Tensor } from "../../ops/graph/tensor.ts";
+import type { PixelStatistics } from "../../ops/image/normalize_pixels.ts";
 import { maxPool } from "../../ops/max_pool.ts";
-import type { Tensor } from "../../ops/tensor.ts";
 import { type Network, normalized, parameter, within } from "./network.ts";
+
+/** Mean and standard deviation of ImageNet's pixels, which every published encoder is trained with. */
+export const IMAGENET: PixelStatistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
 interface Architecture {
   readonly blocks: readonly [number, number, number, number];

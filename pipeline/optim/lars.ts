@@ -1,8 +1,8 @@
 /** LARS (You et al. 2017) as the published code uses it. */
 import { add, div, greater, mul, sqrt, sub, where } from "../../ops/arithmetic.ts";
+import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { totals } from "../../ops/reduce.ts";
 import { slice } from "../../ops/slice.ts";
-import { reshape, type Tensor } from "../../ops/tensor.ts";
 import type { Optimizer } from "./sgd.ts";
 
 export const TRUST = 0.001;

@@ -1,6 +1,6 @@
 /** Stochastic gradient descent with momentum, PyTorch's form: no dampening, no Nesterov. */
 import { add, mul, sub } from "../../ops/arithmetic.ts";
-import type { Tensor } from "../../ops/tensor.ts";
+import type { Tensor } from "../../ops/graph/tensor.ts";
 
 export interface OptimizerOptions {
   /** Learning rate of this step, []. */

@@ -1,7 +1,7 @@
 /** What each rank does in device_test.ts: opens its device as `--device` says, and prints which it is, as JSON. */
 import { Effect } from "effect";
-import { Collective } from "../../ops/collective.ts";
-import { Gpu } from "../../ops/gpu.ts";
+import { Collective } from "../../ops/runtime/collective.ts";
+import { Gpu } from "../../ops/runtime/gpu.ts";
 import { rankGpu } from "./device.ts";
 import { ranks } from "./mpi.ts";
 

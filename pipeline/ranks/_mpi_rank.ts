@@ -1,8 +1,8 @@
 /** What each rank does in mpi_test.ts, by the name of the case; prints what it found as JSON. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { Cause, Effect } from "effect";
-import { randomStream } from "../../data/random.ts";
-import { Collective, type CollectiveShape } from "../../ops/collective.ts";
+import { randomStream } from "../../data/random/random.ts";
+import { Collective, type CollectiveShape } from "../../ops/runtime/collective.ts";
 import { ranks } from "./mpi.ts";
 
 const digest = (values: Float32Array) =>

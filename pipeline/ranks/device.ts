@@ -9,9 +9,11 @@
  * CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and their like mean nothing to Vulkan.
  */
 import { Effect, Layer, Schema } from "effect";
-import { Collective, type CollectiveError, gatherTexts } from "../../ops/collective.ts";
-import { type Backend, Gpu, type GpuError, layers } from "../../ops/gpu.ts";
-import type { Config } from "../config.ts";
+import type { Backend } from "../../ops/graph/lowering.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import { Gpu, type GpuError } from "../../ops/runtime/gpu.ts";
+import type { Config } from "../pretrain/config.ts";
 import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
 /** No adapter can be had as --device asks for, or ranks share one. */

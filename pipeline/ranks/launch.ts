@@ -1,9 +1,6 @@
 /** Whether this process is one of several, and where the library is by which they speak. Imports little: see cli/permissions.ts. */
 import { join } from "node:path";
-import { libraryFolders, libraryVariables } from "./shared_library.ts";
-
-/** Reads a variable of the environment. */
-export type Environment = (name: string) => string | undefined;
+import { type Environment, libraryFolders, libraryVariables } from "./shared_library.ts";
 
 /** Who started this process as one of several. */
 export interface Launch {

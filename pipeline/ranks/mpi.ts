@@ -3,9 +3,10 @@
  * and carries what they exchange. A process that is alone loads nothing of it.
  */
 import { Cause, Effect, Exit, Layer } from "effect";
-import { Collective, CollectiveError, type CollectiveShape } from "../../ops/collective.ts";
-import { type Environment, type Launch, launchedAs, mpiLibraries } from "./launch.ts";
+import { Collective, CollectiveError, type CollectiveShape } from "../../ops/runtime/collective.ts";
+import { type Launch, launchedAs, mpiLibraries } from "./launch.ts";
 import { type MpiLibrary, type MpiMissing, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
+import type { Environment } from "./shared_library.ts";
 
 export interface RankOptions {
   /** How long one exchange may wait for the other ranks. */

@@ -1,6 +1,8 @@
 /** Libraries in C that come with the system, at one of several places. */
 import { dirname, join } from "node:path";
-import type { Environment } from "./launch.ts";
+
+/** Reads a variable of the environment. */
+export type Environment = (name: string) => string | undefined;
 
 /** The variables that say where libraries are. */
 export const libraryVariables = ["LD_LIBRARY_PATH", "PATH"];

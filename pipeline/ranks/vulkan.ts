@@ -1,7 +1,6 @@
 /** The devices that Vulkan offers to this process, in more detail than WebGPU tells: which piece of hardware each is. */
 import { join } from "node:path";
-import type { Environment } from "./launch.ts";
-import { libraryFolders, openLibrary } from "./shared_library.ts";
+import { type Environment, libraryFolders, openLibrary } from "./shared_library.ts";
 
 export type DeviceKind = "discrete" | "integrated" | "virtual" | "other" | "cpu";
 

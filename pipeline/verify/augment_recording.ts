@@ -1,19 +1,22 @@
-import { Effect } from "effect";
 import { join } from "node:path";
-import { type DecodeError, decodeImage, type Picture } from "../../data/decode_image.ts";
-import { sharedRegion, type ViewDraw } from "../../data/draws.ts";
-import { readAugmentRecording, type Stage } from "../../data/formats/augment_recording.ts";
-import { FormatError } from "../../data/formats/format_error.ts";
+import { Effect } from "effect";
+import { FormatError } from "../../data/files/format_error.ts";
 import type { FileArray, FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
-import { packBatch, viewWords } from "../../data/view_table.ts";
-import type { CollectiveError } from "../../ops/collective.ts";
-import { compile } from "../../ops/compile.ts";
-import type { PlanError } from "../../ops/lower.ts";
-import type { Gpu, GpuError } from "../../ops/gpu.ts";
+import { type DecodeError, decodeImage, type Picture } from "../../data/images/decode_image.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import { sizeOf } from "../../ops/graph/shape.ts";
+import { input } from "../../ops/graph/tensor.ts";
+import { viewWords } from "../../ops/image/augmentation_row.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
-import { input, sizeOf } from "../../ops/tensor.ts";
-import { augmentedPictures, IMAGENET } from "../augment.ts";
+import type { CollectiveError } from "../../ops/runtime/collective.ts";
+import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
+import { compile } from "../../ops/runtime/program.ts";
+import { IMAGENET } from "../model/resnet.ts";
+import { augmentedPictures } from "../pretrain/augment.ts";
+import { sharedRegion, type ViewDraw } from "../pretrain/draws.ts";
+import { packBatch } from "../pretrain/pack.ts";
+import { readAugmentRecording, type Stage } from "./read_augment_recording.ts";
 import type { Verification, VerifyRow } from "./report.ts";
 
 /**

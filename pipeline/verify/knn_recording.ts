@@ -3,19 +3,19 @@
  * prototypes that win each pixel.
  */
 import { Effect, Schema } from "effect";
+import { FormatError } from "../../data/files/format_error.ts";
 import type { FileArray, FileTensor } from "../../data/formats/file_tensor.ts";
-import { FormatError } from "../../data/formats/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
-import { evaluate } from "../../ops/compile.ts";
+import type { Shape } from "../../ops/graph/shape.ts";
+import { constant } from "../../ops/graph/tensor.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
+import { evaluate } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
-import { constant, type Shape } from "../../ops/tensor.ts";
-import { IMAGENET } from "../augment.ts";
-import { teacherOf } from "../interop/teacher.ts";
-import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
-import { pack } from "../visualize/packed_pictures.ts";
+import { pack } from "../inference/packed_pictures.ts";
+import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
+import { type ArchitectureName, ARCHITECTURES, IMAGENET } from "../model/resnet.ts";
 import { retrieve } from "../visualize/retrieval.ts";
-import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../visualize/slot_maps.ts";
+import { teacherOf } from "../weights/teacher.ts";
 import type { Verification, VerifyRow } from "./report.ts";
 
 const decodeMetadata = Schema.decodeUnknownEffect(Schema.Struct({

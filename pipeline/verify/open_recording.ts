@@ -1,6 +1,6 @@
 /** Which kind of recording a file is: its content decides, whatever its name. */
 import { Effect } from "effect";
-import { FormatError } from "../../data/formats/format_error.ts";
+import { FormatError } from "../../data/files/format_error.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 
 export type Recording =

@@ -1,8 +1,8 @@
 /** Recordings of training steps as files: their configuration, and their tensors by name and shape. */
 import { Effect, Schema } from "effect";
-import { FormatError } from "../../data/formats/format_error.ts";
+import { FormatError } from "../../data/files/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
-import { sameShape, type Shape } from "../../ops/tensor.ts";
+import { sameShape, type Shape } from "../../ops/graph/shape.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
 
 const Count = Schema.Int.check(Schema.isGreaterThan(0));

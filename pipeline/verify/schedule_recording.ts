@@ -1,5 +1,5 @@
 import { Effect, Schema } from "effect";
-import { FormatError } from "../../data/formats/format_error.ts";
+import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
 import type { Verification, VerifyRow } from "./report.ts";

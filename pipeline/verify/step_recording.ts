@@ -7,29 +7,29 @@
  * there is what made the losses and the state that are compared.
  */
 import { Effect, type Scope } from "effect";
-import { FormatError } from "../../data/formats/format_error.ts";
+import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { gradients } from "../../ops/autodiff.ts";
-import { Collective, type CollectiveError, gatherTexts } from "../../ops/collective.ts";
-import { compile } from "../../ops/compile.ts";
-import type { PlanError } from "../../ops/lower.ts";
-import type { Gpu, GpuError } from "../../ops/gpu.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import { type Shape, ShapeError, sizeOf } from "../../ops/graph/shape.ts";
+import { input, reshape, type Tensor } from "../../ops/graph/tensor.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
+import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
-import { input, reshape, type Shape, ShapeError, sizeOf, type Tensor } from "../../ops/tensor.ts";
 import { winners } from "../../ops/winners.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
+import { rateInputs, type Side, slotConStep, type Step } from "../pretrain/step.ts";
+import { alone, among, type Sync } from "../ranks/sync.ts";
+import { download, upload } from "../run/state.ts";
 import {
   checkpointShapes,
-  download,
   fileTensor,
   type StateTensor,
   type StateValues,
   toFile,
-  upload,
-} from "../state.ts";
-import { rateInputs, type Side, slotConStep, type Step } from "../step.ts";
-import { alone, among, type Sync } from "../sync.ts";
+} from "../run/state_layout.ts";
 import { readStepRecording, type StepRecording, type StepRecordingConfig } from "./read_step_recording.ts";
 import type { Verification } from "./report.ts";
 import { type Compared, compareStepTensor, notComputed, summariseSteps } from "./step_errors.ts";

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { gpuTest, subgroupTest } from "../../ops/_test_kit.ts";
-import { type Choices, TunedChoices } from "../../ops/choices.ts";
-import { onRanks } from "../../ops/_test_ranks.ts";
+import { type Choices, TunedChoices } from "../../ops/compiler/kernel_selection.ts";
+import { onRanks } from "../../ops/runtime/_test_ranks.ts";
 import { verifyStep } from "./step_recording.ts";
 
 const read = (name: string) =>

@@ -3,11 +3,11 @@ import { createHash } from "node:crypto";
 import { deflateRawSync } from "node:zlib";
 import { Effect } from "effect";
 import sharp from "sharp";
-import type { Picture } from "../../data/decode_image.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import { scaled, scaledMap } from "../inference/scaled.ts";
 import type { Color } from "./colors.ts";
 import template from "./page.html" with { type: "text" };
 import type { Neighbor } from "./retrieval.ts";
-import { scaled, scaledMap } from "./scaled.ts";
 
 export interface PagePrototype {
   readonly number: number;

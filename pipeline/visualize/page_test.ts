@@ -3,8 +3,8 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { inflateRawSync } from "node:zlib";
 import { Effect } from "effect";
-import { decodeImage } from "../../data/decode_image.ts";
-import { randomStream } from "../../data/random.ts";
+import { decodeImage } from "../../data/images/decode_image.ts";
+import { randomStream } from "../../data/random/random.ts";
 import { page, pagePicture } from "./page.ts";
 
 const noise = (width: number, height: number) => {

@@ -1,7 +1,7 @@
 /** A white sheet of pictures, drawn piece by piece: only the sheet itself takes up memory. */
 import { Effect } from "effect";
 import sharp from "sharp";
-import type { Picture } from "../../data/decode_image.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "./colors.ts";
 
 /** Pixels of a sheet at most; cells become smaller so that it fits. */

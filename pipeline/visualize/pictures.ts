@@ -1,15 +1,15 @@
 /** Any pictures beside their slots, whole and at their own aspect, as a page and as a sheet. */
 import { Effect, Result } from "effect";
-import { type Picture, readPicture } from "../../data/decode_image.ts";
-import { resizeCrop } from "../../data/resample.ts";
-import type { DeviceState } from "../../ops/compile.ts";
-import type { Teacher, TeacherOptions } from "../interop/teacher.ts";
+import { type Picture, readPicture } from "../../data/images/decode_image.ts";
+import { resizeCrop } from "../../data/images/resample.ts";
+import type { DeviceState } from "../../ops/runtime/program.ts";
+import { evaluationFrame } from "../inference/framed.ts";
+import { scaled, scaledMap } from "../inference/scaled.ts";
+import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
+import type { Teacher, TeacherOptions } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
-import { evaluationFrame } from "./framed.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { MOST_PIXELS, Paper } from "./paper.ts";
-import { scaled, scaledMap } from "./scaled.ts";
-import { packedBatches, runBatches, slotProgram, uploadTeacher } from "./slot_maps.ts";
 import { tinted } from "./tinted.ts";
 import { NoPictures, type Watcher } from "./watcher.ts";
 

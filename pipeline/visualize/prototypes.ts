@@ -1,17 +1,17 @@
 /** Every prototype with its nearest pictures, as a page and as a sheet. */
 import { Effect, Schema, Stream } from "effect";
-import type { Picture } from "../../data/decode_image.ts";
-import type { Teacher } from "../interop/teacher.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
+import { evaluationFrame } from "../inference/framed.ts";
+import { framedBatches } from "../inference/framed_batches.ts";
+import { unpack } from "../inference/packed_pictures.ts";
+import { scaled } from "../inference/scaled.ts";
+import { runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
+import type { Teacher } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
-import { framedBatches } from "./framed_batches.ts";
-import { evaluationFrame } from "./framed.ts";
 import { highlighted } from "./highlighted.ts";
-import { unpack } from "./packed_pictures.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { label, MOST_PIXELS, Paper } from "./paper.ts";
 import { retrieve } from "./retrieval.ts";
-import { scaled } from "./scaled.ts";
-import { runBatches, slotProgram, uploadTeacher } from "./slot_maps.ts";
 import { NoPictures, type Watcher } from "./watcher.ts";
 
 /** What to show of the pictures. */

@@ -1,7 +1,7 @@
 /** The nearest pictures of every prototype, and how often each is used (method.md, section 11 and point 20 of 12). */
 import { Effect, Schema, type Stream } from "effect";
-import type { FramedBatch } from "./framed_batches.ts";
-import { type PictureOutput, runBatches, type SlotProgram } from "./slot_maps.ts";
+import type { FramedBatch } from "../inference/framed_batches.ts";
+import { type PictureOutput, runBatches, type SlotProgram } from "../inference/slot_program.ts";
 
 /** What is added to the mask of the locations that a prototype wins: one that wins nowhere has its plain mean as score. */
 const SMOOTHING = 1e-6;

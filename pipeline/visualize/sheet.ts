@@ -1,5 +1,5 @@
 import type { Effect } from "effect";
-import type { Picture } from "../../data/decode_image.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
 import { Paper } from "./paper.ts";
 
 const GAP = 6; // pixels between pictures, and around them

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { decodeImage } from "../../data/decode_image.ts";
+import { decodeImage } from "../../data/images/decode_image.ts";
 import { sheet } from "./sheet.ts";
 
 Deno.test("sheet() shows every picture in its row and column, enlarged", async () => {

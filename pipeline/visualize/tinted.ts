@@ -1,4 +1,4 @@
-import type { Picture } from "../../data/decode_image.ts";
+import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "./colors.ts";
 
 const TINT = 0.7; // share of the segment's colour; the picture's brightness has the rest

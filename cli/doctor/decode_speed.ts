@@ -1,0 +1,54 @@
+/** How fast this machine turns picture files into batches, measured. */
+import { join } from "node:path";
+import { Effect, Stream } from "effect";
+import sharp from "sharp";
+import { packingFor } from "../../pipeline/pretrain/augment.ts";
+import type { Config } from "../../pipeline/pretrain/config.ts";
+import { batches } from "../../pipeline/pretrain/decode.ts";
+
+/** Small batches, so that a measurement takes about a second. */
+const BATCH = 8;
+/** Batches a worker makes before and while time is taken; the first ones wait for the workers to start. */
+const BEFORE = 1, TIMED = 4;
+
+/**
+ * Pictures of 640 × 480, of a photograph's size as JPEG, that the workers of `config` decode and draw views of in a
+ * second. `maxBinding` is the adapter's, `folder` one that may be written.
+ */
+export const decodeSpeed = Effect.fn("decodeSpeed")(
+  function* (
+    config: Pick<Config, "imageSize" | "minScale" | "numWorkers">,
+    maxBinding: number,
+    folder: string,
+  ) {
+    const scratch = yield* Effect.acquireRelease(
+      attempt(() => Deno.makeTempDir({ dir: folder })),
+      (path) => Effect.promise(() => Deno.remove(path, { recursive: true })),
+    );
+    const file = join(scratch, "picture.jpg");
+    yield* attempt(() => photograph().toFile(file));
+
+    const workers = config.numWorkers;
+    const { capacity: pixelCapacity, maxTaps } = packingFor(config.imageSize, BATCH, maxBinding);
+    const files = Array<string>(BATCH * workers * (BEFORE + TIMED)).fill(file);
+    const settings = { ...config, batchSize: BATCH, seed: 0, maxBadImages: 0, pixelCapacity, maxTaps };
+    const times = yield* batches(files, settings).pipe(
+      Stream.take(workers * (BEFORE + TIMED)),
+      Stream.map(() => performance.now()),
+      Stream.runCollect,
+    );
+    const milliseconds = times[times.length - 1] - times[workers * BEFORE - 1];
+    return BATCH * TIMED * workers / (milliseconds / 1000);
+  },
+  Effect.scoped,
+);
+
+/** Soft noise: as JPEG it has about the 160 KB of a photograph. */
+const photograph = () => {
+  const noise = { type: "gaussian", mean: 128, sigma: 60 } as const;
+  const picture = sharp({ create: { width: 240, height: 180, channels: 3, background: "gray", noise } });
+  return picture.resize(640, 480).jpeg({ quality: 90 });
+};
+
+const attempt = <A>(work: () => Promise<A>) =>
+  Effect.tryPromise({ try: work, catch: (error) => error as Error });

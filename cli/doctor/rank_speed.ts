@@ -1,0 +1,91 @@
+/** What exchanges between ranks cost on these machines, and in a run's step: measured by all ranks together. */
+import { Effect } from "effect";
+import { viewWords } from "../../ops/image/augmentation_row.ts";
+import { Collective, gatherTexts } from "../../ops/runtime/collective.ts";
+import { Gpu } from "../../ops/runtime/gpu.ts";
+import { compile } from "../../ops/runtime/program.ts";
+import type { Config } from "../../pipeline/pretrain/config.ts";
+import { stepGraph } from "../../pipeline/pretrain/step_graph.ts";
+import { alone, among, type Sync } from "../../pipeline/ranks/sync.ts";
+import { initialState } from "../../pipeline/run/initial_state.ts";
+import { upload } from "../../pipeline/run/state.ts";
+
+export interface RankSpeed {
+  /** Machine and adapter of each rank. */
+  readonly ranks: readonly { readonly host: string; readonly adapter: string }[];
+  /** Seconds to sum 512 numbers (2 KiB) over the ranks, and 25 million (95 MiB). */
+  readonly small: number;
+  readonly large: number;
+  /** A step of the run; null where it would take too long to try. */
+  readonly step: StepSpeed | null;
+}
+
+export interface StepSpeed {
+  readonly seconds: number;
+  /** Of these, what exchanging takes: what a step takes longer than one that exchanges nothing. */
+  readonly syncSeconds: number;
+  readonly stops: number;
+  /** Bytes that each rank gives to the others. */
+  readonly exchangedBytes: number;
+}
+
+const SMALL = 512, LARGE = 25_000_000;
+
+/** Bytes of device memory beyond which a step is not tried on a CPU. */
+const MODEST = 2 ** 30;
+
+/** All ranks call this at the same time; each gets the same answer but for the step's seconds, which are its own. */
+export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reservedBytes: number) {
+  const { report } = yield* Gpu;
+  const { rank, world, allReduceSum } = yield* Collective;
+  const told = yield* gatherTexts(JSON.stringify({ host: Deno.hostname(), adapter: report.description }));
+  const sum = (count: number) => allReduceSum(new Float32Array(count));
+  const small = yield* median(200, sum(SMALL));
+  const large = yield* median(5, sum(LARGE));
+  const step = report.software && reservedBytes > MODEST
+    ? null
+    : yield* stepSpeed({ ...config, batchSize: config.batchSize / world }, among(rank, world));
+  return { ranks: told.map((text) => JSON.parse(text)), small, large, step } satisfies RankSpeed;
+}, Effect.scoped);
+
+/** The middle one of the seconds that an effect takes, after a first time that does not count. */
+const median = Effect.fnUntraced(function* <A, E, R>(times: number, effect: Effect.Effect<A, E, R>) {
+  const seconds: number[] = [];
+  for (let i = 0; i <= times; i++) {
+    const start = performance.now();
+    yield* effect;
+    if (i > 0) seconds.push((performance.now() - start) / 1000);
+  }
+  return seconds.sort((a, b) => a - b)[Math.floor(times / 2)];
+});
+
+const stepSpeed = Effect.fnUntraced(function* (config: Config, sync: Sync) {
+  const single = yield* timedStep(config, alone);
+  const together = yield* timedStep(config, sync);
+  const { stops, exchangedBytes } = together.program;
+  return {
+    seconds: together.seconds,
+    syncSeconds: Math.max(0, together.seconds - single.seconds),
+    stops,
+    exchangedBytes,
+  };
+});
+
+/** Steps on black pictures: how long a step takes does not depend on what is seen. */
+const timedStep = Effect.fnUntraced(function* (config: Config, sync: Sync) {
+  const gpu = yield* Gpu;
+  const { barrier } = yield* Collective;
+  const { packing, state, graph } = stepGraph(config, gpu.traits, undefined, sync);
+  const program = yield* compile(graph, yield* upload(state, initialState(state, config.seed)));
+  const inputs = {
+    pixels: new Uint32Array(packing.capacity / 4),
+    views: new Uint32Array(2 * config.batchSize * viewWords(packing)),
+    coords: Float32Array.from({ length: 8 * config.batchSize }, (_, i) => i % 4 < 2 ? 0 : 1),
+    flips: new Float32Array(2 * config.batchSize),
+    learningRate: new Float32Array(1),
+    teacherMomentum: Float32Array.of(1),
+  };
+  yield* barrier;
+  const seconds = yield* median(3, Effect.flatten(program.run(inputs)));
+  return { program, seconds };
+}, Effect.scoped);

@@ -1,0 +1,116 @@
+/**
+ * A run on a terminal: one live line under whatever else is said, or plain lines where the output goes elsewhere.
+ */
+import { Effect, Layer, Logger } from "effect";
+import {
+  duration,
+  isPrinted,
+  lossScaleText,
+  Progress,
+  type RunPlan,
+  secondsLeft,
+  stepLine,
+  type StepReport,
+} from "../../pipeline/run/progress.ts";
+
+/** Where output goes: standard output and error of this process, except in tests. */
+export interface Screen {
+  readonly columns: () => number | null; // null where it is no terminal
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  readonly now: () => number; // milliseconds
+}
+
+const REDRAW_MS = 100;
+const CLEAR_LINE = "\r\x1b[K";
+
+/** Shows progress, and log messages as plain sentences, until the scope of the layer ends. */
+export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
+  Layer.unwrap(Effect.gen(function* () {
+    let plan: RunPlan | null = null;
+    let line = ""; // what is drawn now
+    let drawnAt = -Infinity;
+
+    const clear = () => {
+      if (line !== "") screen.out(CLEAR_LINE);
+    };
+    const logger = Logger.make(({ logLevel, message }) => {
+      const words = [message].flat().map(String).join(" ");
+      clear();
+      screen.err(logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);
+      screen.out(line);
+    });
+    const step = (report: StepReport) =>
+      Effect.sync(() => {
+        if (plan === null) return;
+        const columns = screen.columns();
+        if (columns === null) {
+          if (isPrinted(report.step, plan)) screen.out(`${stepLine(report, plan)}\n`);
+          return;
+        }
+        const isLast = report.step + 1 === plan.lastStep;
+        if (screen.now() - drawnAt < REDRAW_MS && !isLast) return;
+        drawnAt = screen.now();
+        clear();
+        line = liveLine(report, plan, columns - 1);
+        screen.out(line);
+      });
+    yield* Effect.addFinalizer(() => Effect.sync(() => line === "" || screen.out("\n")));
+
+    const begin = (begun: RunPlan) => Effect.sync(() => void (plan = begun));
+    return Layer.mergeAll(Layer.succeed(Progress, { begin, step }), Logger.layer([logger]));
+  }));
+
+/**
+ * The report of a rank: the first one's in plain lines, as its terminal is that of the launcher; the others keep what they
+ * have to say to their logs.
+ */
+export const rankReport = (rank: number | null): Layer.Layer<never> =>
+  rank === null
+    ? layerReport()
+    : rank === 0
+    ? layerReport({ ...thisProcess, columns: () => null })
+    : Logger.layer([]);
+
+/** The step in at most `columns` columns: less important parts are left out first. */
+export const liveLine = (report: StepReport, plan: RunPlan, columns: number): string => {
+  const { step, epoch, metrics, imagesPerSecond } = report;
+  const { loss, loss_group, loss_slot, lr } = metrics;
+  const done = step + 1;
+  const parts = [
+    { text: bar(done / plan.lastStep, 20), rank: 3 },
+    { text: `epoch ${epoch}/${Math.ceil(plan.lastStep / plan.stepsPerEpoch)}`, rank: 2 },
+    { text: `step ${done}/${plan.lastStep}`, rank: 0 },
+    { text: `loss ${loss.toFixed(3)}`, rank: 0 },
+    ...loss_group === undefined || loss_slot === undefined
+      ? []
+      : [{ text: `= group ${loss_group.toFixed(3)} + slot ${loss_slot.toFixed(3)}`, rank: 5 }],
+    { text: `lr ${lr.toPrecision(3)}`, rank: 4 },
+    ...lossScaleText(metrics).map((text) => ({ text, rank: 4 })),
+    { text: `${imagesPerSecond.toPrecision(3)} images/s`, rank: 2 },
+    { text: `${(plan.deviceBytes / 2 ** 30).toFixed(2)} GiB`, rank: 6 },
+    { text: `${duration(secondsLeft(step, imagesPerSecond, plan))} left`, rank: 1 },
+  ];
+  const upTo = (rank: number) => parts.filter((part) => part.rank <= rank).map(({ text }) => text).join("  ");
+  for (let rank = 6; rank > 0; rank--) if (upTo(rank).length <= columns) return upTo(rank);
+  return upTo(0).slice(0, columns);
+};
+
+const bar = (share: number, width: number): string => {
+  const eighths = Math.round(Math.min(share, 1) * width * 8);
+  const full = "█".repeat(Math.floor(eighths / 8));
+  const part = eighths % 8 === 0 ? "" : "▏▎▍▌▋▊▉"[eighths % 8 - 1];
+  return `▕${(full + part).padEnd(width)}▏`;
+};
+
+const write = (stream: typeof Deno.stdout | typeof Deno.stderr) => (text: string) => {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+};
+
+const thisProcess: Screen = {
+  columns: () => Deno.stdout.isTerminal() ? Deno.consoleSize().columns || 80 : null,
+  out: write(Deno.stdout),
+  err: write(Deno.stderr),
+  now: () => performance.now(),
+};

@@ -1,0 +1,86 @@
+/** Pictures sorted into a folder a class, in ImageNet's layout: `train/<class>/*.JPEG`, `val/<class>/*.JPEG`. */
+import { join } from "node:path";
+import { Effect, Schema } from "effect";
+import { PICTURE } from "./image_list.ts";
+
+/** The folders do not say which picture is of which class. */
+export class ClassFolderError extends Schema.TaggedError<ClassFolderError>()("ClassFolderError", {
+  path: Schema.String,
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `Cannot take classes from "${this.path}": ${this.reason}`;
+  }
+}
+
+export interface ClassifiedFile {
+  readonly file: string;
+  readonly label: number; // place in `classes`
+}
+
+export interface ClassFolders {
+  readonly classes: readonly string[]; // names of the folders, sorted
+  readonly train: readonly ClassifiedFile[];
+  readonly val: readonly ClassifiedFile[];
+}
+
+const LAYOUT = "expected train/<class>/*.JPEG and val/<class>/*.JPEG (or .jpg, .png, .webp, …)";
+
+/** The pictures of both splits, sorted. Fails where they do not have the same classes. */
+export const classFolders = Effect.fn("classFolders")(
+  function* (dataDir: string): Effect.fn.Return<ClassFolders, ClassFolderError> {
+    const [train, val] = yield* Effect.forEach(["train", "val"], (split) => classesIn(join(dataDir, split)));
+    const lacks = (split: string, other: string, a: typeof train, b: typeof train) => {
+      const missing = [...a.keys()].filter((name) => !b.has(name));
+      if (missing.length === 0) return Effect.void;
+      const some = missing.slice(0, 3).map((name) => `"${name}"`).join(", ");
+      const more = missing.length > 3 ? ` and ${missing.length - 3} more` : "";
+      const reason = `${split}/ has ${some}${more}, which ${other}/ has not: both must have the same classes`;
+      return Effect.fail(new ClassFolderError({ path: dataDir, reason }));
+    };
+    yield* lacks("val", "train", val, train);
+    yield* lacks("train", "val", train, val);
+    const classes = [...train.keys()];
+    if (classes.length < 2) {
+      const reason = `there is one class, "${classes[0]}": at least two are needed to tell apart`;
+      return yield* new ClassFolderError({ path: dataDir, reason });
+    }
+    const files = (split: typeof train) =>
+      classes.flatMap((name, label) => split.get(name)!.map((file) => ({ file, label })));
+    return { classes, train: files(train), val: files(val) };
+  },
+);
+
+const classesIn = Effect.fnUntraced(function* (path: string) {
+  const all = yield* entries(path);
+  const folders = all.filter(({ isFile, name }) => !isFile && !name.startsWith("."));
+  if (folders.length === 0) {
+    const loose = all.filter(({ name }) => PICTURE.test(name)).length;
+    const found = loose > 0 ? `pictures (${loose}), but no folder of a class` : "no folder of a class";
+    return yield* new ClassFolderError({ path, reason: `it has ${found}; ${LAYOUT}` });
+  }
+  const lists = yield* Effect.forEach(
+    folders.map(({ name }) => name).sort(),
+    (name) =>
+      Effect.flatMap(entries(join(path, name)), (found) => {
+        const files = found.filter((entry) => PICTURE.test(entry.name)).map((entry) => entry.name).sort();
+        return files.length > 0
+          ? Effect.succeed([name, files.map((file) => join(path, name, file))] as const)
+          : Effect.fail(
+            new ClassFolderError({ path: join(path, name), reason: `it has no pictures; ${LAYOUT}` }),
+          );
+      }),
+    { concurrency: 16 }, // a thousand folders, perhaps on a network disk
+  );
+  return new Map(lists);
+});
+
+const entries = (path: string) =>
+  Effect.tryPromise({
+    try: () => Array.fromAsync(Deno.readDir(path)),
+    catch: (error) => {
+      const gone = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+      const reason = gone ? `there is no such folder; ${LAYOUT}` : (error as Error).message;
+      return new ClassFolderError({ path, reason });
+    },
+  });

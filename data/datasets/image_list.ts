@@ -1,0 +1,151 @@
+/**
+ * Which pictures a run trains on: the layouts of COCO and ImageNet, any folder, or a text file of paths.
+ *
+ * The order is the same on every machine, since the random draws know a picture by its place in the list.
+ */
+import { dirname, join, resolve } from "node:path";
+import { Effect, Schema } from "effect";
+import { match } from "ts-pattern";
+
+export const datasets = ["COCO", "COCOplus", "COCOval", "ImageNet", "Folder"] as const;
+export type Dataset = (typeof datasets)[number];
+
+/** The suffixes under which a folder's pictures are looked for; which format it is, the content says. */
+export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
+
+/** There is nothing to train on, and why. */
+export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageListError", {
+  path: Schema.String,
+  problem: Schema.Literals(["missing", "unreadable", "wrong layout", "no pictures", "not text", "no paths"]),
+  lookedFor: Schema.String,
+}) {
+  override get message() {
+    const { path, lookedFor } = this;
+    return match(this.problem)
+      .with("missing", () => `There is no "${path}": --data-dir must name ${lookedFor}`)
+      .with("unreadable", () => `Cannot read "${path}": allow this user to read it`)
+      .with(
+        "wrong layout",
+        () => `There is no folder "${path}": looked for ${lookedFor} (--dataset Folder takes any)`,
+      )
+      .with("no pictures", () => `There are no pictures in "${path}": looked for ${lookedFor}`)
+      .with("not text", () => `"${path}" is neither a folder nor text: --data-dir must name ${lookedFor}`)
+      .with("no paths", () => `The text file "${path}" is empty: it must name pictures, one path a line`)
+      .exhaustive();
+  }
+}
+
+/** The paths of a data set's pictures: sorted in each of its folders, as listed in a text file. */
+export const listImages = Effect.fn("listImages")(
+  function* ({ dataset, dataDir }: { readonly dataset: Dataset; readonly dataDir: string }) {
+    const lookedFor = `${dataset === "Folder" ? "a folder or a text file" : "the folder"} of pictures`;
+    const { isFile } = yield* attempt(() => Deno.stat(dataDir), {
+      path: dataDir,
+      lookedFor,
+      missing: "missing",
+    });
+    return yield* match(dataset)
+      .with("COCO", () => inFolders(dataDir, ["train2017"], ".jpg"))
+      .with("COCOplus", () => inFolders(dataDir, ["train2017", "unlabeled2017"], ".jpg"))
+      .with("COCOval", () => inFolders(dataDir, ["val2017"], ".jpg"))
+      .with("ImageNet", () => inClassFolders(dataDir))
+      .with("Folder", () => isFile ? inTextFile(dataDir) : anywhere(dataDir))
+      .exhaustive();
+  },
+);
+
+const inFolders = Effect.fnUntraced(function* (root: string, folders: readonly string[], suffix: string) {
+  const lists = yield* Effect.forEach(folders, (folder) => {
+    const path = join(root, folder);
+    const lookedFor = `${folder}/*${suffix}`;
+    return endingWith(suffix, path, lookedFor).pipe(Effect.flatMap(notEmpty(path, lookedFor)));
+  });
+  return lists.flat();
+});
+
+const inClassFolders = Effect.fnUntraced(function* (root: string) {
+  const path = join(root, "train");
+  const lookedFor = "train/<wnid>/*.JPEG";
+  const classes = (yield* entries(path, lookedFor)).filter((entry) => !entry.isFile);
+  const lists = yield* Effect.forEach(
+    classes,
+    ({ name }) => endingWith(".JPEG", join(path, name), lookedFor),
+    { concurrency: 16 }, // a thousand folders, perhaps on a network disk
+  );
+  return yield* notEmpty(path, lookedFor)(lists.flat());
+});
+
+const anywhere = Effect.fnUntraced(function* (root: string) {
+  const lookedFor = "*.jpg, *.png, *.webp, *.gif, *.tif and *.avif, in folders below it too";
+  const seen = new Set<string>(); // links can lead back up
+  const below = (folder: string): Effect.Effect<readonly string[], ImageListError> =>
+    Effect.gen(function* () {
+      const real = yield* attempt(() => Deno.realPath(folder), { path: folder, lookedFor });
+      if (seen.has(real)) return [];
+      seen.add(real);
+      const lists = yield* Effect.forEach(yield* entries(folder, lookedFor), (entry) => {
+        const path = join(folder, entry.name);
+        if (entry.isDirectory) return below(path);
+        return Effect.succeed(PICTURE.test(entry.name) ? [path] : []);
+      });
+      return lists.flat();
+    });
+  return yield* notEmpty(root, lookedFor)((yield* below(root)).toSorted());
+});
+
+const inTextFile = Effect.fnUntraced(function* (file: string) {
+  const lookedFor = "a folder of pictures or a text file of paths";
+  const bytes = yield* attempt(() => Deno.readFile(file), { path: file, lookedFor });
+  const text = new TextDecoder().decode(bytes);
+  if (/[\0\uFFFD]/.test(text)) {
+    return yield* new ImageListError({ path: file, lookedFor, problem: "not text" });
+  }
+  const paths = text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
+  if (paths.length === 0) return yield* new ImageListError({ path: file, lookedFor, problem: "no paths" });
+  return paths.map((path) => resolve(dirname(file), path));
+});
+
+const endingWith = (suffix: string, folder: string, lookedFor: string) =>
+  Effect.map(
+    entries(folder, lookedFor),
+    (found) => found.filter(({ name }) => name.endsWith(suffix)).map(({ name }) => join(folder, name)),
+  );
+
+/** What lies in a folder, sorted by name; links as what they lead to, hidden entries left out as `glob` does. */
+const entries = (folder: string, lookedFor: string) =>
+  attempt(async () => {
+    const all = await Array.fromAsync(Deno.readDir(folder));
+    const visible = all.filter(({ name }) => !name.startsWith("."));
+    return await Promise.all(
+      visible.sort(byName).map((entry) => entry.isSymlink ? follow(folder, entry) : entry),
+    );
+  }, { path: folder, lookedFor });
+
+const byName = (a: Deno.DirEntry, b: Deno.DirEntry) => a.name < b.name ? -1 : 1;
+
+/** A link that leads nowhere stays in the list: the run will name it as a bad file. */
+const follow = async (folder: string, { name }: Deno.DirEntry) => {
+  const target = await Deno.stat(join(folder, name)).catch(() => ({ isFile: true, isDirectory: false }));
+  return { name, isFile: target.isFile, isDirectory: target.isDirectory };
+};
+
+const attempt = <A>(
+  read: () => Promise<A>,
+  { path, lookedFor, missing = "wrong layout" }: {
+    path: string;
+    lookedFor: string;
+    missing?: "missing" | "wrong layout";
+  },
+) =>
+  Effect.tryPromise({
+    try: read,
+    catch: (error) => {
+      const gone = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+      return new ImageListError({ path, lookedFor, problem: gone ? missing : "unreadable" });
+    },
+  });
+
+const notEmpty = (path: string, lookedFor: string) => (found: readonly string[]) =>
+  found.length > 0
+    ? Effect.succeed(found)
+    : Effect.fail(new ImageListError({ path, lookedFor, problem: "no pictures" }));

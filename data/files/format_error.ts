@@ -1,0 +1,22 @@
+import { Schema } from "effect";
+
+/** A file that another tool wrote (or that a disk damaged) cannot be read: which file, and what is wrong with it. */
+export class FormatError extends Schema.TaggedError<FormatError>()("FormatError", {
+  file: Schema.String,
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `Cannot read "${this.file}": ${this.reason}`;
+  }
+}
+
+/** A value for an error. Texts of a hostile file may be long, and hold what a terminal acts on. */
+export const shown = (value: unknown): string =>
+  typeof value === "string"
+    ? JSON.stringify(value.length > 200 ? `${value.slice(0, 200)}…` : value)
+    : isObject(value)
+    ? "an object"
+    : String(value);
+
+export const isObject = (value: unknown): value is object =>
+  typeof value === "object" && value !== null || typeof value === "function";

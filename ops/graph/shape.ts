@@ -1,0 +1,38 @@
+/** Shapes and element types of tensors, and how shapes fit together. */
+import { Schema } from "effect";
+
+export type Shape = readonly number[];
+export type DType = "f32" | "u32";
+
+/** Raised while a graph is being built: a programming or configuration mistake, never a matter of data. */
+export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
+  op: Schema.String,
+  needs: Schema.String,
+  found: Schema.Array(Schema.Array(Schema.Number)),
+}) {
+  override get message() {
+    return `Cannot build ${this.op} as it needs ${this.needs}: found ${
+      this.found.map((shape) => `[${shape.join(", ")}]`).join(", ")
+    }`;
+  }
+}
+
+export const shapeError = (op: string, needs: string, ...found: readonly Shape[]): never => {
+  throw new ShapeError({ op, needs, found: found.map((shape) => [...shape]) });
+};
+
+export const sizeOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
+
+export const sameShape = (a: Shape, b: Shape): boolean =>
+  a.length === b.length && a.every((size, i) => size === b[i]);
+
+/** NumPy's broadcasting rule. Throws ShapeError where two sizes differ and neither is 1. */
+export const broadcastShape = (op: string, shapes: readonly Shape[]): Shape => {
+  const rank = Math.max(...shapes.map((shape) => shape.length));
+  return Array.from({ length: rank }, (_, axis) => {
+    const sizes = shapes.map((shape) => shape[axis - rank + shape.length] ?? 1);
+    const size = Math.max(...sizes);
+    if (sizes.some((s) => s !== 1 && s !== size)) shapeError(op, "shapes that broadcast", ...shapes);
+    return size;
+  });
+};

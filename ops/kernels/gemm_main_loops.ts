@@ -1,0 +1,151 @@
+/** The loop over k of a GEMM, in WGSL: by registers alone, by workgroup memory, or by handing loads on within a subgroup. */
+import type { Product, Tile } from "./gemm_spec.ts";
+import { lines, range } from "./wgsl.ts";
+
+/** The sum, each invocation loading for its own tile. */
+export const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const loads = range(tile.rows / rowsAtOnce).map(String);
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(ownRow + ${+i * rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+    )
+      .join("\n")
+  }
+  ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
+  ${
+    loops(loads, 1, (k) => `
+    ${lines(tile.columns, (j) => `let b${j} = ${b(k, `n${j}`)};`)}
+    ${loads.map((i) => `let a${i} = ${a(i, k)};`).join("\n")}
+    ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }`)
+  }`;
+};
+
+/**
+ * The sum, two steps at a time. Of a row of four invocations, which need the same of a, each loads half for one of the
+ * steps; of the two in a column, which need the same of b, each loads all for one of them.
+ */
+export const inSubgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const half = tile.rows / rowsAtOnce / 2;
+  const loads = range(half).map(String);
+  const [ofRows, ofColumns] = [vectorType(rowsAtOnce), vectorType(width)];
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(ownRow + (place % 4u / 2u * ${half}u + ${i}u) * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${
+        row?.(i) ?? ""
+      }`
+    ).join("\n")
+  }
+  ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
+  ${
+    loops(loads, 2, (k, last) => `
+    let aStep = ${k} + place % 2u;
+    let bStep = ${k} + place / 4u;
+    ${lines(half, (i) => `let ownA${i} = select(${ofRows}(0.0), ${a(`${i}`, "aStep")}, aStep < ${last});`)}
+    ${
+      lines(
+        tile.columns,
+        (j) => `let ownB${j} = select(${ofColumns}(0.0), ${b("bStep", `n${j}`)}, bStep < ${last});`,
+      )
+    }
+    for (var step = 0u; step < 2u; step++) {
+      ${lines(tile.columns, (j) => `let b${j} = subgroupShuffle(ownB${j}, step * 4u + place % 4u);`)}
+      ${
+      lines(
+        2 * half,
+        (i) => `let a${i} = subgroupShuffle(ownA${i % half}, place / 4u * 4u + ${i < half ? 0 : 2}u + step);`,
+      )
+    }
+      ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }
+    }`)
+  }`;
+};
+
+const addOuterProduct = (
+  tile: Tile,
+  width: 1 | 4,
+  a: (i: number) => string,
+  b: (j: number) => string,
+): string => cells(tile, (i, j) => `c${i}_${j} = fma(${vectorType(width)}(${a(i)}), ${b(j)}, c${i}_${j});`);
+
+export const sharedMemory = (
+  { width, rowsAtOnce = 1 }: Product,
+  { rows, columns, lanes, shared }: Tile,
+): string => `
+var<workgroup> aTile: array<${vectorType(rowsAtOnce)}, ${shared * rows * lanes[1] / rowsAtOnce}>;
+var<workgroup> bTile: array<${vectorType(width)}, ${shared * columns * lanes[0]}>;`;
+
+/** The sum, in steps that the workgroup loads together: neighbours load what lies side by side. */
+export const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+  const [across, down] = tile.lanes;
+  const invocations = across * down;
+  const [height, breadth] = [tile.rows * down / rowsAtOnce, tile.columns * across];
+  // Of a: a row's steps lie side by side, or several rows at once do.
+  const byRows = rowsAtOnce === 4;
+  const rowsApart = byRows ? height : invocations / tile.shared; // from one load of an invocation to its next
+  const loads = range(byRows ? 1 : height / rowsApart).map(String);
+  const aSteps = range(byRows ? tile.shared * height / invocations : 1);
+  const bSteps = range(tile.shared * breadth / invocations);
+  const aStep = (s: number) =>
+    byRows ? `(lane / ${height}u + ${s * invocations / height}u)` : `(lane % ${tile.shared}u)`;
+  const aRow = (i: string) =>
+    byRows ? `(lane % ${height}u)` : `(lane / ${tile.shared}u + ${+i * rowsApart}u)`;
+  const bStep = (s: number) => `(lane / ${breadth}u + ${s * invocations / breadth}u)`;
+  return `
+  ${
+    loads.map((i) =>
+      `let row${i} = min(firstRow + ${aRow(i)} * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+    ).join("\n")
+  }
+  let column = min(firstColumn + lane % ${breadth}u, p.N - 1u);
+  ${
+    loops(loads, tile.shared, (k, last) => `
+    workgroupBarrier();
+    ${
+      loads.flatMap((i) =>
+        aSteps.map(aStep).map((step) =>
+          `aTile[${step} * ${height}u + ${aRow(i)}] = select(${vectorType(rowsAtOnce)}(0.0), ${
+            a(i, `(${k} + ${step})`)
+          }, ${k} + ${step} < ${last});`
+        )
+      ).join("\n")
+    }
+    ${
+      bSteps.map(bStep).map((step) =>
+        `bTile[${step} * ${breadth}u + lane % ${breadth}u] = select(${vectorType(width)}(0.0), ${
+          b(`(${k} + ${step})`, "column")
+        }, ${k} + ${step} < ${last});`
+      ).join("\n")
+    }
+    workgroupBarrier();
+    for (var step = 0u; step < ${tile.shared}u; step++) {
+      ${
+      lines(
+        tile.columns,
+        (j) => `let b${j} = bTile[step * ${breadth}u + lane % ${across}u * ${tile.columns}u + ${j}u];`,
+      )
+    }
+      ${
+      lines(
+        tile.rows / rowsAtOnce,
+        (i) =>
+          `let a${i} = aTile[step * ${height}u + lane / ${across}u * ${tile.rows / rowsAtOnce}u + ${i}u];`,
+      )
+    }
+      ${
+      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
+    }
+    }`)
+  }`;
+};
+
+export const cells = (tile: Tile, line: (row: number, column: number) => string): string =>
+  lines(tile.rows, (i) => lines(tile.columns, (j) => line(i, j)));
+
+/** The element type of `width` columns. */
+export const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";

@@ -1,0 +1,63 @@
+/** im2col into packed panels, for convolutions as GEMMs. */
+import type { Kernel, Operand } from "../graph/kernel.ts";
+import type { Convolution } from "./convolution.ts";
+import { PANEL, turnedRow } from "./packing.ts";
+import { kernel, lines, vectors } from "./wgsl.ts";
+
+/**
+ * What a convolution of x [N, H, W, C] meets at each pixel of some pictures' results [OH, OW], as rows of panels y; its
+ * columns are taps times channels. Rows and channels are multiples of 4.
+ */
+export const patchesInPanels = (
+  x: Operand,
+  y: Operand,
+  pictures: { readonly first: number; readonly count: number },
+  [KH, KW]: readonly number[],
+  [OH, OW]: readonly number[],
+  { stride, pad, dilation }: Convolution,
+): Kernel => {
+  const [, H, W, C] = x.shape;
+  const R = pictures.count * OH * OW / 4;
+  const each = C % 16 === 0 ? 4 : 1; // neighbouring channels share a line of the cache
+  const across = C / 4 / each;
+  const taps = KH * KW;
+  return kernel({
+    label: "patches",
+    reads: { x: vectors(x) },
+    writes: { y: vectors(y) },
+    sizes: {
+      first: pictures.first,
+      R,
+      H,
+      W,
+      C: C / 4,
+      KW,
+      taps,
+      OH,
+      OW,
+      stride,
+      pad,
+      dilation,
+      across,
+      each,
+    },
+    threads: R * taps * across,
+    main: `
+  let r = id % p.R;
+  let first = id / p.R % p.across * p.each;
+  let tap = id / p.R / p.across;
+  ${
+      lines(4, (i) => `
+  let m${i} = r * 4u + ${i}u;
+  let iy${i} = m${i} / p.OW % p.OH * p.stride + tap / p.KW * p.dilation - p.pad; // above the picture wraps round
+  let ix${i} = m${i} % p.OW * p.stride + tap % p.KW * p.dilation - p.pad;
+  let inside${i} = iy${i} < p.H && ix${i} < p.W;
+  let at${i} = select(0u, (((p.first + m${i} / p.OW / p.OH) * p.H + iy${i}) * p.W + ix${i}) * p.C, inside${i});`)
+    }
+  let y_at = (r / ${PANEL / 4}u * p.taps + tap) * p.C * ${PANEL}u + r % ${PANEL / 4}u;
+  for (var c = first; c < first + p.each; c++) {
+    ${lines(4, (i) => `let r${i} = select(vec4<f32>(0.0), x[at${i} + c], inside${i});`)}
+    ${lines(4, (j) => `y[y_at + (c * 4u + ${j}u) * ${PANEL / 4}u] = ${turnedRow(j)};`)}
+  }`,
+  });
+};

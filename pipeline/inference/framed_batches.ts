@@ -1,0 +1,42 @@
+/** The stage from a list of pictures to batches of whole pictures, resized and cropped, for the GPU. */
+import { Effect, Stream } from "effect";
+import { requester, type WorkerError } from "../run/worker.ts";
+import type { FrameReply, FrameRequest, Frames } from "./frame_worker.ts";
+import type { Frame } from "./framed.ts";
+
+/** Pictures on their way to the GPU. */
+export interface FramedBatch extends Frames {
+  readonly first: number; // place of its first picture in the list
+}
+
+/**
+ * All pictures in their order, `batch` at a time; workers decode them while this thread waits for the GPU. Pictures that
+ * cannot be decoded keep their places. Whoever has uploaded a batch should `release` its pixels. Ending the stream ends
+ * the workers.
+ */
+export const framedBatches = (
+  files: readonly string[],
+  { batch, frame }: { readonly batch: number; readonly frame: Frame },
+): Stream.Stream<FramedBatch, WorkerError> =>
+  Stream.unwrap(Effect.gen(function* () {
+    const count = Math.ceil(files.length / batch);
+    const workers = yield* Effect.replicateEffect(
+      frameWorker,
+      Math.min(8, navigator.hardwareConcurrency, count),
+    );
+    return Stream.range(0, count - 1).pipe(
+      // Each worker makes one batch and has the next one waiting, so it need not pause while this thread is blocked.
+      Stream.mapEffect((i) => {
+        const first = i * batch;
+        const request = { files: files.slice(first, first + batch), frame };
+        return Effect.map(
+          workers[i % workers.length](request),
+          ({ frames }): FramedBatch => ({ first, ...frames }),
+        );
+      }, { concurrency: 2 * workers.length }),
+    );
+  }));
+
+const frameWorker = requester<Omit<FrameRequest, "id">, FrameReply>(
+  new URL("./frame_worker.ts", import.meta.url),
+);

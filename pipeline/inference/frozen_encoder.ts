@@ -1,0 +1,58 @@
+/** The encoders that are compared: the one in a file, and the same architecture before any training. */
+import { Effect } from "effect";
+import { FormatError } from "../../data/files/format_error.ts";
+import { sameShape } from "../../ops/graph/shape.ts";
+import { input } from "../../ops/graph/tensor.ts";
+import { encoder, type EncoderOptions } from "../model/resnet.ts";
+import { student } from "../model/slotcon_network.ts";
+import { StateBuilder } from "../model/state_builder.ts";
+import { initialState } from "../run/initial_state.ts";
+import { readState } from "../run/state.ts";
+import { checkpointShapes, type StateTensor, type StateValues } from "../run/state_layout.ts";
+import { architectureOf, encoderOf, type Which } from "../weights/encoder.ts";
+import { imageSizeOf } from "../weights/teacher.ts";
+import type { WeightsFile } from "../weights/weights_file.ts";
+
+/** An encoder that is not trained any further. */
+export interface FrozenEncoder {
+  readonly options: EncoderOptions;
+  readonly values: StateValues; // under torchvision's names
+}
+
+/** The encoder in a file, and the side of the views that it was trained on. Fails with a `FormatError`. */
+export const frozenEncoder = Effect.fn("frozenEncoder")(
+  function* (
+    weights: WeightsFile,
+    which: Which,
+  ): Effect.fn.Return<FrozenEncoder & { readonly imageSize: number }, FormatError> {
+    const stored = yield* encoderOf(weights, which);
+    const { arch, width, outputStride } = yield* architectureOf(weights, stored);
+    const options = { arch, width, outputStride };
+    const counters = new Map<string, StateTensor>();
+    for (const [name, shape] of checkpointShapes(declared(options))) {
+      const found = stored.get(name)?.shape;
+      // What counts batches plays no part in evaluation, and some files leave it out.
+      if (found === undefined && name.endsWith("num_batches_tracked")) {
+        counters.set(name, { shape, data: new Float32Array(1) });
+      } else if (found === undefined || !sameShape(found, shape)) {
+        const is = found === undefined ? "missing" : `[${found.join(", ")}]`;
+        const reason = `${name} of its encoder must be [${shape.join(", ")}] but is ${is}`;
+        return yield* new FormatError({ file: weights.file, reason });
+      }
+    }
+    const values = new Map([...yield* readState(stored), ...counters]);
+    return { options, values, imageSize: imageSizeOf(weights, width) };
+  },
+);
+
+/** The same architecture with initial values. */
+export const untrainedEncoder = (options: EncoderOptions, seed: number): FrozenEncoder => ({
+  options,
+  values: initialState(declared(options), seed),
+});
+
+const declared = (options: EncoderOptions): StateBuilder => {
+  const state = new StateBuilder();
+  encoder(student(state, null), input("images", [1, 64, 64, 3]), options);
+  return state;
+};

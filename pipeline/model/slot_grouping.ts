@@ -1,0 +1,55 @@
+/** The slot grouping stage: projections and prototypes to score maps and slots (paper, section 3.2). */
+import { add, div, greater, log, maximum, mul, neg } from "../../ops/arithmetic.ts";
+import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
+import { matmul, matmulTransposed } from "../../ops/matmul.ts";
+import { normalize } from "../../ops/normalize.ts";
+import { columnSums, totals } from "../../ops/reduce.ts";
+import { slice, transpose } from "../../ops/slice.ts";
+import { softmax } from "../../ops/softmax.ts";
+import { winCounts } from "../../ops/winners.ts";
+
+export interface Grouped {
+  /** Cosine of location and prototype before any temperature, [N, h, w, K]. */
+  readonly scores: Tensor;
+  /** One pooled feature a slot, [N, K, D]. */
+  readonly slots: Tensor;
+}
+
+/** Projections [N, h, w, D] and prototypes [K, D]; `temperature` divides the cosines in the soft assignment. */
+export const slotGrouping = (projections: Tensor, prototypes: Tensor, temperature: number): Grouped => {
+  const [N, h, w, D] = projections.shape;
+  const [K] = prototypes.shape;
+  const locations = reshape(projections, [N, h * w, D]);
+  const scores = cosineScores(projections, prototypes);
+  const attention = add(softmax(reshape(scores, [N, h * w, K]), temperature), 1e-6);
+  const mass = reshape(columnSums([attention]), [N, K, 1]);
+  return { scores, slots: div(matmulTransposed(attention, locations), mass) };
+};
+
+/** Cosines of projections [N, h, w, D] and prototypes [K, D]: [N, h, w, K]. */
+export const cosineScores = (projections: Tensor, prototypes: Tensor): Tensor =>
+  matmul(normalize(projections), transpose(normalize(prototypes), [1, 0]));
+
+/** A mean of x over all locations of all its maps, [K]: what the centre follows. x: [N, h, w, K]. */
+export const meanScores = (scores: Tensor): Tensor => {
+  const [N, h, w, K] = scores.shape;
+  return mul(reshape(columnSums([reshape(scores, [1, N * h * w, K])]), [K]), 1 / (N * h * w));
+};
+
+/** How a batch uses the prototypes, scalars []: when slots collapse, both fall. */
+export interface PrototypeUseInBatch {
+  /** How many prototypes win at least one location. */
+  readonly live: Tensor;
+  /** Entropy of the shares of locations that they win, in nats: ln K when all win alike, 0 when one wins all. */
+  readonly entropy: Tensor;
+}
+
+/** The use of prototypes by scores [N, h, w, K]; `mean` takes a mean over ranks. */
+export const prototypeUseInBatch = (scores: Tensor, mean: (x: Tensor) => Tensor): PrototypeUseInBatch => {
+  const [N, h, w, K] = scores.shape;
+  const counts = columnSums([reshape(winCounts(reshape(scores, [N, h * w, K])), [1, N, K])]);
+  const shares = div(mean(reshape(counts, [K])), N * h * w);
+  const parts = totals([greater(shares, 0), neg(mul(shares, log(maximum(shares, 1e-30))))]);
+  const [live, entropy] = [0, 1].map((i) => reshape(slice(parts, 0, i, 1), []));
+  return { live, entropy };
+};

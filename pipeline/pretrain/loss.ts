@@ -1,0 +1,132 @@
+/** The losses: self-distillation of groupings on the views' overlap, and contrast of slots (paper, section 3.3). */
+import { div, mul, neg, sub } from "../../ops/arithmetic.ts";
+import { blockMeanWeights } from "../../ops/block_mean_weights.ts";
+import { crossEntropyRows } from "../../ops/cross_entropy.ts";
+import { gatherRows, lookUp } from "../../ops/gather_rows.ts";
+import { sizeOf } from "../../ops/graph/shape.ts";
+import { reshape, stopGradient, type Tensor } from "../../ops/graph/tensor.ts";
+import { matmul } from "../../ops/matmul.ts";
+import { normalize } from "../../ops/normalize.ts";
+import { rowSums, sum } from "../../ops/reduce.ts";
+import { roiAlign } from "../../ops/roi_align.ts";
+import { selectRows } from "../../ops/select_rows.ts";
+import { slice, transpose } from "../../ops/slice.ts";
+import { logSoftmax, softmax } from "../../ops/softmax.ts";
+import { toFloat } from "../../ops/to_float.ts";
+import { winners } from "../../ops/winners.ts";
+import type { Grouped } from "../model/slot_grouping.ts";
+import type { Sync } from "../ranks/sync.ts";
+
+/** Temperature of the slot contrast. */
+const CONTRAST_TEMPERATURE = 0.2;
+
+/** Score maps [2B, h, w, K] in the frame of the views' intersection, both views upright. */
+export const aligned = (scores: Tensor, coords: Tensor, flips: Tensor): Tensor =>
+  roiAlign(scores, coords, flips);
+
+/** The first (0) or second (1) view of a batch that holds all first views before all second ones. */
+export const view = (x: Tensor, index: 0 | 1): Tensor => {
+  const half = x.shape[0] / 2;
+  return slice(x, 0, index * half, half);
+};
+
+export interface DistillationOptions {
+  readonly teacherTemp: number;
+  readonly studentTemp: number;
+}
+
+/**
+ * Cross-entropy of the student's grouping against the teacher's, a mean over the locations of each picture, [B]:
+ *
+ *     − Σ_k softmax((teacher − centre) / teacherTemp) · log softmax(student / studentTemp)
+ *
+ * student, teacher: aligned score maps [B, h, w, K] of different views; centre: [K].
+ */
+export const groupingLoss = (
+  student: Tensor,
+  teacher: Tensor,
+  centre: Tensor,
+  options: DistillationOptions,
+): Tensor => {
+  const target = stopGradient(softmax(sub(teacher, centre), options.teacherTemp));
+  const [B, h, w, K] = student.shape;
+  const products = reshape(mul(target, logSoftmax(student, options.studentTemp)), [B, h * w * K]);
+  return reshape(div(neg(rowSums([products])), h * w), [B]);
+};
+
+export interface Contrast {
+  /** Of this rank. */
+  readonly loss: Tensor;
+  /** Number of queries on all ranks, [1]. */
+  readonly positives: Tensor;
+  /** Contribution of each query to the loss, [R], and its slot as picture · K + prototype, [R], u32. */
+  readonly each: Tensor;
+  readonly rows: Tensor;
+}
+
+/**
+ * Contrast of slots between views: student slots of one view that are in use there and, by the teacher, in the other
+ * are told apart among all slots that the teacher uses in the other.
+ *
+ * student, teacher: one view each, [B, h, w, K] scores and [B, K, D] slots; `predict` maps the compacted queries
+ * [R, D], of which `count` are there. The slots to tell apart are those of all ranks. `blocks` is the number of ranks
+ * whose pictures lie one after the other in B: each rank averages over its own queries. Fewer than two queries in all
+ * give 0 (method.md, 12.8).
+ */
+export const slotContrast = (
+  student: Grouped,
+  teacher: Grouped,
+  predict: (queries: Tensor, count: Tensor) => Tensor,
+  sync: Sync,
+  blocks: number,
+): Contrast => {
+  const [B, K, D] = student.slots.shape;
+  const inUse = ({ scores }: Grouped) =>
+    reshape(winners(reshape(scores, [B, sizeOf(scores.shape) / B / K, K])), [B * K]);
+  // No picture can use more slots than it has locations.
+  const capacity = B * Math.min(K, sizeOf(student.scores.shape) / B / K);
+  const used = inUse(teacher);
+  const positive = mul(inUse(student), used);
+
+  const queries = selectRows(positive, capacity);
+  const rows = gatherRows(reshape(student.slots, [B * K, D]), queries);
+  const predictions = normalize(predict(rows, queries.count));
+
+  const keys = selectRows(used, capacity);
+  const own: Keys = {
+    rows: stopGradient(normalize(gatherRows(reshape(teacher.slots, [B * K, D]), keys))),
+    count: keys.count,
+    labels: lookUp(keys.positions, queries.indices),
+  };
+  const { rows: targets, count, labels } = sync.world === 1
+    ? own
+    : keysOfAllRanks(own, gatherRows(reshape(used, [B * K, 1]), keys), sync);
+
+  const cosines = matmul(predictions, transpose(targets, [1, 0]), queries.count);
+  const logits = div(cosines, CONTRAST_TEMPERATURE);
+  const entropies = crossEntropyRows(logits, labels, queries.count, count);
+  const positives = sync.sum(toFloat(queries.count));
+  const weights = blockMeanWeights(queries, positives, { blocks, rowsPerBlock: B / blocks * K, atLeast: 2 });
+  const each = mul(mul(entropies, weights), 2 * CONTRAST_TEMPERATURE);
+  return { loss: sum(each), positives, each, rows: queries.indices };
+};
+
+/** The slots among which queries are told apart. */
+interface Keys {
+  /** [capacity, D], of which `count` ([1], u32) are there. */
+  readonly rows: Tensor;
+  readonly count: Tensor;
+  /** The key of each query, [R], u32. */
+  readonly labels: Tensor;
+}
+
+/** Keys of all ranks without gaps, those of a rank after those of the ranks before. filled: 1 for each key of its own, [capacity, 1]. */
+const keysOfAllRanks = ({ rows, labels }: Keys, filled: Tensor, { rank, world, gather }: Sync): Keys => {
+  const [capacity, D] = rows.shape;
+  const chosen = selectRows(reshape(gather(filled), [world * capacity]), world * capacity);
+  return {
+    rows: gatherRows(reshape(gather(rows), [world * capacity, D]), chosen),
+    count: chosen.count,
+    labels: lookUp(chosen.positions, labels, rank * capacity),
+  };
+};

@@ -1,0 +1,261 @@
+/**
+ * Full checkpoints of the published code, to read and to write (method.md, section 10): a dict of `args`, `model`,
+ * `optimizer`, `scheduler`, `epoch` and `scaler`, in a PyTorch file.
+ */
+import { Effect } from "effect";
+import { FormatError } from "../../data/files/format_error.ts";
+import type { FileTensor, StoredTensor } from "../../data/formats/file_tensor.ts";
+import { OrderedDict } from "../../data/formats/pickle/values.ts";
+import { Float, type PickleInput } from "../../data/formats/pickle/write.ts";
+import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
+import { sameShape } from "../../ops/graph/shape.ts";
+import { constant, input } from "../../ops/graph/tensor.ts";
+import { predictor } from "../model/heads.ts";
+import { within } from "../model/network.ts";
+import { forward, student } from "../model/slotcon_network.ts";
+import { StateBuilder } from "../model/state_builder.ts";
+import { TRUST } from "../optim/lars.ts";
+import { BACKOFF, GROWTH, GROWTH_INTERVAL, INITIAL_SCALE, SCALER } from "../optim/loss_scale.ts";
+import { FLOOR_RATE, learningRate, planSchedule, teacherCounter } from "../optim/schedule.ts";
+import type { RunMeta } from "../run/checkpoint_file.ts";
+import { sharedSpelling } from "../run/option_name.ts";
+import { checkpointShapes, type StateTensor } from "../run/state_layout.ts";
+import { type Config, configure, type OptionName, optionNames } from "./config.ts";
+
+/** What a published checkpoint says of its run. */
+export interface Published {
+  readonly args: ReadonlyMap<string, TorchValue>;
+  readonly epoch: number; // epochs done
+  readonly steps: number | null; // optimiser steps done, where its scheduler says so
+  readonly optimizer: Config["optimizer"] | null;
+}
+
+/** The buffers of the optimisers, one a parameter. */
+const VELOCITY = { lars: "mu", sgd: "momentum_buffer" } as const;
+
+const isMap = (value: unknown): value is Map<TorchValue, TorchValue> => value instanceof Map;
+const integer = (value: unknown): number | null => Number.isSafeInteger(value) ? value as number : null;
+
+/** What the published code's scaler has, by our names. */
+const SCALER_ENTRIES = { scale: SCALER.scale, _growth_tracker: SCALER.growthTracker } as const;
+
+const isInHalf = (args: Published["args"]) => args.get("fp16") === true;
+
+/** Is this what `torch.save` of the published code holds, rather than weights alone? */
+export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
+  isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch"));
+
+/**
+ * The tensors of a published checkpoint under the names of ours, the optimiser's among them, and what it says of its run.
+ * Fails with a `FormatError` where its parts do not fit together.
+ */
+export const readPublished = Effect.fn("readPublished")(function* (
+  value: ReadonlyMap<TorchValue, TorchValue>,
+  file: string,
+): Effect.fn.Return<
+  { readonly tensors: ReadonlyMap<string, StoredTensor>; readonly published: Published },
+  FormatError
+> {
+  const refuse = (reason: string) => new FormatError({ file, reason });
+  const tensors = new Map<string, StoredTensor>();
+  for (const [name, tensor] of value.get("model") as ReadonlyMap<TorchValue, TorchValue>) {
+    if (typeof name !== "string" || !isStoredTensor(tensor)) {
+      return yield* refuse(`its model has an entry ${String(name)} that is no tensor`);
+    }
+    tensors.set(name.replace(/^module\./, ""), tensor);
+  }
+
+  const epoch = integer(value.get("epoch"));
+  if (epoch === null || epoch < 0) {
+    return yield* refuse(`its epoch is ${String(value.get("epoch"))}, expected how many are done`);
+  }
+  const args = value.get("args");
+  const scheduler = value.get("scheduler");
+  const optimizer = value.get("optimizer");
+  const groups = isMap(optimizer) ? optimizer.get("param_groups") : [];
+  const state = isMap(optimizer) ? optimizer.get("state") : new Map();
+  if (!isMap(state) || !Array.isArray(groups) || groups.length > 1 || !groups.every(isMap)) {
+    return yield* refuse("its optimizer is not of one group of parameters, as the published code's is");
+  }
+  const [group] = groups;
+
+  const parameters = [...tensors.keys()].filter(isParameter);
+  let kind: Published["optimizer"] = group === undefined ? null : group.has("eta") ? "lars" : "sgd";
+  for (const [index, entry] of state) {
+    const name = parameters[index as number];
+    const found = (["lars", "sgd"] as const).find((kind) =>
+      isMap(entry) && isStoredTensor(entry.get(VELOCITY[kind]))
+    );
+    if (found === undefined) continue; // no buffer: this parameter has never moved
+    const velocity = (entry as ReadonlyMap<TorchValue, TorchValue>).get(VELOCITY[found]) as StoredTensor;
+    if (name === undefined || !sameShape(velocity.shape, tensors.get(name)!.shape)) {
+      return yield* refuse(
+        `its optimizer has a buffer [${velocity.shape.join(", ")}] for parameter ${String(index)}, ` +
+          (name === undefined ? `its model has ${parameters.length}` : `which is ${name}, of another shape`),
+      );
+    }
+    kind = found;
+    tensors.set(`optimizer.${name}`, velocity);
+  }
+  const given = new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []);
+  const scaler = value.get("scaler");
+  if (isInHalf(given) && isMap(scaler)) {
+    for (const [entry, name] of Object.entries(SCALER_ENTRIES)) {
+      const number = scaler.get(entry);
+      if (typeof number === "number") {
+        tensors.set(name, { dtype: "F32", shape: [], values: Effect.succeed(Float32Array.of(number)) });
+      }
+    }
+  }
+  return {
+    tensors,
+    published: {
+      args: given,
+      epoch,
+      steps: isMap(scheduler) ? integer(scheduler.get("last_epoch")) : null,
+      optimizer: kind,
+    },
+  };
+});
+
+/** Parameters, unlike buffers, are numbered by the optimiser; the teacher's are, too. */
+const isParameter = (name: string) =>
+  name !== "center" && !/\.(running_mean|running_var|num_batches_tracked)$/.test(name);
+
+/** The configuration of a published run, as far as its arguments are options here; `width` is not among them. */
+export const publishedConfig = ({ args }: Published, width: number): Config => {
+  const settings = new Map<OptionName, { value: unknown; where: string }>([
+    ["width", { value: width, where: "model" }],
+    ["precision", { value: isInHalf(args) ? "f16" : "f32", where: "args.fp16" }],
+  ]);
+  for (const [name, value] of args) {
+    const option = optionNames.find((option) => sharedSpelling(option) === sharedSpelling(name));
+    if (option !== undefined) settings.set(option, { value, where: `args.${name}` });
+  }
+  // An argument that is none of ours, such as no seed, leaves the option at its default.
+  for (const [option, setting] of settings) {
+    const alone = Effect.runSync(Effect.result(configure(null, new Map([[option, setting]]))));
+    if (alone._tag === "Failure") settings.delete(option);
+  }
+  return Effect.runSync(configure(null, settings));
+};
+
+/** Zeros for buffers that the optimiser has not made yet: PyTorch makes them when they are first needed. */
+export const withAllVelocities = (
+  tensors: ReadonlyMap<string, StateTensor>,
+): ReadonlyMap<string, StateTensor> => {
+  const all = new Map(tensors);
+  for (const [name, { shape, data }] of tensors) {
+    const velocity = `optimizer.${name}`;
+    if (isParameter(name) && isStudents(name) && !all.has(velocity)) {
+      all.set(velocity, { shape, data: new Float32Array(data.length) });
+    }
+  }
+  return all;
+};
+
+const isStudents = (name: string) => /^(encoder_q|projector_q|grouping_q|predictor_slot)\./.test(name);
+
+/**
+ * Where a published run stands, as checkpoints of ours say it; null where its arguments do not tell the size of the data
+ * set. Its teacher's counter is what the published code makes of it when it resumes (method.md, section 3).
+ */
+export const publishedMeta = (published: Published, width: number): RunMeta | null => {
+  const instances = integer(published.args.get("num_instances"));
+  const world = integer(published.args.get("world_size")) ?? 1;
+  if (instances === null || instances < 1 || world < 1) return null;
+  const config = publishedConfig(published, width);
+  const options = { ...config, world, instances };
+  const step = published.steps ?? published.epoch * planSchedule(options).stepsPerEpoch;
+  return { step, teacherCounter: teacherCounter(options, published.epoch), instances, config };
+};
+
+/**
+ * A checkpoint of ours as the published code saves it. `args` is a dict, so that PyTorch's safe loading takes the file;
+ * the published code reads its arguments from the command line. It resumes at whole epochs: those that are done count.
+ */
+export const publishedContents = (meta: RunMeta, tensors: ReadonlyMap<string, FileTensor>): PickleInput => {
+  const { config, instances, step } = meta;
+  const schedule = planSchedule({ ...config, world: 1, instances });
+  const model = publishedOrder(config).filter((name) => tensors.has(name));
+  const parameters = model.filter(isParameter);
+  const state = new Map<number, PickleInput>();
+  parameters.forEach((name, index) => {
+    const velocity = tensors.get(`optimizer.${name}`);
+    if (velocity !== undefined) state.set(index, new Map([[VELOCITY[config.optimizer], velocity]]));
+  });
+  const rate = { lr: new Float(learningRate(step, schedule)), initial_lr: new Float(schedule.peakRate) };
+  const shared = { weight_decay: new Float(config.weightDecay), momentum: new Float(config.momentum) };
+  const group = config.optimizer === "lars"
+    ? { ...rate, ...shared, eta: TRUST, weight_decay_filter: null, lars_adaptation_filter: null }
+    : { ...rate, ...shared, dampening: 0, nesterov: false };
+  const args = Object.fromEntries(
+    Object.entries(config).map((
+      [name, value],
+    ) => [name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
+  );
+  const scaled = (name: string, otherwise: number) => Number(tensors.get(name)?.data[0] ?? otherwise);
+  const runs = { fp16: config.precision === "f16", local_rank: 0, world_size: 1, num_instances: instances };
+  return dict({
+    args: dict({ ...args, ...runs }),
+    model: new OrderedDict(model.map((name) => [`module.${name}`, tensors.get(name)! as never])) as never,
+    optimizer: dict({ state, param_groups: [dict({ ...group, params: parameters.map((_, i) => i) })] }),
+    scheduler: scheduler(step, config, schedule),
+    epoch: Math.floor(step / schedule.stepsPerEpoch),
+    scaler: dict({
+      scale: new Float(scaled(SCALER.scale, INITIAL_SCALE)),
+      growth_factor: new Float(GROWTH),
+      backoff_factor: new Float(BACKOFF),
+      growth_interval: GROWTH_INTERVAL,
+      _growth_tracker: scaled(SCALER.growthTracker, 0),
+    }),
+  });
+};
+
+const dict = (entries: Readonly<Record<string, PickleInput>>): PickleInput =>
+  new Map(Object.entries(entries));
+
+/** The state of the published schedulers after `step` steps: a cosine, behind a warm-up where there is one. */
+const scheduler = (step: number, config: Config, schedule: ReturnType<typeof planSchedule>): PickleInput => {
+  const { warmupSteps, totalSteps, peakRate, warmupMultiplier } = schedule;
+  const common = (steps: number, calls: number, rate: number) => ({
+    base_lrs: [new Float(peakRate)],
+    last_epoch: steps,
+    verbose: false,
+    _step_count: calls,
+    _get_lr_called_within_step: false,
+    _last_lr: [new Float(rate)],
+  });
+  const after = Math.max(0, step - warmupSteps);
+  const cosine = dict({
+    T_max: totalSteps - warmupSteps,
+    eta_min: FLOOR_RATE,
+    ...common(after, after + 1, learningRate(Math.max(step, warmupSteps), schedule)),
+  });
+  if (config.warmupEpoch === 0) return cosine;
+  const warming = Math.min(step, warmupSteps);
+  return dict({
+    multiplier: warmupMultiplier,
+    warmup_epoch: warmupSteps,
+    finished: false,
+    ...common(step, warming + 1, learningRate(warming, schedule)),
+    after_scheduler: cosine,
+  });
+};
+
+const MODULES = [
+  ...["center", "encoder_q", "encoder_k", "projector_q", "projector_k", "grouping_q", "grouping_k"],
+  "predictor_slot",
+];
+
+/** The names of a model's tensors in the order of the published code, which its optimiser counts by. */
+export const publishedOrder = (config: Config): readonly string[] => {
+  const state = new StateBuilder();
+  const both = student(state, null);
+  const images = input("images", [1, config.imageSize, config.imageSize, 3]);
+  state.declare("center", [1, config.numPrototypes], "same", { kind: "constant", value: 0 });
+  for (const side of ["q", "k"] as const) forward(both, side, images, config);
+  predictor(within(both, "predictor_slot"), input("slots", [1, config.dimOut]), config, constant(1));
+  const place = (name: string) => MODULES.indexOf(name.split(".", 1)[0]);
+  return [...checkpointShapes(state).keys()].sort((a, b) => place(a) - place(b)); // stable within a module
+};

@@ -1,0 +1,64 @@
+/** What a run's step needs of an adapter, found without touching one. */
+import { type Choices, GUESSED } from "../../ops/compiler/kernel_selection.ts";
+import { overLimit } from "../../ops/compiler/limits.ts";
+import { lower, type Recomputed } from "../../ops/compiler/lower.ts";
+import type { MemoryPlan } from "../../ops/compiler/memory_plan.ts";
+import { bytesOf } from "../../ops/graph/kernel.ts";
+import type { AdapterTraits } from "../../ops/graph/lowering.ts";
+import { lacksHalf } from "../../ops/runtime/gpu.ts";
+import type { Config } from "./config.ts";
+import { slotPictureBytes } from "./slot_pictures.ts";
+import { stepGraph } from "./step_graph.ts";
+
+export interface StepPlan {
+  readonly kernels: number;
+  /** Bytes of each group of tensors; of those that come and go, at the moment of most need. */
+  readonly groups: MemoryPlan["groups"];
+  readonly peakBytes: number; // in use at that moment
+  readonly reservedBytes: number; // of device memory, from the first step to the last
+  readonly slotPictureBytes: number; // that drawing slots now and then takes besides
+  /** What is computed twice for want of memory. */
+  readonly recomputed: Recomputed;
+  /** The largest buffers by the largest tensor in each, alike ones together. */
+  readonly largest: readonly { readonly tensor: string; readonly bytes: number; readonly count: number }[];
+  /** How many buffers are larger than one binding, and so are bound in slices. */
+  readonly sliced: number;
+  /** Why the adapter cannot run it, or null. */
+  readonly refusal: string | null;
+}
+
+/** Plans the step of `config` for an adapter: half a second for the published runs, a few where memory is limited. */
+export const planStep = (
+  config: Config,
+  traits: AdapterTraits,
+  limits: Readonly<Record<string, number>>,
+  choices: Choices = GUESSED,
+): StepPlan => {
+  const slots = slotPictureBytes(config, traits);
+  const { state, graph: step } = stepGraph(config, traits);
+  const graph = { ...step, memoryTaken: slots };
+  const lowered = lower(graph, traits, (name) => state.declared.has(name), choices);
+  const { kernels, plan, recomputed, inputs, operandOf } = lowered;
+  const buffers = [
+    ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),
+    ...inputs.map((x) => ({ tensor: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
+  ].sort((a, b) => b.bytes - a.bytes);
+  const alike = Map.groupBy(buffers, ({ tensor }) => tensor);
+  return {
+    kernels: kernels.length,
+    groups: plan.groups,
+    peakBytes: plan.needed,
+    reservedBytes: plan.total,
+    slotPictureBytes: slots,
+    recomputed,
+    largest: [...alike].slice(0, 5).map(([tensor, all]) => ({
+      tensor,
+      bytes: all[0].bytes,
+      count: all.length,
+    })),
+    sliced: buffers.filter(({ bytes }) => bytes > traits.maxBinding).length,
+    refusal: config.precision === "f16" && !traits.half
+      ? lacksHalf(graph.label, "this adapter").message
+      : overLimit(graph, lowered, limits)?.message ?? null,
+  };
+};

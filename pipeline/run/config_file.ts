@@ -1,0 +1,92 @@
+/** Configuration files in YAML or in JSON, which is YAML too. Every complaint names the line. */
+import { Effect } from "effect";
+import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import {
+  type OptionName,
+  optionNames,
+  type PresetName,
+  presetNames,
+  type Settings,
+} from "../pretrain/config.ts";
+import { didYouMean } from "./did_you_mean.ts";
+import { flagName, sharedSpelling } from "./option_name.ts";
+import { ConfigError } from "./options.ts";
+
+export interface ConfigFile {
+  readonly preset: PresetName | null; // a file may start from one
+  readonly settings: Settings;
+}
+
+/** Reads a configuration file. Fails with a `ConfigError` where `parseConfig` does or the file cannot be read. */
+export const readConfigFile = Effect.fn("readConfigFile")(
+  function* (path: string): Effect.fn.Return<ConfigFile, ConfigError> {
+    const text = yield* Effect.tryPromise({
+      try: () => Deno.readTextFile(path),
+      catch: (error) =>
+        new ConfigError({
+          where: `--config "${path}"`,
+          problem: error instanceof Deno.errors.NotFound
+            ? "there is no such file"
+            : `cannot read it (${(error as Error).message})`,
+        }),
+    });
+    return yield* parseConfig(text, path);
+  },
+);
+
+/**
+ * Options from a text of `option: value` lines. Keys may be spelt batch-size, batch_size or batchSize; `preset` names the
+ * preset to start from. Values are checked later, when all settings come together. Fails with a `ConfigError` where the
+ * text is not YAML, or has a key that is no option.
+ */
+export const parseConfig = Effect.fn("parseConfig")(
+  function* (text: string, path: string): Effect.fn.Return<ConfigFile, ConfigError> {
+    const lines = new LineCounter();
+    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+    const failAt = (offset: number, problem: string) =>
+      new ConfigError({ where: `"${path}", line ${lines.linePos(offset).line}`, problem });
+
+    const [error] = document.errors;
+    if (error !== undefined) {
+      return yield* failAt(error.pos[0], `this is neither YAML nor JSON: ${error.message}`);
+    }
+    const settings = new Map<OptionName, { value: unknown; where: string }>();
+    let preset: PresetName | null = null;
+    if (document.contents === null) return { preset, settings };
+    if (!isMap(document.contents)) {
+      return yield* failAt(document.contents.range![0], `expected lines such as "epochs: 100"`);
+    }
+    for (const { key, value: node } of document.contents.items) {
+      if (!isScalar(key)) return yield* failAt(0, "a key is not the name of an option");
+      const line = key.range![0];
+      const written = String(key.value);
+      const value = isScalar(node) ? node.value : node?.toJS(document) ?? null;
+      if (written === "preset") {
+        const known = presetNames.find((name) => name === value);
+        if (known === undefined) {
+          return yield* failAt(
+            line,
+            unknown("preset", String(value), presetNames, `there are ${presetNames.join(", ")}`),
+          );
+        }
+        preset = known;
+        continue;
+      }
+      const name = optionNames.find((name) => sharedSpelling(name) === sharedSpelling(written));
+      if (name === undefined) {
+        return yield* failAt(
+          line,
+          unknown("option", written, optionNames.map(flagName), "slotcon pretrain --help lists them"),
+        );
+      }
+      if (settings.has(name)) return yield* failAt(line, `${flagName(name)} is given twice`);
+      settings.set(name, { value, where: `"${path}", line ${lines.linePos(line).line}, ${written}` });
+    }
+    return { preset, settings };
+  },
+);
+
+const unknown = (kind: string, found: string, known: readonly string[], list: string) => {
+  const meant = didYouMean(found, known);
+  return `there is no ${kind} "${found}"; ${meant === undefined ? list : `did you mean "${meant}"?`}`;
+};

@@ -1,0 +1,138 @@
+/** What a run does, for OpenTelemetry: a span a stage and its metrics, sent to a collector by OTLP over HTTP, as JSON. */
+import { resolve } from "node:path";
+import { ConfigProvider, Context, Effect, identity, Layer, Metric, type Scope } from "effect";
+import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from "effect/http";
+import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability";
+import project from "../../deno.json" with { type: "json" };
+import { Collective } from "../../ops/runtime/collective.ts";
+import { Gpu } from "../../ops/runtime/gpu.ts";
+import type { Config } from "../pretrain/config.ts";
+import { metricsLine, Progress, type StepReport } from "./progress.ts";
+
+/** Marks an effect as what a stage does for a step: as nothing, unless the run is exported. */
+export const StageSpan = Context.Reference<
+  (stage: string, step: number) => <A, E, R>(work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+>("slotcon/StageSpan", { defaultValue: () => () => identity });
+
+/**
+ * A run in a scope of its own, which sends what it does to the collector of `--otlp`, if there is one. The run is a span,
+ * and the stages of its steps are spans within it; what `metrics.jsonl` says is gauges and counters. A collector that
+ * fails is told once and does not end or hold up the run.
+ */
+export const exported = <A, E, R>(
+  run: Effect.Effect<A, E, R>,
+  config: Config,
+): Effect.Effect<A, E, Exclude<R, Scope.Scope> | Gpu> =>
+  config.otlp === null ? run.pipe(Effect.scoped, Effect.withSpan("pretrain")) : run.pipe(
+    Effect.scoped,
+    Effect.withSpan("pretrain", { root: true }),
+    Effect.provide(layerOtlp(config, config.otlp)),
+  );
+
+const layerOtlp = (config: Config, url: string) =>
+  Layer.unwrap(Effect.gen(function* () {
+    const { report: { description: adapter } } = yield* Gpu;
+    const { rank } = yield* Collective;
+    const progress = yield* Progress;
+    const registry = new Map(); // of this run's metrics alone
+    const collector = collectorAt(url);
+
+    const step = (report: StepReport) =>
+      measure(report, config.batchSize).pipe(
+        Effect.provideService(Metric.MetricRegistry, registry),
+        Effect.andThen(progress.step(report)),
+        Effect.andThen(collector.tellOnce),
+      );
+    const stageSpan = (stage: string, step: number) =>
+      Effect.withSpan(stage, { attributes: { step } }, { captureStackTrace: false }) as typeof identity;
+
+    const resource = {
+      serviceName: "slotcon",
+      serviceVersion: project.version,
+      attributes: {
+        "service.instance.id": `${resolve(config.outputDir)}#${rank}`,
+        "slotcon.output_dir": config.outputDir,
+        "slotcon.rank": rank,
+        "slotcon.arch": config.arch,
+        "slotcon.adapter": adapter,
+      },
+    };
+    const endpoint = (signal: string) => {
+      const to = new URL(url);
+      to.pathname = `${to.pathname.replace(/\/$/, "")}/v1/${signal}`;
+      return { url: to.href, resource };
+    };
+    const spans = OtlpTracer.layer(endpoint("traces"));
+    // Metrics are those of all ranks together: the first one tells them.
+    const all = rank === 0 ? Layer.mergeAll(spans, OtlpMetrics.layer(endpoint("metrics"))) : spans;
+    return all.pipe(
+      Layer.provide([
+        collector.client,
+        OtlpSerialization.layerJson,
+        Layer.succeed(Metric.MetricRegistry, registry),
+        ConfigProvider.layer(ConfigProvider.fromUnknown({})), // it would look into the environment
+      ]),
+      Layer.provideMerge(Layer.mergeAll(
+        Layer.succeed(StageSpan, stageSpan),
+        Layer.succeed(Progress, { ...progress, step }),
+        Layer.effectDiscard(Effect.addFinalizer(() => collector.tellOnce)),
+      )),
+    );
+  }));
+
+/** How often these have happened is their sum over all steps; of everything else the newest number counts. */
+const COUNTED: readonly string[] = ["bad_images"];
+
+const measure = Effect.fnUntraced(function* (report: StepReport, batchSize: number) {
+  const count = (name: string, by: number) =>
+    Metric.update(Metric.counter(`slotcon.${name}`, { incremental: true }), by);
+  yield* count("steps", 1);
+  yield* count("images", batchSize);
+  for (const [name, value] of Object.entries(metricsLine(report))) {
+    if (COUNTED.includes(name)) yield* count(name, value);
+    else if (Number.isFinite(value)) yield* Metric.update(Metric.gauge(`slotcon.${name}`), value);
+  }
+});
+
+/** A client that gives a collector ten seconds to answer, and keeps in mind what went wrong first. */
+const collectorAt = (url: string) => {
+  let trouble: string | null = null;
+  let told = false;
+  const client = Layer.effect(HttpClient.HttpClient)(Effect.map(
+    HttpClient.HttpClient,
+    HttpClient.transform((answer, request) =>
+      answer.pipe(
+        Effect.timeoutOrElse({
+          duration: "10 seconds",
+          orElse: () => {
+            const reason = new HttpClientError.TransportError({
+              request,
+              description: "no answer within 10 s",
+            });
+            return Effect.fail(new HttpClientError.HttpClientError({ reason }));
+          },
+        }),
+        Effect.flatMap(HttpClientResponse.filterStatusOk),
+        Effect.tapError((error) => Effect.sync(() => void (trouble ??= explain(error)))),
+      )
+    ),
+  ));
+  return {
+    client: client.pipe(Layer.provide(FetchHttpClient.layer)),
+    tellOnce: Effect.suspend(() => {
+      if (trouble === null || told) return Effect.void;
+      told = true;
+      return Effect.logWarning(
+        `Cannot send to --otlp ${url}: ${trouble}; expected a collector of OTLP over HTTP there, whose port is often ` +
+          `4318. The run goes on and tries again now and then`,
+      );
+    }),
+  };
+};
+
+const explain = ({ reason }: HttpClientError.HttpClientError): string => {
+  if (reason._tag === "StatusCodeError") return `it answers with status ${reason.response.status}`;
+  let error: Error = reason;
+  while (error.cause instanceof Error) error = error.cause;
+  return "description" in error ? `${error.description}` : error.message;
+};

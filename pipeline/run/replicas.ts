@@ -1,0 +1,103 @@
+/**
+ * What keeps the ranks of a run in step: the same data, the same beginning, the same end, and the same bits in between.
+ * With one rank all of it is nothing.
+ */
+import { createHash } from "node:crypto";
+import { basename } from "node:path";
+import { Effect, Schema } from "effect";
+import { checksum } from "../../ops/checksum.ts";
+import { sizeOf } from "../../ops/graph/shape.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import { compile, type DeviceState } from "../../ops/runtime/program.ts";
+import type { StateBuilder } from "../model/state_builder.ts";
+import type { StartingPoint } from "../pretrain/resume.ts";
+import { initialState, isInitial } from "./initial_state.ts";
+import { checkpointShapes, type StateTensor } from "./state_layout.ts";
+
+/** The ranks of a run are not alike: which, and in what. */
+export class RanksDiffer extends Schema.TaggedError<RanksDiffer>()("RanksDiffer", {
+  problem: Schema.String,
+}) {
+  override get message() {
+    return this.problem;
+  }
+}
+
+/** Fails with `RanksDiffer` where a rank has found other pictures than rank 0; their folder may have another name. */
+export const expectSameImages = Effect.fnUntraced(function* (images: readonly string[]) {
+  const hash = createHash("sha256");
+  for (const image of images) hash.update(`${basename(image)}\n`);
+  const found = yield* gatherTexts(`${images.length} ${hash.digest("hex")}`);
+  const other = found.findIndex((text) => text !== found[0]);
+  if (other < 0) return;
+  const [own, others] = [found[0], found[other]].map((text) => text.split(" ")[0]);
+  const what = own === others
+    ? `the ${own} pictures of rank 0 under other names`
+    : `${others} pictures, rank 0 ${own}`;
+  return yield* new RanksDiffer({
+    problem: `Rank ${other} has found ${what}: --data-dir must name the same pictures everywhere`,
+  });
+});
+
+/**
+ * The beginning that rank 0 has found, on all ranks: they need not be able to read its checkpoint. Initial values of the seed
+ * do not travel; every rank draws them.
+ */
+export const sharedStart = Effect.fnUntraced(function* <E, R>(
+  find: Effect.Effect<StartingPoint, E, R>,
+  state: StateBuilder,
+  seed: number,
+): Effect.fn.Return<StartingPoint, E | CollectiveError, R> {
+  const { rank, world, broadcast } = yield* Collective;
+  if (world === 1) return yield* find;
+  const found = rank === 0 ? yield* find : null;
+  const places = yield* broadcast(
+    new Uint8Array(Float64Array.of(found?.step ?? 0, found?.teacherLead ?? 0).buffer),
+  );
+  const [step, teacherLead] = new Float64Array(places.slice().buffer);
+  const shapes = [...checkpointShapes(state)];
+  const initial = yield* broadcast(
+    Uint8Array.from(shapes, ([name]) => isInitial(found?.values.get(name)) ? 1 : 0),
+  );
+  const values = new Map<string, StateTensor>(initialState(state, seed));
+  for (const [i, [name, shape]] of shapes.entries()) {
+    if (initial[i] === 1) continue;
+    const own = found?.values.get(name)?.data ?? new Float32Array(sizeOf(shape));
+    const bytes = yield* broadcast(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
+    values.set(name, { shape, data: new Float32Array(bytes.buffer, bytes.byteOffset, own.length) });
+  }
+  return { step, teacherLead, values, notes: found?.notes ?? [] };
+});
+
+/** Whether any rank has been told to stop: then all do, after the same step. */
+export const stopsHere = Effect.fnUntraced(function* (told: boolean) {
+  const { allReduceSum } = yield* Collective;
+  const [count] = yield* allReduceSum(Float32Array.of(told ? 1 : 0));
+  return count > 0;
+});
+
+/**
+ * A check that all ranks hold the same bits: parameters, the optimiser's buffers, statistics and centre. Fails with a
+ * `RanksDiffer` that names the first tensor and rank where they do not.
+ */
+export const sameBits = Effect.fnUntraced(function* (state: StateBuilder, buffers: DeviceState) {
+  const { world, allGather } = yield* Collective;
+  if (world === 1) return (_step: number) => Effect.void;
+  const declared = [...state.declared.values()];
+  const outputs = Object.fromEntries(declared.map(({ name, tensor }) => [name, checksum(tensor)]));
+  const program = yield* compile({ label: "checksums of the state", outputs }, buffers);
+  return Effect.fnUntraced(function* (step: number) {
+    const sums = yield* yield* program.run({});
+    const own = Float32Array.from(declared.flatMap(({ name }) => [...sums[name]]));
+    const all = yield* allGather(own);
+    const differing = all.findIndex((value, i) => value !== all[i % own.length]);
+    if (differing < 0) return;
+    const rank = Math.floor(differing / own.length);
+    const { name } = declared[Math.floor(differing % own.length / (own.length / declared.length))];
+    return yield* new RanksDiffer({
+      problem:
+        `After step ${step} rank ${rank} holds other values of ${name} than rank 0: its device computes ` +
+        `otherwise or is faulty. Go on from the last checkpoint with --auto-resume, without it`,
+    });
+  });
+});

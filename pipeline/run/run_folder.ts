@@ -1,0 +1,199 @@
+/**
+ * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`,
+ * `tensorboard/`) and to whoever watches it.
+ */
+import { join } from "node:path";
+import { Effect, Logger, Schema } from "effect";
+import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
+import { writeWholeFile } from "../../data/files/write_whole_file.ts";
+import type { EncodedPicture } from "../../data/formats/tfevents.ts";
+import type { Config } from "../pretrain/config.ts";
+import { added, type Seconds } from "./phase_timer.ts";
+import { isPrinted, metricsLine, type RunPlan, stepLine, type StepReport } from "./progress.ts";
+import { openTensorBoard } from "./tensorboard.ts";
+
+/** A file of a run's folder cannot be written. */
+export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFolderError", {
+  file: Schema.String,
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `Cannot write "${this.file}": ${this.reason}; choose another --output-dir, or mend this one`;
+  }
+}
+
+/**
+ * Opens the folder of a run until the scope ends. The metrics of a resumed run go on after its first step, as if it had
+ * never stopped; those of an earlier run in this folder are kept under another name. Fails with a `RunFolderError`
+ * where a file cannot be written, as do the functions it returns:
+ *
+ * - `record` adds a line to `metrics.jsonl` and what it says to `tensorboard/`, and every `printFreq` steps a line to
+ *   `log.txt`, and one to `times.jsonl` that says where the seconds went. While the disk is full, this waits in memory;
+ * - `pictures` adds pictures of the state after so many steps to `tensorboard/`, under their names. While the disk is full
+ *   it does not;
+ * - `flush` brings all onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
+ *   Fails while the disk is full;
+ * - `logger` adds what the run logs to `log.txt`.
+ */
+export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
+  const { outputDir } = config;
+  const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder, mapsFolder] = [
+    ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard", "slot_maps"],
+  ].map((name) => join(outputDir, name));
+
+  yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+  for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
+    yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
+      Effect.mapError(({ message }) => new RunFolderError({ file, reason: message })),
+    );
+  }
+  for (const file of [metricsFile, timesFile]) {
+    yield* attempt(file, () => keepLinesBefore(plan.firstStep, file));
+  }
+  const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
+  const times = yield* opened(timesFile, () => openAppendFile(timesFile));
+  const log = yield* opened(logFile, () => openAppendFile(logFile));
+  const logLine = lineLog(log);
+  if (plan.firstStep === 0) {
+    for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
+  }
+  const board = config.tensorboard
+    ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, config, plan.firstStep))
+    : null;
+
+  let full = false; // whether this has been told
+  let seconds: Seconds[] = [];
+  const starving = watchForStarving();
+  return {
+    record: Effect.fnUntraced(function* (report: StepReport) {
+      const line = metricsLine(report);
+      seconds.push(report.seconds);
+      yield* attempt(metricsFile, () => {
+        metrics.add(encode(`${JSON.stringify(line)}\n`));
+        if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
+        if (isPrinted(report.step, plan) || report.step + 1 === plan.lastStep) {
+          const { step } = report;
+          times.add(encode(`${JSON.stringify({ step, steps: seconds.length, ...added(seconds) })}\n`));
+          seconds = [];
+        }
+      });
+      if (board !== null) {
+        const { step, ...numbers } = line;
+        yield* attempt(boardFolder, () => board.numbers(step, numbers));
+      }
+      if (starving(report.seconds)) yield* Effect.logWarning(STARVING);
+      if (metrics.waits() && !full) {
+        yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
+      }
+      full = metrics.waits();
+    }),
+    pictures: (done: number, pictures: ReadonlyMap<string, EncodedPicture>) =>
+      board === null ? Effect.void : attempt(boardFolder, () => board.pictures(done, pictures)),
+    flush: attempt(metricsFile, () => {
+      metrics.sync();
+      times.sync();
+      log.sync();
+      board?.sync();
+    }),
+    logger: loggerTo(logLine),
+  };
+});
+
+/** Most of a run's time that may go into waiting for pictures, after so many steps of starting and over so many seconds. */
+const WAITING = { most: 0.02, after: 20, over: 60 };
+
+const STARVING =
+  `More than ${100 * WAITING.most} % of the time goes into waiting for pictures, as times.jsonl shows: ` +
+  "raise --num-workers, make the files smaller, or move them to a faster disk";
+
+/** Tells once that the device starves. */
+const watchForStarving = () => {
+  let steps = 0, all = 0, waiting = 0, told = false;
+  return ({ host }: Seconds): boolean => {
+    if (steps++ < WAITING.after) return false;
+    waiting += host.decode;
+    all += Object.values(host).reduce((sum, part) => sum + part);
+    const tell = !told && all > WAITING.over && waiting > WAITING.most * all;
+    told ||= tell;
+    return tell;
+  };
+};
+
+/** A function that adds a line with the time to a file. */
+const lineLog = (file: AppendFile) => (text: string) =>
+  file.add(encode(`${timestamp(new Date())} ${text}\n`));
+
+const loggerTo = (line: (text: string) => void) =>
+  Logger.make(({ logLevel, message }) => {
+    const words = [message].flat().map(String).join(" ");
+    line(logLevel === "Info" ? words : `${logLevel}: ${words}`);
+  });
+
+/**
+ * What a rank but the first has of a run's folder until the scope ends: `log.rank1.txt` for what it has to say. The first
+ * rank records for all.
+ */
+export const openRankFolder = Effect.fn("openRankFolder")(function* ({ outputDir }: Config, rank: number) {
+  const file = join(outputDir, `log.rank${rank}.txt`);
+  yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+  const log = yield* opened(file, () => openAppendFile(file));
+  return {
+    record: () => Effect.void,
+    pictures: () => Effect.void,
+    flush: Effect.void,
+    logger: loggerTo(lineLog(log)),
+  } satisfies Effect.Success<ReturnType<typeof openRunFolder>>;
+});
+
+/**
+ * Drops the lines of `step` and later, which the run will compute again, and a last line that was cut short. A new run
+ * (`step` 0) puts the whole file aside.
+ */
+const keepLinesBefore = (step: number, file: string) => {
+  if (!exists(file)) return;
+  if (step === 0) return putAside(file);
+  const lines = Deno.readTextFileSync(file).split("\n").filter((line) => stepOf(line) < step);
+  Deno.writeTextFileSync(`${file}.partial`, lines.map((line) => `${line}\n`).join(""));
+  Deno.renameSync(`${file}.partial`, file);
+};
+
+/** Renames "metrics.jsonl" to "metrics.1.jsonl", or the next number that is free; a folder likewise. */
+const putAside = (path: string) => {
+  if (!exists(path)) return;
+  const numbered = (number: number) => path.replace(/(\.jsonl)?$/, `.${number}$1`);
+  let number = 1;
+  while (exists(numbered(number))) number++;
+  Deno.renameSync(path, numbered(number));
+};
+
+const stepOf = (line: string): number => {
+  try {
+    return JSON.parse(line).step;
+  } catch {
+    return Infinity;
+  }
+};
+
+const exists = (file: string): boolean => {
+  try {
+    Deno.statSync(file);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+};
+
+const attempt = <A>(file: string, work: () => A) =>
+  Effect.try({
+    try: work,
+    catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
+  });
+
+/** What is open until the scope ends. */
+const opened = <A extends Disposable>(file: string, open: () => A) =>
+  Effect.acquireRelease(attempt(file, open), (it) => Effect.sync(() => it[Symbol.dispose]()));
+
+const timestamp = (date: Date) => date.toISOString().slice(0, 19).replace("T", " ");
+
+const encode = (text: string) => new TextEncoder().encode(text);

@@ -1,0 +1,102 @@
+/** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
+import { Effect } from "effect";
+import { type StoredTensor, widened } from "../../data/formats/file_tensor.ts";
+import { normalQuantiles } from "../../data/random/normals.ts";
+import { sizeOf } from "../../ops/graph/shape.ts";
+import { type Draw, drawNormals } from "../../ops/runtime/draw_normals.ts";
+import { Gpu, STORAGE } from "../../ops/runtime/gpu.ts";
+import type { DeviceState } from "../../ops/runtime/program.ts";
+import type { Declared, StateBuilder } from "../model/state_builder.ts";
+import { InitialTensor } from "./initial_state.ts";
+import { type StateTensor, type StateValues, toDevice, toFile } from "./state_layout.ts";
+
+/** Tensors of a file as state: read one after the other, other types widened to 32-bit floats. */
+export const readState = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredTensor>) {
+  const values = new Map<string, StateTensor>();
+  for (const [name, { dtype, shape, values: read }] of tensors) {
+    values.set(name, { shape, data: widened(dtype, yield* read) });
+  }
+  return values as StateValues;
+});
+
+/** Does it hold nothing but zeros, none of them negative? */
+const isZero = (tensor: StateTensor): boolean => {
+  if (tensor instanceof InitialTensor) return tensor.isZero;
+  const { buffer, byteOffset, length } = tensor.data;
+  const words = new Uint32Array(buffer, byteOffset, length);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false; // faster than every()
+  return true;
+};
+
+/** Buffers for all declared state, filled with `values`; they live as long as the scope. */
+export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
+  const gpu = yield* Gpu;
+  const { queue } = gpu.device;
+  const buffers = new Map<string, GPUBuffer>();
+  const draws = new Map<StateTensor, Draw>();
+  for (const declared of state.declared.values()) {
+    const { name, storage } = declared;
+    const buffer = yield* gpu.buffer(name, bytesOnDevice(declared), STORAGE);
+    buffers.set(name, buffer);
+    const tensor = storage === "running" ? null : values.get(name)!;
+    const draw = tensor instanceof InitialTensor ? tensor.draw : null;
+    if (tensor !== null && draw !== null) {
+      const same = draws.get(tensor)?.buffers ?? []; // the teacher begins as the student does
+      draws.set(tensor, { ...draw, buffers: [...same, buffer] });
+    } else if (tensor === null || !isZero(tensor)) { // as buffers are to begin with, and all of an optimiser's
+      queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
+    }
+  }
+  if (draws.size > 0) yield* drawNormals([...draws.values()], normalQuantiles());
+  return buffers as DeviceState;
+});
+
+/**
+ * Copies the state as it is after all runs submitted so far, on the device; the inner effect, to be run once, waits for
+ * the copy and brings it to the host, piece by piece, with room for other work in between. Runs submitted meanwhile do
+ * not disturb it.
+ */
+export const snapshot = Effect.fn("snapshot")(function* (state: StateBuilder, buffers: DeviceState) {
+  const gpu = yield* Gpu;
+  const pieces = piecesOf([...state.declared.values()]);
+  const reads = yield* Effect.forEach(
+    pieces,
+    (piece) =>
+      gpu.read(piece.map((each) => ({ buffer: buffers.get(each.name)!, bytes: bytesOnDevice(each) }))),
+  );
+  return Effect.gen(function* () {
+    const values = new Map<string, StateTensor>();
+    for (const [i, read] of reads.entries()) {
+      const data = yield* read;
+      for (const [j, declared] of pieces[i].entries()) {
+        for (const [name, tensor] of toFile(declared, new Float32Array(data[j]))) values.set(name, tensor);
+      }
+      yield* Effect.yieldNow;
+    }
+    return values as StateValues;
+  }).pipe(Effect.uninterruptible);
+});
+
+const bytesOnDevice = ({ tensor }: Declared) => sizeOf(tensor.shape) * 4;
+
+/** Some tens of MiB are brought over and put into PyTorch's layout in a moment. */
+const PIECE = 2 ** 25;
+
+const piecesOf = (all: readonly Declared[]): Declared[][] => {
+  const pieces: Declared[][] = [];
+  let room = 0;
+  for (const declared of all) {
+    const bytes = bytesOnDevice(declared);
+    if (bytes > room) {
+      pieces.push([]);
+      room = PIECE;
+    }
+    pieces[pieces.length - 1].push(declared);
+    room -= bytes;
+  }
+  return pieces;
+};
+
+/** The state as it is now, on the host. */
+export const download = (state: StateBuilder, buffers: DeviceState) =>
+  Effect.flatten(snapshot(state, buffers));

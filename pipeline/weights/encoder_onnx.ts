@@ -1,0 +1,185 @@
+/**
+ * An encoder as an ONNX file, for runtimes elsewhere. The file is made from the graph that `encoder` builds, op by op, so
+ * there is one definition of the model: an op without a rule here is an error, never another network.
+ *
+ * Graphs here are channels-last and ONNX is channels-first, which changes no operator of these networks, only the order of
+ * axes at both ends; weights are channels-first in files anyway.
+ */
+import { Effect, Schema } from "effect";
+import type { FileTensor } from "../../data/formats/file_tensor.ts";
+import { type OnnxAttribute, type OnnxModel, type OnnxNode, writeOnnx } from "../../data/formats/onnx.ts";
+import project from "../../deno.json" with { type: "json" };
+import type { AveragePool } from "../../ops/average_pool.ts";
+import type { ByRunning } from "../../ops/batch_norm.ts";
+import { sameShape } from "../../ops/graph/shape.ts";
+import { input, storageOf, type Tensor } from "../../ops/graph/tensor.ts";
+import type { Convolution } from "../../ops/kernels/convolution.ts";
+import type { MaxPool } from "../../ops/max_pool.ts";
+import { encoder, type EncoderOptions, IMAGENET } from "../model/resnet.ts";
+import { student } from "../model/slotcon_network.ts";
+import { StateBuilder } from "../model/state_builder.ts";
+import { checkpointShapes } from "../run/state_layout.ts";
+
+/** An encoder cannot be written as ONNX. */
+export class ExportError extends Schema.TaggedError<ExportError>()("ExportError", { reason: Schema.String }) {
+  override get message() {
+    return `Cannot export the encoder as ONNX: ${this.reason}`;
+  }
+}
+
+// The file fits pictures of any size: the graph is built for one of them.
+const SIDE = 224;
+
+/**
+ * The bytes of an ONNX file, in pieces to be written one after the other: "images" [batch, 3, height, width], normalised
+ * RGB, to "features" [batch, C, height / stride, width / stride]. The same weights give the same bytes.
+ *
+ * `weights` are F32 under torchvision's names, without a prefix; others among them are left out. Fails where one is
+ * missing or of another shape, where the encoder has an op that has no rule here, and beyond the 2 GiB of a protobuf file.
+ */
+export const encoderOnnx = Effect.fn("encoderOnnx")(function* (
+  weights: ReadonlyMap<string, FileTensor>,
+  options: EncoderOptions,
+): Effect.fn.Return<readonly Uint8Array<ArrayBuffer>[], ExportError> {
+  const state = new StateBuilder();
+  const images = input("images", [1, SIDE, SIDE, 3]);
+  const features = encoder(student(state, null), images, options);
+  const [, rows, , C] = features.shape;
+  const model: OnnxModel = {
+    producer: { name: "slotcon", version: project.version },
+    metadata: {
+      arch: options.arch,
+      width: String(options.width),
+      output_stride: String(SIDE / rows),
+      image_mean: IMAGENET.mean.join(),
+      image_std: IMAGENET.std.join(),
+    },
+    name: "encoder",
+    input: {
+      name: "images",
+      shape: ["batch", 3, "height", "width"],
+      about: "RGB from 0 to 1, minus image_mean, divided by image_std",
+    },
+    output: {
+      name: "features",
+      shape: ["batch", C, "feature_height", "feature_width"],
+      about: "the last stage's feature map",
+    },
+    nodes: yield* onnxNodes(images, features),
+    weights: yield* weightsFor(state, weights),
+  };
+  return yield* Effect.try({
+    try: () => writeOnnx(model),
+    catch: (error) => new ExportError({ reason: (error as RangeError).message }),
+  });
+});
+
+const weightsFor = Effect.fnUntraced(function* (
+  state: StateBuilder,
+  weights: ReadonlyMap<string, FileTensor>,
+): Effect.fn.Return<ReadonlyMap<string, FileTensor>, ExportError> {
+  const used = new Map<string, FileTensor>();
+  for (const [name, shape] of checkpointShapes(state)) {
+    if (name.endsWith(".num_batches_tracked")) continue; // matters to training only
+    const tensor = weights.get(name);
+    if (tensor?.dtype !== "F32" || !sameShape(tensor.shape, shape)) {
+      const found = tensor === undefined ? "is missing" : `is ${tensor.dtype} [${tensor.shape.join(", ")}]`;
+      return yield* new ExportError({ reason: `${name} must be F32 [${shape.join(", ")}] but ${found}` });
+    }
+    used.set(name, tensor);
+  }
+  return used;
+});
+
+/** The nodes that compute "features" from "images". Fails at an op that has no rule. */
+export const onnxNodes = Effect.fnUntraced(function* (
+  images: Tensor,
+  features: Tensor,
+): Effect.fn.Return<readonly OnnxNode[], ExportError> {
+  const last = unfolded(features);
+  const layers = new Map<Tensor, Layer>();
+  const open = [last];
+  while (open.length > 0) {
+    const x = open.pop()!;
+    if (x === images || layers.has(x)) continue;
+    const layer = layerOf(x);
+    if (layer === null) {
+      const op = x.source.kind === "op" ? x.source.op.name : x.source.kind;
+      return yield* new ExportError({ reason: `there is no operator for this use of "${op}"` });
+    }
+    layers.set(x, layer);
+    open.push(...layer.inputs);
+  }
+
+  const names = new Map([[images, "images"]]);
+  return [...layers].sort(([a], [b]) => a.id - b.id).map(([x, { operator, inputs, weights, attributes }]) => {
+    const read = inputs.map((each) => names.get(each)!);
+    // A node is called what its weights are, or else what is done to what.
+    const name = weights[0]?.replace(/\.weight$/, "") ?? `${read[0]}.${operator.toLowerCase()}`;
+    const output = x === last ? "features" : name;
+    names.set(x, output);
+    return { operator, name, inputs: [...read, ...weights], output, attributes };
+  });
+});
+
+/** An operator of ONNX with the tensors and the names of the weights that it reads, in this order. */
+interface Layer {
+  readonly operator: string;
+  readonly inputs: readonly Tensor[];
+  readonly weights: readonly string[];
+  readonly attributes: Readonly<Record<string, OnnxAttribute>>;
+}
+
+/** Each op that encoders are made of, by its name. */
+const RULES: Readonly<Record<string, (inputs: readonly Tensor[], attributes: never) => Layer>> = {
+  conv2d: ([x, w], { stride, pad, dilation, groups }: Convolution) => ({
+    operator: "Conv",
+    inputs: [x],
+    weights: [nameOf(w)],
+    attributes: {
+      strides: [stride, stride],
+      pads: [pad, pad, pad, pad],
+      dilations: [dilation, dilation],
+      group: groups,
+    },
+  }),
+  // A 1×1 convolution.
+  matmul: ([x, w]) => ({ operator: "Conv", inputs: [x], weights: [nameOf(w)], attributes: {} }),
+  batchNormByRunning: ([x, , , bias], { weight, running, epsilon }: ByRunning) => ({
+    operator: "BatchNormalization",
+    inputs: [x],
+    weights: [nameOf(weight), nameOf(bias), `${nameOf(running)}_mean`, `${nameOf(running)}_var`],
+    attributes: { epsilon: { float: epsilon } },
+  }),
+  relu: (inputs) => ({ operator: "Relu", inputs, weights: [], attributes: {} }),
+  add: (inputs) => ({ operator: "Add", inputs, weights: [], attributes: {} }),
+  maxPool: (inputs, { size, stride, pad }: MaxPool) => ({
+    operator: "MaxPool",
+    inputs,
+    weights: [],
+    attributes: { kernel_shape: [size, size], strides: [stride, stride], pads: [pad, pad, pad, pad] },
+  }),
+  averagePool: (inputs, { size, stride }: AveragePool) => ({
+    operator: "AveragePool",
+    inputs,
+    weights: [],
+    attributes: { kernel_shape: [size, size], strides: [stride, stride], ceil_mode: size < stride ? 0 : 1 },
+  }),
+};
+
+const layerOf = ({ source }: Tensor): Layer | null => {
+  if (source.kind !== "op" || !Object.hasOwn(RULES, source.op.name)) return null;
+  const layer = RULES[source.op.name](source.inputs, source.attributes as never);
+  return layer.weights.includes(COMPUTED) ? null : { ...layer, inputs: layer.inputs.map(unfolded) };
+};
+
+/** The map behind a view that folds its rows and columns into one axis, or the view if it does something else. */
+const unfolded = (x: Tensor): Tensor =>
+  x.source.kind === "view" && x.source.of.shape.at(-1) === x.shape.at(-1) ? unfolded(x.source.of) : x;
+
+/** The name of a parameter, or that it is none. */
+const nameOf = (x: Tensor): string => {
+  const { source } = storageOf(x);
+  return source.kind === "input" ? source.name : COMPUTED;
+};
+const COMPUTED = "";

@@ -1,0 +1,91 @@
+/** The teacher in a file of weights, whole: encoder, projector and prototypes. */
+import { Effect } from "effect";
+import { match } from "ts-pattern";
+import { FormatError } from "../../data/files/format_error.ts";
+import type { StoredTensor } from "../../data/formats/file_tensor.ts";
+import { sameShape, type Shape } from "../../ops/graph/shape.ts";
+import { input } from "../../ops/graph/tensor.ts";
+import { forward, type ModelOptions, student } from "../model/slotcon_network.ts";
+import { StateBuilder } from "../model/state_builder.ts";
+import { OPTIONS } from "../pretrain/config.ts";
+import { publishedConfig } from "../pretrain/published.ts";
+import { readState } from "../run/state.ts";
+import { checkpointShapes, type StateTensor, type StateValues } from "../run/state_layout.ts";
+import { architectureOf, encoderOf } from "./encoder.ts";
+import type { WeightsFile } from "./weights_file.ts";
+
+export interface TeacherOptions extends ModelOptions {
+  /** Side of the square views that it was trained on; where the file does not say, that of the published runs. */
+  readonly imageSize: number;
+}
+
+export interface Teacher {
+  readonly model: TeacherOptions;
+  /** Under their checkpoint names, `encoder_k.conv1.weight`. */
+  readonly values: StateValues;
+}
+
+/**
+ * Reads the teacher from a checkpoint of ours, of the published code, or from the networks of a run. Fails with a
+ * `FormatError` where the file has an encoder alone, or a tensor is missing or of another shape than the others call for.
+ */
+export const teacherOf = Effect.fn("teacherOf")(
+  function* (weights: WeightsFile): Effect.fn.Return<Teacher, FormatError> {
+    const { file, tensors, content } = weights;
+    const refuse = (reason: string) => new FormatError({ file, reason });
+    if (content.kind === "encoder") {
+      return yield* refuse("it holds an encoder alone; expected a checkpoint of a run, which has prototypes");
+    }
+    const own = new Map([...tensors].filter(([name]) => /^(encoder|projector|grouping)_k\./.test(name)));
+    if (own.size === 0) return yield* refuse("it has no teacher (no tensor encoder_k.conv1.weight)");
+
+    const encoder = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
+    const rows = (name: string) => {
+      const size = own.get(name)?.shape[0];
+      return size === undefined ? Effect.fail(refuse(`it has no tensor ${name}`)) : Effect.succeed(size);
+    };
+    const model: TeacherOptions = {
+      arch: encoder.arch,
+      width: encoder.width,
+      outputStride: encoder.outputStride,
+      imageSize: imageSizeOf(weights, encoder.width),
+      dimHidden: yield* rows("projector_k.mlp.0.weight"),
+      dimOut: yield* rows("projector_k.mlp.6.weight"),
+      numPrototypes: yield* rows("grouping_k.slot_embed.weight"),
+    };
+    return { model, values: yield* wholeState(own, model, refuse) };
+  },
+);
+
+/** Side of the square views that a network was trained on; where its file does not say, that of the published runs. */
+export const imageSizeOf = ({ content }: WeightsFile, width: number): number =>
+  match(content)
+    .with({ kind: "checkpoint" }, ({ meta }) => meta.config.imageSize)
+    .with({ kind: "published" }, ({ published }) => publishedConfig(published, width).imageSize)
+    .with({ kind: "networks" }, { kind: "encoder" }, () => OPTIONS.imageSize.initial)
+    .exhaustive();
+
+/** The values of all that the teacher needs, and of nothing else. */
+const wholeState = Effect.fnUntraced(function* (
+  tensors: ReadonlyMap<string, StoredTensor>,
+  model: TeacherOptions,
+  refuse: (reason: string) => FormatError,
+) {
+  const state = new StateBuilder();
+  forward(student(state, null), "k", input("images", [1, model.imageSize, model.imageSize, 3]), model);
+  const needed = new Map<string, StoredTensor>();
+  const counters = new Map<string, StateTensor>();
+  for (const [name, shape] of checkpointShapes(state)) {
+    const tensor = tensors.get(name);
+    if (tensor !== undefined && sameShape(tensor.shape, shape)) needed.set(name, tensor);
+    // What counts batches plays no part in evaluation, and some files leave it out.
+    else if (name.endsWith("num_batches_tracked")) counters.set(name, { shape, data: new Float32Array(1) });
+    else {
+      const found = tensor === undefined ? "it has no such tensor" : `it is ${inWords(tensor.shape)}`;
+      return yield* refuse(`${name} must be ${inWords(shape)} by its other tensors: ${found}`);
+    }
+  }
+  return new Map([...yield* readState(needed), ...counters]) as StateValues;
+});
+
+const inWords = (shape: Shape) => `[${shape.join(", ")}]`;

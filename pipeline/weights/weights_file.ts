@@ -1,0 +1,128 @@
+/** Files with weights, whoever wrote them: what a file is, its content says, whatever its name. */
+import { Effect, type Scope } from "effect";
+import { type ByteSource, openBytes } from "../../data/files/byte_source.ts";
+import { FormatError } from "../../data/files/format_error.ts";
+import type { StoredTensor } from "../../data/formats/file_tensor.ts";
+import { openSafetensors } from "../../data/formats/safetensors.ts";
+import { openTorch } from "../../data/formats/torch/read.ts";
+import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
+import { isPublished, type Published, readPublished } from "../pretrain/published.ts";
+import { type CheckpointError, openCheckpoint, type RunMeta } from "../run/checkpoint_file.ts";
+
+/** A file of weights that is open. */
+export interface WeightsFile {
+  readonly file: string;
+  /** In words: "safetensors", "PyTorch zip". */
+  readonly container: string;
+  /**
+   * By name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or of an encoder alone,
+   * which are torchvision's.
+   */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly content: Content;
+}
+
+export type Content =
+  /** A checkpoint of this project. */
+  | { readonly kind: "checkpoint"; readonly meta: RunMeta }
+  /** A full checkpoint of the published code. */
+  | { readonly kind: "published"; readonly published: Published }
+  /** Student, teacher or both, without a run. */
+  | { readonly kind: "networks" }
+  | { readonly kind: "encoder" };
+
+const READABLE =
+  "readable are checkpoints of this project, PyTorch files (.pth), pickles of arrays (detectron2's .pkl) and safetensors";
+
+/**
+ * Opens a file of weights until the scope ends. Values are read when they are asked for. Fails with a `FormatError`, or a
+ * `CheckpointError` for a damaged checkpoint of ours, that says what is wrong with the file.
+ */
+export const openWeights = Effect.fn("openWeights")(
+  function* (file: string): Effect.fn.Return<WeightsFile, FormatError | CheckpointError, Scope.Scope> {
+    const source = yield* openBytes(file);
+    if (source.size === 0) return yield* new FormatError({ file, reason: `it is empty; ${READABLE}` });
+    if (!(yield* isSafetensors(source))) {
+      const { value, container } = yield* openTorch(source).pipe(
+        Effect.mapError(({ reason }) => new FormatError({ file, reason: `${reason}; ${READABLE}` })),
+      );
+      const name = container === "pickle" ? "pickle" : `PyTorch ${container}`;
+      if (isPublished(value)) {
+        const { tensors, published } = yield* readPublished(value, file);
+        return { file, container: name, tensors, content: { kind: "published", published } };
+      }
+      return yield* weightsAlone(file, name, stateDict(value));
+    }
+    const { tensors, metadata } = yield* openSafetensors(source);
+    if (metadata.format?.startsWith("slotcon-checkpoint/")) {
+      const { meta, tensors } = yield* openCheckpoint(file);
+      return { file, container: "safetensors", tensors, content: { kind: "checkpoint", meta } };
+    }
+    return yield* weightsAlone(file, "safetensors", tensors);
+  },
+);
+
+/** The header's length and its first character; neither a zip nor a pickle begins like this. */
+const isSafetensors = Effect.fnUntraced(function* (source: ByteSource) {
+  if (source.size < 9) return false;
+  const start = yield* source.read(0, 9);
+  return start[8] === 0x7b && new DataView(start.buffer).getBigUint64(0, true) < 2n ** 40n;
+});
+
+/** The tensors of a state dict, also of one that lies in `state_dict` or `model`, as tools of all kinds save it. */
+const stateDict = (value: TorchValue): ReadonlyMap<string, StoredTensor> => {
+  if (!(value instanceof Map)) return new Map();
+  for (const key of ["state_dict", "model"]) {
+    if (value.get(key) instanceof Map) return stateDict(value.get(key)!);
+  }
+  return new Map(
+    [...value].filter((entry): entry is [string, StoredTensor] =>
+      typeof entry[0] === "string" && isStoredTensor(entry[1])
+    ),
+  );
+};
+
+const weightsAlone = Effect.fnUntraced(function* (
+  file: string,
+  container: string,
+  found: ReadonlyMap<string, StoredTensor>,
+): Effect.fn.Return<WeightsFile, FormatError> {
+  const names = [...found.keys()].map((name) => name.replace(/^module\./, ""));
+  const tensors = new Map([...found.values()].map((tensor, i) => [names[i], tensor]));
+  if (names.some((name) => /^encoder_[qk]\./.test(name))) {
+    return { file, container, tensors, content: { kind: "networks" } };
+  }
+  // Detectors and segmenters keep their encoder under a name of its own, beside their other parts.
+  const prefix = ["", "backbone.", "backbone.bottom_up.", "encoder."].find((prefix) =>
+    names.some((name) => name.startsWith(prefix) && isOfEncoder(torchvisionName(name.slice(prefix.length))))
+  );
+  if (prefix === undefined) {
+    const some = names.slice(0, 3).map((name) => `"${name}"`).join(", ");
+    const reason = names.length === 0
+      ? "it has no tensors by name"
+      : `it has ${names.length} tensors, such as ${some}`;
+    return yield* new FormatError({
+      file,
+      reason:
+        `${reason}, but no ResNet's (looked for conv1.weight, layer1.0.conv1.weight and so on); ${READABLE}`,
+    });
+  }
+  const encoder = new Map<string, StoredTensor>();
+  for (const [name, tensor] of tensors) {
+    const own = name.startsWith(prefix) ? torchvisionName(name.slice(prefix.length)) : "";
+    if (isOfEncoder(own)) encoder.set(own, tensor);
+  }
+  return { file, container, tensors: encoder, content: { kind: "encoder" } };
+});
+
+const isOfEncoder = (name: string) => /^(conv1|bn1|layer[1-4])\./.test(name);
+
+/** detectron2's names, back to torchvision's; others are as they are. */
+const torchvisionName = (name: string): string =>
+  /^(stem|res[2-5])\./.test(name)
+    ? name.replace(/^stem\./, "")
+      .replace(/^res(\d)\./, (_, stage) => `layer${stage - 1}.`)
+      .replace(/\bconv(\d)\.norm\./, "bn$1.")
+      .replace(/\bshortcut\.norm\./, "downsample.1.")
+      .replace(/\bshortcut\./, "downsample.0.")
+    : name;
