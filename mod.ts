@@ -27,7 +27,7 @@ export { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./pipeline/ru
 export { augment } from "./pipeline/pretrain/augment.ts";
 export { forward, type ModelOptions, student, teacher } from "./pipeline/model/slotcon_network.ts";
 export { cosineScores, type Grouped, slotGrouping } from "./pipeline/model/slot_grouping.ts";
-export { aligned, groupingLoss, slotContrast, view } from "./pipeline/pretrain/loss.ts";
+export { aligned, groupingLoss, halfOfBatch, slotContrast } from "./pipeline/pretrain/loss.ts";
 export {
   type Objective,
   type Rates,

@@ -16,9 +16,9 @@ export interface Peaks {
 
 /** Measures both, in a few seconds. */
 export const measurePeaks = Effect.gen(function* () {
-  const { software } = (yield* Gpu).traits;
-  const invocations = software ? 2 ** 14 : 2 ** 18;
-  const words = software ? 2 ** 24 : 2 ** 26; // more than caches hold
+  const { cpu } = (yield* Gpu).traits;
+  const invocations = cpu ? 2 ** 14 : 2 ** 18;
+  const words = cpu ? 2 ** 24 : 2 ** 26; // more than caches hold
   const sums = probe(sumsOp([constant([0.999, 0.001])], { invocations }));
   const copyByKernel = probe(copyOp([constant(new Float32Array(words))]));
   const copySeconds = Math.min(
@@ -52,7 +52,7 @@ const ROUNDS = 64; // of the loop
 const sumsOp = defineOp<{ readonly invocations: number }>("peakSums", {
   shape: (_, { invocations }) => [invocations],
   kernels: ({ inputs: [factors], output, adapter }) => {
-    const lanes = adapter.software ? 8 : 256;
+    const lanes = adapter.cpu ? 8 : 256;
     const chains = (line: (i: number) => string) => Array.from({ length: CHAINS }, (_, i) => line(i));
     const step = chains((i) => `a${i} = fma(a${i}, m, s);`).join(" ");
     return [kernel({
@@ -77,7 +77,7 @@ const sumsOp = defineOp<{ readonly invocations: number }>("peakSums", {
 const copyOp = defineOp("peakCopy", {
   shape: ([x]) => x.shape,
   kernels: ({ inputs: [x], output, adapter }) => {
-    const each = adapter.software ? 256 : 4;
+    const each = adapter.cpu ? 256 : 4;
     const invocations = output.shape[0] / 4 / each;
     return [kernel({
       label: "peakCopy",
@@ -85,7 +85,7 @@ const copyOp = defineOp("peakCopy", {
       writes: { y: vectors(output) },
       workgroups: [invocations / 256, 1, 1],
       workgroupSize: 256,
-      main: adapter.software
+      main: adapter.cpu
         ? `for (var i = id * ${each}u; i < (id + 1u) * ${each}u; i++) { y[i] = x[i]; }`
         : `for (var i = 0u; i < ${each}u; i++) { y[id + i * ${invocations}u] = x[id + i * ${invocations}u]; }`,
     })];

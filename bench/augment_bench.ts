@@ -4,7 +4,7 @@ import { type Box, cropResize } from "../data/images/resample.ts";
 import { randomStream } from "../data/random/random.ts";
 import { assertClose } from "../ops/_test_kit.ts";
 import { constant } from "../ops/graph/tensor.ts";
-import { viewWords } from "../ops/image/augmentation_row.ts";
+import { augmentationRowWords } from "../ops/image/augmentation_row.ts";
 import { compile, evaluate } from "../ops/runtime/program.ts";
 import { IMAGENET } from "../pipeline/model/resnet.ts";
 import { augment, packingFor } from "../pipeline/pretrain/augment.ts";
@@ -32,7 +32,7 @@ bench(
     samples[0] = { picture, draw: { ...draw, views: [plain, draw.views[1]] } };
 
     const packed = packBatch(samples, packing);
-    const views = constant(packed.views, [2 * BATCH, viewWords(packing)]);
+    const views = constant(packed.views, [2 * BATCH, augmentationRowWords(packing)]);
     const result = augment(constant(packed.pixels), views, packing);
 
     const want = Float32Array.from(

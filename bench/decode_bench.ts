@@ -6,7 +6,7 @@ import { listImages } from "../data/datasets/image_list.ts";
 import { makeScenes } from "../data/datasets/scenes.ts";
 import { release } from "../data/images/release.ts";
 import { input } from "../ops/graph/tensor.ts";
-import { VIEW, viewWords } from "../ops/image/augmentation_row.ts";
+import { AUGMENTATION_ROW, augmentationRowWords } from "../ops/image/augmentation_row.ts";
 import { compile, type Program } from "../ops/runtime/program.ts";
 import { IMAGENET } from "../pipeline/model/resnet.ts";
 import { augment, packingFor } from "../pipeline/pretrain/augment.ts";
@@ -50,7 +50,7 @@ bench(
     const pull = yield* decoded;
     const views = augment(
       input("pixels", [packing.capacity / 4], "u32"),
-      input("views", [2 * BATCH, viewWords(packing)], "u32"),
+      input("views", [2 * BATCH, augmentationRowWords(packing)], "u32"),
       packing,
     );
     const program = yield* compile({ label: "augmentation", outputs: { sample: sampled(views) } });
@@ -77,7 +77,7 @@ bench(
 /** A batch begins with rows of its first picture, as the image decoder gives them to anyone. */
 const assertHoldsPixels = Effect.fnUntraced(function* ({ images, pixels, views }: Batch) {
   const picture = yield* Effect.promise(() => sharp(images[0]).raw().toBuffer());
-  const stride = views[VIEW.stride];
+  const stride = views[AUGMENTATION_ROW.stride];
   assert.equal(stride, 3 * PICTURE);
   const at = picture.indexOf(Buffer.from(pixels.buffer, 0, 10 * stride));
   assert.ok(at >= 0 && at % stride === 0, "the batch does not hold rows of its first picture");

@@ -16,7 +16,7 @@ import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { launcherSettings } from "../pipeline/ranks/launch.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
-import { among } from "../pipeline/ranks/sync.ts";
+import { acrossRanks } from "../pipeline/ranks/sync.ts";
 import { initialState } from "../pipeline/run/initial_state.ts";
 import { upload } from "../pipeline/run/state.ts";
 import { table } from "../pipeline/run/table.ts";
@@ -41,7 +41,7 @@ const timeRank = Effect.fnUntraced(function* (config: Config) {
   const { rank, world } = yield* Collective;
   const { traits } = yield* Gpu;
   const own = { ...config, batchSize: config.batchSize / world };
-  const { packing, state, graph } = stepGraph(own, traits, undefined, among(rank, world));
+  const { packing, state, graph } = stepGraph(own, traits, undefined, acrossRanks(rank, world));
   const program = yield* compile(graph, yield* upload(state, initialState(state, 0)));
   const samples = Array.from({ length: own.batchSize }, (_, i) => {
     const picture = { width: 128, height: 128, rgb: drawScene(randomStream(1, rank, i), 128).rgb };
@@ -60,7 +60,7 @@ const timeRank = Effect.fnUntraced(function* (config: Config) {
   return {
     rank,
     world,
-    stops: program.stops,
+    stops: program.syncPoints,
     exchanges: program.exchanges,
     megabytes: program.exchangedBytes / 1e6,
     step: median(times),

@@ -7,7 +7,7 @@ import { add, div, mul, neg } from "../ops/arithmetic.ts";
 import { gradients } from "../ops/autodiff.ts";
 import { averagePool } from "../ops/average_pool.ts";
 import { constant, input, reshape, type Tensor } from "../ops/graph/tensor.ts";
-import { viewWords } from "../ops/image/augmentation_row.ts";
+import { augmentationRowWords } from "../ops/image/augmentation_row.ts";
 import { sum } from "../ops/reduce.ts";
 import { compile, type Upload } from "../ops/runtime/program.ts";
 import { logSoftmax } from "../ops/softmax.ts";
@@ -21,7 +21,7 @@ import { configure } from "../pipeline/pretrain/config.ts";
 import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
 import { packBatch } from "../pipeline/pretrain/pack.ts";
 import { rateInputs, slotConStep } from "../pipeline/pretrain/step.ts";
-import { alone } from "../pipeline/ranks/sync.ts";
+import { singleProcess } from "../pipeline/ranks/sync.ts";
 import { initialState } from "../pipeline/run/initial_state.ts";
 import { upload } from "../pipeline/run/state.ts";
 import { bench } from "./_kit.ts";
@@ -70,7 +70,7 @@ const CLASSES = 1000;
 /** Classification by a ResNet-18 of full width. */
 const classification = (pictures: number, size: number): TrainingStep => {
   const state = new StateBuilder();
-  const network = student(state, { groups: 1, sync: alone });
+  const network = student(state, { groups: 1, sync: singleProcess });
   const images = constant(numbers(pictures * size * size * 3), [pictures, size, size, 3]);
   const features = encoder(network, images, { arch: "resnet18", width: 64 });
   const [, side, , channels] = features.shape;
@@ -119,7 +119,7 @@ bench(
       const views = {
         images: augment(
           input("pixels", [packing.capacity / 4], "u32"),
-          input("views", [2 * batchSize, viewWords(packing)], "u32"),
+          input("views", [2 * batchSize, augmentationRowWords(packing)], "u32"),
           packing,
         ),
         coords: input("coords", [2 * batchSize, 4]),

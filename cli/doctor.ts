@@ -92,10 +92,10 @@ const gather = Effect.fn("gather")(
     });
     const limits = gpu?.report.limits ?? GUARANTEED;
     const traits: AdapterTraits = gpu?.traits ?? {
-      software: false,
+      cpu: false,
       maxBinding: limits.maxStorageBufferBindingSize,
-      half: false,
-      subgroups: 0,
+      shaderF16: false,
+      minSubgroupSize: 0,
       maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     };
 

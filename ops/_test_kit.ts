@@ -30,9 +30,10 @@ export const gpuTest = (name: string, body: Body) => testOn(usual, name, body);
  * and says so in its name.
  */
 export const subgroupTest = async (name: string, body: Body) => {
-  const there = await other.runPromise(Gpu.use(({ traits }) => Effect.succeed(traits.subgroups > 0))).catch(
-    () => false,
-  );
+  const there = await other.runPromise(Gpu.use(({ traits }) => Effect.succeed(traits.minSubgroupSize > 0)))
+    .catch(
+      () => false,
+    );
   if (there) testOn(other, name, body);
   else Deno.test.ignore(`${name} (skipped: Dawn finds no adapter with subgroups)`, () => {});
 };

@@ -50,9 +50,9 @@ gpuTest("sums over long rows agree with loops on both kinds of adapter", functio
     row(r).reduce((total, v) => total + v, 0),
     row(r).reduce((total, v) => total + v * v, 0),
   ]);
-  for (const software of [true, false]) {
-    const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, software } });
-    assertClose(yield* run(evaluate(rowSums([x, mul(x, x)]))), want, { what: `software ${software}` });
+  for (const cpu of [true, false]) {
+    const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, cpu } });
+    assertClose(yield* run(evaluate(rowSums([x, mul(x, x)]))), want, { what: `software ${cpu}` });
   }
 });
 

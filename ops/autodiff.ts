@@ -6,7 +6,7 @@ import { sumTo } from "./reduce.ts";
 
 /** The tensors that `x` is made from, as far as gradients flow. */
 const parents = (x: Tensor): readonly Tensor[] => {
-  if (x.source.kind === "view") return x.source.differentiable ? [x.source.of] : [];
+  if (x.source.kind === "reshape") return x.source.differentiable ? [x.source.of] : [];
   return x.source.kind === "op" && x.source.op.backward !== undefined ? x.source.inputs : [];
 };
 
@@ -44,7 +44,7 @@ export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] => {
   for (const x of order.reverse()) {
     const g = gradient.get(x.id);
     if (g === undefined || !needed.has(x.id)) continue;
-    if (x.source.kind === "view" && x.source.differentiable) {
+    if (x.source.kind === "reshape" && x.source.differentiable) {
       accumulate(x.source.of, reshape(g, x.source.of.shape));
     }
     if (x.source.kind !== "op" || x.source.op.backward === undefined) continue;

@@ -10,7 +10,7 @@ import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, wh
 import { sizeOf } from "./graph/shape.ts";
 import { constant, defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
-import { columnSums, sum, sumsAroundFirst } from "./reduce.ts";
+import { columnSums, shiftedSums, sum } from "./reduce.ts";
 import { slice } from "./slice.ts";
 import { toFloat } from "./to_float.ts";
 
@@ -31,7 +31,7 @@ export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
   const rows = count === undefined ? constant(x.shape[1]) : reshape(toFloat(count), []);
   // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
   const shift = slice(x, 1, 0, 1);
-  const sums = sumsAroundFirst(x, count);
+  const sums = shiftedSums(x, count);
   const means = div(sums, maximum(rows, 1));
   return { values: momentsOp([means, slice(means, 1, 0, 1), shift, IS_MEAN]), rows };
 };

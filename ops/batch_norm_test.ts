@@ -40,10 +40,10 @@ for (const [rows, from] of [[48, "sumsOfMoments"], [R, "columnSums"]] as const) 
     const y = matmul(constant(data, [G * rows, C]), constant(one, [C, C])); // the same numbers, but by a product
     const { values } = batchMoments(reshape(y, [G, rows, C]));
     const graph = { label: "moments", outputs: { values } };
-    for (const software of [true, false]) {
-      const names = lower(graph, { ...traits, software }, () => false).kernels.map(({ label }) => label);
+    for (const cpu of [true, false]) {
+      const names = lower(graph, { ...traits, cpu }, () => false).kernels.map(({ label }) => label);
       assert.deepEqual(names.filter((name) => /^sumsOf|^columnSums/.test(name)), [from]);
-      const program = yield* compile(graph, new Map(), { ...traits, software });
+      const program = yield* compile(graph, new Map(), { ...traits, cpu });
       const got = (yield* Effect.flatten(program.run({}))).values;
       for (let g = 0; g < G; g++) {
         for (let c = 0; c < C; c++) {

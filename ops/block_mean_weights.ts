@@ -1,7 +1,7 @@
 /** Weights that turn a sum over chosen rows into a mean of means. */
+import { NONE, type Selection } from "./compact_rows.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
-import { NONE, type Selection } from "./select_rows.ts";
 
 interface Blocks {
   /** Into how many equal blocks the table's rows are divided. */

@@ -13,11 +13,14 @@ export const allReduceSum = (x: Tensor, { late = false } = {}): Tensor =>
 
 const gatherOp = defineOp<{ readonly world: number }>("allGather", {
   shape: ([x], { world }) => [world, ...x.shape],
-  exchange: { kind: "gather", late: false },
+  exchange: { kind: "gather", overlappable: false },
 });
 
-const sumOp = defineOp("allReduceSum", { shape: ([x]) => x.shape, exchange: { kind: "sum", late: false } });
+const sumOp = defineOp("allReduceSum", {
+  shape: ([x]) => x.shape,
+  exchange: { kind: "sum", overlappable: false },
+});
 const lateSumOp = defineOp("allReduceSum", {
   shape: ([x]) => x.shape,
-  exchange: { kind: "sum", late: true },
+  exchange: { kind: "sum", overlappable: true },
 });

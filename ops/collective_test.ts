@@ -18,7 +18,7 @@ gpuTest("allGather() and allReduceSum() give every rank what all ranks have", fu
       const all = allGather(mul(x, 2), WORLD);
       const sum = allReduceSum(add(x, 1));
       const program = yield* compile({ label: "test", outputs: { all, sum, more: add(sum, mul(x, 10)) } });
-      assert.deepEqual([program.stops, program.exchanges], [1, 2]);
+      assert.deepEqual([program.syncPoints, program.exchanges], [1, 2]);
       return yield* yield* program.run({ x: Float32Array.of(rank, 1, 2, 3) });
     })));
   for (const [rank, { all, sum, more }] of results.entries()) {
@@ -48,7 +48,7 @@ gpuTest(
         const gradients = [...a.gradients, ...b.gradients];
         const next = gradients.reduce((sum, gradient) => add(sum, gradient), state);
         const program = yield* compile({ label: "test", outputs: { a: a.x, b: b.x, next } });
-        assert.deepEqual([program.stops, program.exchanges], [3, 12]);
+        assert.deepEqual([program.syncPoints, program.exchanges], [3, 12]);
         const value = new Float32Array(4).fill(rank);
         return yield* yield* program.run({ x1: value, x2: value, state: new Float32Array(4).fill(100) });
       })));

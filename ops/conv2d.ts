@@ -9,9 +9,9 @@
 import { averagePool } from "./average_pool.ts";
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
-import { forwardKernels } from "./kernels/conv2d_forward.ts";
-import { inputGradientKernels } from "./kernels/conv2d_input_gradient.ts";
-import { weightGradientKernels } from "./kernels/conv2d_weight_gradient.ts";
+import { conv2dKernels } from "./kernels/conv2d_forward.ts";
+import { conv2dInputGradientKernels } from "./kernels/conv2d_input_gradient.ts";
+import { conv2dWeightGradientKernels } from "./kernels/conv2d_weight_gradient.ts";
 import { type Convolution, outputSize } from "./kernels/convolution.ts";
 import { matmul } from "./matmul.ts";
 
@@ -40,7 +40,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: forwardKernels,
+  kernels: conv2dKernels,
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),
     conv2dWeightGradient(x, gradient, w.shape, attributes),
@@ -56,7 +56,7 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   shape: (_, { shape }) => shape,
   flops: ([dy, w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: inputGradientKernels,
+  kernels: conv2dInputGradientKernels,
   backward: ({ inputs: [dy, w], gradient, attributes }) => [
     conv2d(gradient, w, attributes),
     conv2dWeightGradient(gradient, dy, w.shape, attributes),
@@ -72,5 +72,5 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
   shape: (_, { shape }) => shape,
   flops: ([, dy], output) => 2 * sizeOf(dy.shape) * sizeOf(output.slice(0, 3)),
   slices: () => ({ along: [0, 1], output: "sum" }),
-  kernels: weightGradientKernels,
+  kernels: conv2dWeightGradientKernels,
 });

@@ -69,7 +69,7 @@ const crossEntropyGradient = defineOp("crossEntropyGradient", {
   shape: ([logits]) => logits.shape,
   kernels: ({ inputs: [logits, labels, rowCount, columnCount, loss, gradient], output, adapter }) => {
     const [rows, width] = logits.shape;
-    const each = adapter.software ? Math.min(width, 64) : 1;
+    const each = adapter.cpu ? Math.min(width, 64) : 1;
     const parts = Math.ceil(width / each);
     return [kernel({
       label: "crossEntropyGradient",

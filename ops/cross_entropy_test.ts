@@ -14,8 +14,8 @@ gpuTest(
   "crossEntropyRows() and its gradient agree with loops and ignore unused rows and columns",
   function* () {
     const gpu = yield* Gpu;
-    for (const software of [true, false]) {
-      const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, software } });
+    for (const cpu of [true, false]) {
+      const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, cpu } });
       for (const [R, C, rows, columns] of [[5, 7, 3, 4], [4, 300, 4, 299], [3, 5, 0, 0], [2, 4, 2, 4]]) {
         const x = numbers(R * C).map((v) => v * 8);
         const labels = Uint32Array.from(
@@ -36,7 +36,7 @@ gpuTest(
         const logits = constant(x, [R, C]);
         const loss = crossEntropyRows(logits, constant(labels), used(rows), used(columns));
         const [dx] = gradients(sum(mul(loss, constant(weights))), [logits]);
-        const what = `${R} × ${C}, software ${software}`;
+        const what = `${R} × ${C}, software ${cpu}`;
         assertClose(yield* run(evaluate(loss)), losses, { atol: 1e-6, what });
         assertClose(yield* run(evaluate(dx)), slopes, { atol: 1e-6, what });
       }

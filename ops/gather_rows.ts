@@ -1,9 +1,9 @@
 /** Reads the rows of a table that a selection names, and puts such rows back. */
+import { NONE, type Selection } from "./compact_rows.ts";
 import { shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
-import { NONE, type Selection } from "./select_rows.ts";
 
 type Places = Pick<Selection, "indices" | "positions">;
 
@@ -19,7 +19,7 @@ export const scatterRows = (y: Tensor, { indices, positions }: Places): Tensor =
  * Entries of a u32 table [M] at `indices` [R], u32, counted from entry `start` on: [R], with 0xffffffff where the index is
  * that.
  */
-export const lookUp = (table: Tensor, indices: Tensor, start = 0): Tensor =>
+export const gatherIndices = (table: Tensor, indices: Tensor, start = 0): Tensor =>
   lookUpOp([table, indices], { start });
 
 /**
@@ -40,7 +40,7 @@ const gatherOp: Op = defineOp("gatherRows", {
   kernels: ({ inputs: [x, indices], output, adapter }) => {
     const { bind, width, alias } = vectorized(x.shape[1]);
     const lanes = x.shape[1] / width;
-    const each = adapter.software ? lanes : 1;
+    const each = adapter.cpu ? lanes : 1;
     return [kernel({
       label: "gatherRows",
       reads: { x: bind(x), indices },

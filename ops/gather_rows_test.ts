@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { assertClose, assertGradient, gpuTest, numbers } from "./_test_kit.ts";
-import { gatherRows, lookUp, scatterRows } from "./gather_rows.ts";
+import { compactRows } from "./compact_rows.ts";
+import { gatherIndices, gatherRows, scatterRows } from "./gather_rows.ts";
 import { constant } from "./graph/tensor.ts";
 import { evaluate } from "./runtime/program.ts";
-import { selectRows } from "./select_rows.ts";
 
 const chosen = [1, 2, 5];
-const rows = selectRows(constant([0, 1, 1, 0, 0, 1, 0]), 4);
+const rows = compactRows(constant([0, 1, 1, 0, 0, 1, 0]), 4);
 
 gpuTest("gatherRows() takes the chosen rows and scatterRows() puts them back among zeros", function* () {
   for (const D of [3, 8]) {
@@ -25,7 +25,7 @@ gpuTest("gatherRows() takes the chosen rows and scatterRows() puts them back amo
 gpuTest("lookUp() reads a table of integers and passes unused entries on", function* () {
   const table = constant(Uint32Array.of(10, 11, 12, 13, 14, 15, 16));
   const none = Math.fround(0xffffffff); // integers are read back as floats
-  assert.deepEqual([...yield* evaluate(lookUp(table, rows.indices))], [11, 12, 15, none]);
+  assert.deepEqual([...yield* evaluate(gatherIndices(table, rows.indices))], [11, 12, 15, none]);
 });
 
 gpuTest("gatherRows() and scatterRows() have the gradients that finite differences give", function* () {

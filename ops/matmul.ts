@@ -1,7 +1,7 @@
 /** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Op, reshape, type Tensor } from "./graph/tensor.ts";
-import { tiled } from "./kernels/gemm.ts";
+import { gemmKernels } from "./kernels/gemm.ts";
 import { tileVariants } from "./kernels/gemm_tiles.ts";
 import {
   matrixProduct,
@@ -9,8 +9,8 @@ import {
   transposedParts,
   transposedProduct,
 } from "./kernels/matrix_product.ts";
-import { inPanels, panelsOf, variantsOn } from "./kernels/packing.ts";
-import { addUp } from "./kernels/partial_sums.ts";
+import { packedShape, packRows, variantsOn } from "./kernels/packing.ts";
+import { sumPartials } from "./kernels/partial_sums.ts";
 import { transpose } from "./slice.ts";
 
 /**
@@ -60,18 +60,18 @@ const matmulOp: Op = defineOp("matmul", {
   flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: a.shape[0] === 1 ? [0] : [0, 1], output: "rows" },
-  kernels: ({ inputs: [a, b, count], output, adapter, scratch, moments, choose }) => {
+  kernels: ({ inputs: [a, b, count], output, adapter, scratch, statistics, choose }) => {
     const [batch, M, K] = a.shape;
     const product = matrixProduct(a, b, output, count);
-    const plain = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch, moments));
-    const shape = panelsOf(batch, M, K);
-    if (!adapter.software || M % 4 !== 0 || 4 * sizeOf(shape) > adapter.maxBinding) return choose(plain);
+    const plain = tileVariants(product, adapter, (tile) => gemmKernels(product, tile, scratch, statistics));
+    const shape = packedShape(batch, M, K);
+    if (!adapter.cpu || M % 4 !== 0 || 4 * sizeOf(shape) > adapter.maxBinding) return choose(plain);
     // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
     const aside = tileVariants(productOfPanels({ ...a, shape }, b, output, count), adapter, (tile) => {
       const panels = scratch(shape, a.dtype);
       return [
-        inPanels(a, panels),
-        ...tiled(productOfPanels(panels, b, output, count), tile, scratch, moments),
+        packRows(a, panels),
+        ...gemmKernels(productOfPanels(panels, b, output, count), tile, scratch, statistics),
       ];
     });
     const first = variantsOn("panels", aside);
@@ -96,12 +96,12 @@ const transposedOp: Op = defineOp("matmulTransposed", {
     const parts = transposedParts(a, b, adapter);
     return choose(
       tileVariants(transposedProduct(a, b, output, parts, count), adapter, (tile) => {
-        if (parts === 1) return tiled(transposedProduct(a, b, output, 1, count), tile, scratch);
+        if (parts === 1) return gemmKernels(transposedProduct(a, b, output, 1, count), tile, scratch);
         const [batch, M, N] = output.shape;
         const partial = scratch([batch, parts, M * N]);
         return [
-          ...tiled(transposedProduct(a, b, partial, parts, count), tile, scratch),
-          ...addUp(partial, output, batch, parts, M * N, scratch),
+          ...gemmKernels(transposedProduct(a, b, partial, parts, count), tile, scratch),
+          ...sumPartials(partial, output, batch, parts, M * N, scratch),
         ];
       }),
     );

@@ -86,10 +86,10 @@ const gatherKernel = (
   gradient: Operand,
   dx: Operand,
   window: MaxPool,
-  { software }: AdapterTraits,
+  { cpu }: AdapterTraits,
 ): Kernel => {
   const { bind, width, alias } = vectorized(dx.shape[3]);
-  const each = software ? dx.shape[2] : 1;
+  const each = cpu ? dx.shape[2] : 1;
   return kernel({
     label: "maxPoolGradient",
     reads: { winner: bind(winner), gradient: bind(gradient) },

@@ -12,7 +12,7 @@ export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
   columnSumsOp(count === undefined ? terms : [...terms, count], {});
 
 /** Sums of differences to the first row of each group of x [G, R, C], and of their squares: [G, 2, C]. */
-export const sumsAroundFirst = (x: Tensor, count?: Tensor): Tensor => {
+export const shiftedSums = (x: Tensor, count?: Tensor): Tensor => {
   const difference = sub(x, slice(x, 1, 0, 1));
   const terms = [difference, mul(difference, difference)];
   return count === undefined ? columnSumsOp(terms, { aroundFirst: x }) : columnSums(terms, count);

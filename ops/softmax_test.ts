@@ -16,12 +16,12 @@ gpuTest(
   "softmax() and logSoftmax() agree with loops on rows of any length, on both kinds of adapter",
   function* () {
     const gpu = yield* Gpu;
-    for (const software of [true, false]) {
-      const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, software } });
+    for (const cpu of [true, false]) {
+      const run = Effect.provideService(Gpu, { ...gpu, traits: { ...gpu.traits, cpu } });
       for (const [rows, K] of [[6, 5], [3, 16], [5, 257], [70, 300]]) {
         const x = numbers(rows * K, K).map((v) => v * 3);
         const want = reference(x, K, 0.5);
-        const what = `rows of ${K}, software ${software}`;
+        const what = `rows of ${K}, software ${cpu}`;
         assertClose(yield* run(evaluate(softmax(constant(x, [rows, K]), 0.5))), want, { what });
         assertClose(yield* run(evaluate(logSoftmax(constant(x, [rows, K]), 0.5))), want.map(Math.log), {
           what,

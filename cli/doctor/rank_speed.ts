@@ -1,12 +1,12 @@
 /** What exchanges between ranks cost on these machines, and in a run's step: measured by all ranks together. */
 import { Effect } from "effect";
-import { viewWords } from "../../ops/image/augmentation_row.ts";
+import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
 import { Collective, gatherTexts } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import type { Config } from "../../pipeline/pretrain/config.ts";
 import { stepGraph } from "../../pipeline/pretrain/step_graph.ts";
-import { alone, among, type Sync } from "../../pipeline/ranks/sync.ts";
+import { acrossRanks, singleProcess, type Sync } from "../../pipeline/ranks/sync.ts";
 import { initialState } from "../../pipeline/run/initial_state.ts";
 import { upload } from "../../pipeline/run/state.ts";
 
@@ -44,7 +44,7 @@ export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reser
   const large = yield* median(5, sum(LARGE));
   const step = report.software && reservedBytes > MODEST
     ? null
-    : yield* stepSpeed({ ...config, batchSize: config.batchSize / world }, among(rank, world));
+    : yield* stepSpeed({ ...config, batchSize: config.batchSize / world }, acrossRanks(rank, world));
   return { ranks: told.map((text) => JSON.parse(text)), small, large, step } satisfies RankSpeed;
 }, Effect.scoped);
 
@@ -60,13 +60,13 @@ const median = Effect.fnUntraced(function* <A, E, R>(times: number, effect: Effe
 });
 
 const stepSpeed = Effect.fnUntraced(function* (config: Config, sync: Sync) {
-  const single = yield* timedStep(config, alone);
+  const single = yield* timedStep(config, singleProcess);
   const together = yield* timedStep(config, sync);
-  const { stops, exchangedBytes } = together.program;
+  const { syncPoints, exchangedBytes } = together.program;
   return {
     seconds: together.seconds,
     syncSeconds: Math.max(0, together.seconds - single.seconds),
-    stops,
+    stops: syncPoints,
     exchangedBytes,
   };
 });
@@ -79,7 +79,7 @@ const timedStep = Effect.fnUntraced(function* (config: Config, sync: Sync) {
   const program = yield* compile(graph, yield* upload(state, initialState(state, config.seed)));
   const inputs = {
     pixels: new Uint32Array(packing.capacity / 4),
-    views: new Uint32Array(2 * config.batchSize * viewWords(packing)),
+    views: new Uint32Array(2 * config.batchSize * augmentationRowWords(packing)),
     coords: Float32Array.from({ length: 8 * config.batchSize }, (_, i) => i % 4 < 2 ? 0 : 1),
     flips: new Float32Array(2 * config.batchSize),
     learningRate: new Float32Array(1),

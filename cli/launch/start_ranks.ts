@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Console, Effect, Fiber, Stream } from "effect";
 import type { Config } from "../../pipeline/pretrain/config.ts";
 import { launchedAs, launcherSettings } from "../../pipeline/ranks/launch.ts";
-import { MpiMissing } from "../../pipeline/ranks/mpi_library.ts";
+import { MpiMissingError } from "../../pipeline/ranks/mpi_library.ts";
 import { ConfigError } from "../../pipeline/run/options.ts";
 import { launcherReport } from "./launcher_report.ts";
 
@@ -42,7 +42,7 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
 ) {
   const { stdout: version } = yield* Effect.tryPromise({
     try: () => new Deno.Command("mpirun", { args: ["--version"] }).output(),
-    catch: () => new MpiMissing({ reason: "there is no mpirun here" }),
+    catch: () => new MpiMissingError({ reason: "there is no mpirun here" }),
   });
   // What a launcher hands on to the ranks: Open MPI answers SIGINT by killing them, MPICH SIGUSR2.
   const stop = /Open MPI/.test(new TextDecoder().decode(version)) ? "SIGUSR2" : "SIGINT";

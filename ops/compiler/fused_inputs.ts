@@ -20,7 +20,7 @@ import { type OpDefinition, storageOf, type Tensor } from "../graph/tensor.ts";
 import { isReduction, isScalar } from "./graph.ts";
 
 /** A tensor in memory, as one expression walks through it. */
-export interface Leaf {
+export interface FusedInput {
   readonly tensor: Tensor;
   readonly layout: Layout;
   readonly offset: number;
@@ -33,9 +33,9 @@ const walk = (
   x: Tensor,
   layout: Layout,
   inlined: (x: Tensor) => boolean,
-  visit: (leaf: Leaf) => void,
+  visit: (leaf: FusedInput) => void,
 ): boolean => {
-  if (x.source.kind === "view") return walk(x.source.of, layout, inlined, visit);
+  if (x.source.kind === "reshape") return walk(x.source.of, layout, inlined, visit);
   if (!inlined(x)) {
     if (!isScalar(x)) visit({ tensor: x, layout, offset: 0 });
     return true;
@@ -47,7 +47,7 @@ const walkInputs = (
   x: Tensor,
   layout: Layout,
   inlined: (x: Tensor) => boolean,
-  visit: (leaf: Leaf) => void,
+  visit: (leaf: FusedInput) => void,
 ): boolean => {
   if (x.source.kind !== "op") return false;
   const { op, inputs, attributes } = x.source;
@@ -70,33 +70,33 @@ export const accessOf = (
   op.access?.(input.shape, attributes) ?? { layout: broadcastLayout(input.shape, shape), offset: 0 };
 
 /** Everything the fused kernel of `root` reads if the tensors that `inlined` names are computed in it; null if it cannot be. */
-export const leavesOf = (root: Tensor, inlined: (x: Tensor) => boolean): readonly Leaf[] | null => {
-  const leaves: Leaf[] = [];
-  const visit = (leaf: Leaf) => leaves.push(leaf);
+export const fusedInputs = (root: Tensor, inlined: (x: Tensor) => boolean): readonly FusedInput[] | null => {
+  const leaves: FusedInput[] = [];
+  const visit = (leaf: FusedInput) => leaves.push(leaf);
   if (root.source.kind !== "op") return null;
   const whole = identity(sizeOf(root.shape));
   const complete = isReduction(root)
     ? reduced(root).every((term) => walk(term, identity(sizeOf(term.shape)), inlined, visit))
     : walkInputs(root, whole, inlined, visit);
-  return complete && domainOf(root, leaves) !== null ? leaves : null;
+  return complete && iterationSpaceOf(root, leaves) !== null ? leaves : null;
 };
 
 /**
  * The same for several elementwise tensors of one size that one kernel computes: what they read of each other they need
  * not load. Null if it cannot be one kernel.
  */
-export const leavesOfAll = (
+export const fusedInputsOfAll = (
   roots: readonly Tensor[],
   inlined: (x: Tensor) => boolean,
-): readonly Leaf[] | null => {
+): readonly FusedInput[] | null => {
   const within = isWithin(roots, inlined);
-  const leaves: Leaf[] = [];
+  const leaves: FusedInput[] = [];
   for (const root of roots) {
-    const own = leavesOf(root, within);
+    const own = fusedInputs(root, within);
     if (own === null) return null;
     leaves.push(...own);
   }
-  return domainOf(roots[0], leaves) === null ? null : leaves;
+  return iterationSpaceOf(roots[0], leaves) === null ? null : leaves;
 };
 
 export const isWithin = (roots: readonly Tensor[], inlined: (x: Tensor) => boolean) => (x: Tensor): boolean =>
@@ -109,7 +109,7 @@ export const reduced = (root: Tensor): readonly Tensor[] => {
   return inputs.filter((x) => x.dtype === "f32" && sameShape(x.shape, inputs[0].shape));
 };
 
-export interface Domain {
+export interface IterationSpace {
   readonly columns: number;
   readonly rows: number;
   readonly groups: number;
@@ -124,8 +124,8 @@ export interface Block {
 
 /** Cuts a domain into blocks in which no tensor takes more than one binding may hold. */
 export const blocksOf = (
-  domain: Domain,
-  leaves: readonly Leaf[],
+  domain: IterationSpace,
+  leaves: readonly FusedInput[],
   output: number,
   { maxBinding }: AdapterTraits,
 ): Block[] => {
@@ -154,7 +154,7 @@ export const windowOf = (
   return { operand: { ...operand, offset: operand.offset + start - skip, shape: [length + skip] }, skip };
 };
 
-export const domainOf = (root: Tensor, leaves: readonly Leaf[]): Domain | null => {
+export const iterationSpaceOf = (root: Tensor, leaves: readonly FusedInput[]): IterationSpace | null => {
   const layouts = leaves.map((leaf) => leaf.layout);
   if (isReduction(root)) {
     const [term] = reduced(root);
@@ -180,7 +180,10 @@ export const domainOf = (root: Tensor, leaves: readonly Leaf[]): Domain | null =
 };
 
 /** Strides of a layout along columns, rows and groups. */
-export const strides = (layout: Layout, { columns, rows, groups }: Domain): [number, number, number] => {
+export const strides = (
+  layout: Layout,
+  { columns, rows, groups }: IterationSpace,
+): [number, number, number] => {
   // Axes of size 1 do not appear in a layout; leave them out and give them stride 0.
   const sizes = [columns, rows, groups];
   const kept = stridesAlong(layout, sizes.filter((size) => size > 1));

@@ -9,12 +9,12 @@ import {
   accessOf,
   type Block,
   blocksOf,
-  type Domain,
-  domainOf,
+  type FusedInput,
+  fusedInputsOfAll,
   identity,
   isWithin,
-  type Leaf,
-  leavesOfAll,
+  type IterationSpace,
+  iterationSpaceOf,
   strides,
   windowOf,
 } from "./fused_inputs.ts";
@@ -23,7 +23,7 @@ import { isScalar } from "./graph.ts";
 /** Describes the work of a fused kernel, as far as its time depends on it: what it makes, of what sizes of tensors. */
 export const fusedWork = (
   roots: readonly Tensor[],
-  leaves: readonly Leaf[],
+  leaves: readonly FusedInput[],
   inHalf: (x: Tensor) => boolean,
 ): string => {
   const sizes = [...new Set(leaves.map(({ tensor }) => tensor))].map((x) =>
@@ -33,7 +33,7 @@ export const fusedWork = (
   return `${labelOf(roots)} [${shape.join()}] of ${sizes.sort().join(", ")}`;
 };
 
-interface Body {
+interface FusedBody {
   /** Elements an invocation handles at once: 4 with vec4, else 1. */
   readonly width: 1 | 4;
   readonly reads: Record<string, Operand>;
@@ -41,22 +41,22 @@ interface Body {
   readonly sizes: Record<string, number>;
   readonly functions: string;
   /** Statements that hold for all rows. */
-  readonly before: string;
+  readonly hoisted: string;
   /** Statements of one row; `values` are the results in it. */
-  readonly perRow: string;
+  readonly loopBody: string;
   readonly values: readonly string[];
 }
 
 /** Generates the statements that compute `roots` over the domain. */
 export const bodyOf = (
-  domain: Domain,
+  domain: IterationSpace,
   roots: readonly { tensor: Tensor; own: boolean }[],
-  leaves: readonly Leaf[],
+  leaves: readonly FusedInput[],
   inlined: (x: Tensor) => boolean,
   operandOf: (x: Tensor) => Operand,
   inPlace: ReadonlyMap<Tensor, string>, // the buffers that these lie in are those that results go to
   block: Block,
-): Body => {
+): FusedBody => {
   const vectorizable = domain.columns % 4 === 0 && leaves.every((leaf) => {
     const [c, r, g] = strides(leaf.layout, domain);
     return c === 0 || (c === 1 && r % 4 === 0 && g % 4 === 0 && leaf.offset % 4 === 0);
@@ -77,7 +77,7 @@ export const bodyOf = (
     return { name, fixed };
   };
 
-  const load = (leaf: Leaf) => {
+  const load = (leaf: FusedInput) => {
     const [c, r, g] = strides(leaf.layout, domain);
     const key = `${leaf.tensor.id}@${leaf.offset}:${c},${r},${g}`;
     const found = known.get(key);
@@ -130,7 +130,7 @@ export const bodyOf = (
   };
 
   const evaluate = (x: Tensor, layout: Layout, offset: number): { name: string; fixed: boolean } => {
-    if (x.source.kind === "view") return evaluate(x.source.of, layout, offset);
+    if (x.source.kind === "reshape") return evaluate(x.source.of, layout, offset);
     if (!inlined(x)) return isScalar(x) ? scalar(x) : load({ tensor: x, layout, offset });
     return expression(x, layout);
   };
@@ -162,15 +162,15 @@ export const bodyOf = (
     functions: `${
       width === 4 ? "alias T = vec4<f32>; alias U = vec4<u32>;" : "alias T = f32; alias U = u32;"
     }\n${[...functions].join("\n")}`,
-    before: before.join("\n  "),
-    perRow: perRow.join("\n    "),
+    hoisted: before.join("\n  "),
+    loopBody: perRow.join("\n    "),
     values,
   };
 };
 
 /** How many rows one invocation takes: many where invocations are costly, few where lanes are plenty. */
 export const rowsEach = (rows: number, lanes: number, traits: AdapterTraits, most: number): number => {
-  const invocations = traits.software ? 32 : 16384;
+  const invocations = traits.cpu ? 32 : 16384;
   return Math.max(1, Math.min(most, Math.ceil((rows * lanes) / invocations), rows));
 };
 
@@ -196,7 +196,7 @@ export const INDICES = /* wgsl */ `
   let first = id / p.lanes % p.chunks * p.each;
   var last = min(first + p.each, p.rows);`;
 
-export const bind = (body: Body) =>
+export const bind = (body: FusedBody) =>
   Object.fromEntries(
     Object.entries(body.reads).map((
       [name, operand],
@@ -221,8 +221,8 @@ export const elementwiseKernels = (
   replaced: (root: Tensor) => Tensor | null,
 ): readonly Kernel[] => {
   const { inlined, operandOf, traits, choose } = context;
-  const leaves = leavesOfAll(roots, inlined)!;
-  const domain = domainOf(roots[0], leaves)!;
+  const leaves = fusedInputsOfAll(roots, inlined)!;
+  const domain = iterationSpaceOf(roots[0], leaves)!;
   const names = roots.map((_, i) => `result${i}`);
   const inPlace = new Map(roots.flatMap((root, i) => {
     const old = replaced(root);
@@ -252,9 +252,9 @@ export const elementwiseKernels = (
       threads: lanes * chunks * groups,
       functions: body.functions,
       main: `${INDICES}
-  ${body.before}
+  ${body.hoisted}
   for (var row = first; row < last; row++) {
-    ${body.perRow}
+    ${body.loopBody}
     let at = (block * p.rows + row) * p.lanes + column + p.skip;
     ${names.map((name, i) => `${name}[at] = ${body.values[i]};`).join("\n    ")}
   }`,
@@ -264,7 +264,7 @@ export const elementwiseKernels = (
   return choose(
     byRowsEach(
       size,
-      traits.software ? [128, 32] : [8, 2, 32],
+      traits.cpu ? [128, 32] : [8, 2, 32],
       (most) => blocks.map((block) => kernelOf(block, most)),
     ),
   );

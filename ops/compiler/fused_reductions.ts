@@ -2,10 +2,10 @@
 import type { Kernel } from "../graph/kernel.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { addUp } from "../kernels/partial_sums.ts";
+import { sumPartials } from "../kernels/partial_sums.ts";
 import { type RowSplit, rowVariants } from "../kernels/row_reduction.ts";
 import { kernel, vectors } from "../kernels/wgsl.ts";
-import { type Block, blocksOf, domainOf, leavesOf, reduced } from "./fused_inputs.ts";
+import { type Block, blocksOf, fusedInputs, iterationSpaceOf, reduced } from "./fused_inputs.ts";
 import { bind, bodyOf, byRowsEach, type FusedContext, INDICES, rowsEach, SIZES } from "./fused_kernels.ts";
 
 const NOTHING: ReadonlyMap<Tensor, string> = new Map();
@@ -16,8 +16,8 @@ const NOTHING: ReadonlyMap<Tensor, string> = new Map();
  */
 export const columnSumKernels = (root: Tensor, context: FusedContext): readonly Kernel[] => {
   const { inlined, operandOf, scratch, traits, choose } = context;
-  const leaves = leavesOf(root, inlined)!;
-  const domain = domainOf(root, leaves)!;
+  const leaves = fusedInputs(root, inlined)!;
+  const domain = iterationSpaceOf(root, leaves)!;
   const terms = reduced(root);
   const roots = terms.map((tensor) => ({ tensor, own: false }));
   const counted = root.source.kind === "op" && root.source.inputs.length > terms.length
@@ -50,10 +50,10 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
         functions: body.functions,
         main: `${INDICES}
   ${counted === null ? "" : "last = min(last, max(count[0], p.before) - p.before);"}
-  ${body.before}
+  ${body.hoisted}
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
   for (var row = first; row < last; row++) {
-    ${body.perRow}
+    ${body.loopBody}
     ${body.values.map((value, t) => `sum${t} += ${value};`).join("\n    ")}
   }
   let at = (id / p.lanes + p.start) * ${terms.length}u * p.lanes + column;
@@ -62,10 +62,10 @@ export const columnSumKernels = (root: Tensor, context: FusedContext): readonly 
     });
     return chunks === 1
       ? kernels
-      : [...kernels, ...addUp(partial, output, domain.groups, chunks, width, scratch)];
+      : [...kernels, ...sumPartials(partial, output, domain.groups, chunks, width, scratch)];
   };
   const elements = domain.columns * domain.rows * domain.groups;
-  return choose(byRowsEach(elements, traits.software ? [512, 128] : [512, 64], kernelsFor));
+  return choose(byRowsEach(elements, traits.cpu ? [512, 128] : [512, 64], kernelsFor));
 };
 
 /** Sums over the last axis: terms of [..., C] to [..., terms]. */
@@ -73,8 +73,8 @@ export const rowSumKernels = (
   root: Tensor,
   { inlined, operandOf, traits, choose }: FusedContext,
 ): readonly Kernel[] => {
-  const leaves = leavesOf(root, inlined)!;
-  const domain = domainOf(root, leaves)!;
+  const leaves = fusedInputs(root, inlined)!;
+  const domain = iterationSpaceOf(root, leaves)!;
   const terms = reduced(root);
   const roots = terms.map((tensor) => ({ tensor, own: false }));
   const kernelOf = (block: Block, split: RowSplit) => {
@@ -100,8 +100,8 @@ export const rowSumKernels = (
   let block = 0u;
   ${terms.map((_, t) => `var sum${t} = T(0.0);`).join("\n  ")}
   for (var column = start; column < p.lanes; column += step) {
-    ${body.before}
-    ${body.perRow}
+    ${body.hoisted}
+    ${body.loopBody}
     ${body.values.map((value, t) => `sum${t} += ${value};`).join("\n    ")}
   }
   let at = (p.before + row) * ${terms.length}u;

@@ -2,7 +2,7 @@
 import type { AdapterTraits } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
 import { storageOf, type Tensor } from "../graph/tensor.ts";
-import { leavesOf } from "./fused_inputs.ts";
+import { fusedInputs } from "./fused_inputs.ts";
 import { isElementwise, isFused } from "./graph.ts";
 
 /**
@@ -29,7 +29,7 @@ export const chooseInlined = (
   for (const x of live) {
     if (!isFused(x)) continue;
     // Too many tensors for one shader, or read in ways that strides do not describe: store some inputs after all.
-    let leaves = leavesOf(x, isInlined);
+    let leaves = fusedInputs(x, isInlined);
     while (leaves === null || new Set(leaves.map((leaf) => leaf.tensor.id)).size > most) {
       const candidates = x.source.kind === "op"
         ? x.source.inputs.map(storageOf).filter((input) => inlined.has(input.id))
@@ -37,9 +37,9 @@ export const chooseInlined = (
       if (candidates.length === 0) {
         throw new Error(`cannot fuse ${x.source.kind === "op" ? x.source.op.name : "?"}`);
       }
-      const count = (input: Tensor) => leavesOf(input, isInlined)?.length ?? Infinity;
+      const count = (input: Tensor) => fusedInputs(input, isInlined)?.length ?? Infinity;
       inlined.delete(candidates.sort((a, b) => count(b) - count(a))[0].id);
-      leaves = leavesOf(x, isInlined);
+      leaves = fusedInputs(x, isInlined);
     }
     if (!isElementwise(x) || kept.has(x.id)) continue;
     const users = readers.get(x.id) ?? [];

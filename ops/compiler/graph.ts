@@ -40,7 +40,7 @@ export const reachable = (results: readonly Tensor[]): readonly Tensor[] => {
     const x = stack.pop()!;
     if (found.has(x.id)) continue;
     found.set(x.id, x);
-    if (x.source.kind === "view") stack.push(x.source.of);
+    if (x.source.kind === "reshape") stack.push(x.source.of);
     if (x.source.kind === "op") stack.push(...x.source.inputs);
   }
   return [...found.values()].sort((a, b) => a.id - b.id);

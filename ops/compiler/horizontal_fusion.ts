@@ -5,13 +5,13 @@
  */
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { leavesOfAll } from "./fused_inputs.ts";
+import { fusedInputsOfAll } from "./fused_inputs.ts";
 import { isElementwise } from "./graph.ts";
 
 /** Elements up to which tensors are small: larger ones are bundled with neighbours in the schedule only. */
 const SMALL = 2 ** 16;
 
-interface Bundle {
+interface FusedUpdates {
   readonly members: Tensor[];
   /** Where in the schedule it may come: after all that its members read, and before all that reads them. */
   ready: number;
@@ -23,7 +23,7 @@ interface Bundle {
  * The schedule in bundles; most have one member. `next` are the values to be bundled, `readsOf` says what the kernel of
  * a tensor reads, and `most` how many buffers a kernel may bind.
  */
-export const bundled = (
+export const fusedHorizontally = (
   scheduled: readonly Tensor[],
   { next, levels, readsOf, inlined, most }: {
     readonly next: ReadonlySet<Tensor>;
@@ -38,11 +38,11 @@ export const bundled = (
   for (const x of scheduled) {
     for (const read of readsOf(x)) readers.set(read, [...readers.get(read) ?? [], x]);
   }
-  const open = new Map<string, Bundle>();
-  const bundles: Bundle[] = [];
+  const open = new Map<string, FusedUpdates>();
+  const bundles: FusedUpdates[] = [];
 
   for (const [i, x] of scheduled.entries()) {
-    const alone: Bundle = { members: [x], ready: i, due: i, last: i };
+    const alone: FusedUpdates = { members: [x], ready: i, due: i, last: i };
     if (!next.has(x) || !isElementwise(x)) {
       bundles.push(alone);
       continue;
@@ -54,7 +54,7 @@ export const bundled = (
       of.filter((other) => !members.includes(other)).map((other) => place.get(other) ?? -1);
     const ready = Math.max(-1, bundle?.ready ?? -1, ...outside(readsOf(x)));
     const due = Math.min(Infinity, ...members.flatMap((member) => outside(readers.get(member) ?? []))) - 1;
-    const leaves = bundle === undefined ? null : leavesOfAll(members, inlined);
+    const leaves = bundle === undefined ? null : fusedInputsOfAll(members, inlined);
     const fits = bundle !== undefined && leaves !== null && ready <= due &&
       (sizeOf(x.shape) <= SMALL || bundle.last === i - 1) &&
       new Set(leaves.map(({ tensor }) => tensor)).size + members.length <= most;
@@ -67,6 +67,6 @@ export const bundled = (
       bundles.push(begun);
     }
   }
-  const turn = ({ due, last }: Bundle) => Math.min(due, last) + (last > due ? 0.5 : 0);
+  const turn = ({ due, last }: FusedUpdates) => Math.min(due, last) + (last > due ? 0.5 : 0);
   return bundles.toSorted((a, b) => turn(a) - turn(b)).map(({ members }) => members);
 };

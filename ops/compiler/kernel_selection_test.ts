@@ -83,7 +83,7 @@ const everyWay = (name: string, build: () => readonly Tensor[], software: boolea
     for (const { work, variants, makes } of choices) {
       assert.ok(variants.length > 1, work);
       if (name in rowWorks) {
-        assert.equal(variants.some((name) => /subgroups/.test(name)), traits.subgroups > 0);
+        assert.equal(variants.some((name) => /subgroups/.test(name)), traits.minSubgroupSize > 0);
       }
       for (const variant of variants) {
         const got = yield* run((other) => other === work ? variant : undefined);

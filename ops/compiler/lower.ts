@@ -6,32 +6,32 @@ import { bytesOf, type Kernel, type Operand } from "../graph/kernel.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
 import { storageOf, type Tensor } from "../graph/tensor.ts";
-import { sumsOfMoments } from "../kernels/batch_statistics.ts";
+import { shiftedSumsOfPartials } from "../kernels/batch_statistics.ts";
 import { secondsOf } from "./cost_model.ts";
-import { leavesOf, leavesOfAll } from "./fused_inputs.ts";
+import { fusedInputs, fusedInputsOfAll } from "./fused_inputs.ts";
 import { elementwiseKernels, fusedWork } from "./fused_kernels.ts";
 import { columnSumKernels, rowSumKernels } from "./fused_reductions.ts";
 import { chooseInlined } from "./fusion.ts";
 import { type Graph, isElementwise, isExchange, isFused, reachable } from "./graph.ts";
-import { bundled } from "./horizontal_fusion.ts";
+import { fusedHorizontally } from "./horizontal_fusion.ts";
 import { type Choice, type Choices, chooser, GUESSED, workOf } from "./kernel_selection.ts";
-import { type MemoryPlan, planMemory, type Use } from "./memory_plan.ts";
+import { type Lifetime, type MemoryPlan, planMemory } from "./memory_plan.ts";
 import { storedInHalf } from "./mixed_precision.ts";
 import { opKernels } from "./op_kernels.ts";
-import { scheduleWithin, type Work } from "./rematerialize.ts";
-import { momentsWanted } from "./statistics_epilogue.ts";
-import { levelsOf, planStops, type Stop } from "./sync_points.ts";
+import { type ScheduledOp, scheduleWithin } from "./rematerialize.ts";
+import { statisticsEpilogues } from "./statistics_epilogue.ts";
+import { planSyncPoints, syncDepths, type SyncPoint } from "./sync_points.ts";
 
 /** A graph as kernels in order, and the memory that they use. */
 export interface Lowered {
   readonly kernels: readonly Kernel[];
   /** The tensor that each kernel works for. */
-  readonly makes: readonly Tensor[];
+  readonly produces: readonly Tensor[];
   /** The tensor in whose turn each kernel runs: the one it makes, or one that reads what it makes once more. */
-  readonly serves: readonly Tensor[];
+  readonly scheduledFor: readonly Tensor[];
   readonly recomputed: Recomputed;
   /** Where the program waits for other ranks; none in a program for one process. */
-  readonly stops: readonly Stop[];
+  readonly syncPoints: readonly SyncPoint[];
   readonly plan: MemoryPlan;
   /** The buffer each tensor's values end up in. */
   readonly operandOf: (x: Tensor) => Operand;
@@ -86,14 +86,14 @@ const analysed = (graph: Graph, traits: AdapterTraits) => {
   const kept = new Set(results.map((x) => storageOf(x).id));
   const inlined = chooseInlined(live, kept, traits);
 
-  const levels = levelsOf(live);
+  const levels = syncDepths(live);
   const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id))
     .sort((a, b) => levels.get(a.id)! - levels.get(b.id)! || a.id - b.id);
   const isInlined = (x: Tensor) => inlined.has(x.id);
   const reads = new Map(scheduled.map((x) => [
     x,
     isFused(x)
-      ? leavesOf(x, isInlined)!.map((leaf) => leaf.tensor)
+      ? fusedInputs(x, isInlined)!.map((leaf) => leaf.tensor)
       : x.source.kind === "op"
       ? x.source.inputs.map(storageOf)
       : [],
@@ -101,7 +101,7 @@ const analysed = (graph: Graph, traits: AdapterTraits) => {
   const readsOf = (x: Tensor): readonly Tensor[] => reads.get(x)!;
   const next = new Set([...updates.values()].map(storageOf));
   const most = traits.maxStorageBuffers;
-  const bundles = bundled(scheduled, { next, levels, readsOf, inlined: isInlined, most });
+  const bundles = fusedHorizontally(scheduled, { next, levels, readsOf, inlined: isInlined, most });
   const half = graph.precision === "f16"
     ? storedInHalf({ made: scheduled, readsOf, kept })
     : new Set<number>();
@@ -115,12 +115,12 @@ const lowerInOrder = (
   isState: (name: string) => boolean,
   choices: Choices,
   order?: readonly number[],
-): { readonly lowered: Lowered; readonly works: readonly Work[] } => {
+): { readonly lowered: Lowered; readonly works: readonly ScheduledOp[] } => {
   const { graph, updates, results, live, kept, isInlined, levels, scheduled, readsOf, bundles, half } =
     analysis;
-  const turns = turnsOf(bundles, order);
+  const turns = scheduleSteps(bundles, order);
   const turn = new Map(turns.flatMap(({ members }, i) => members.map((x) => [x.id, i] as const)));
-  const leavesOfBundle = (x: Tensor) => leavesOfAll(turns[turn.get(x.id)!].members, isInlined)!;
+  const leavesOfBundle = (x: Tensor) => fusedInputsOfAll(turns[turn.get(x.id)!].members, isInlined)!;
 
   // A next value takes the place of the current one where nothing reads the current one afterwards.
   const lastReader = new Map<Tensor, number>();
@@ -144,7 +144,7 @@ const lowerInOrder = (
   // Storage numbers: one a materialised tensor, and one a scratch area.
   const operands = new Map<number, Operand>();
   const reserved: { readonly name: string; readonly bytes: number }[] = [];
-  const narrowing = traits.software ? "integers" : "native";
+  const narrowing = traits.cpu ? "integers" : "native";
   const reserve = (shape: Shape, dtype: Operand["dtype"], name: string): Operand => {
     const operand: Operand = { shape, dtype, storage: reserved.length, offset: 0, narrowing };
     reserved.push({ name, bytes: bytesOf(operand) });
@@ -174,10 +174,10 @@ const lowerInOrder = (
   const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
   for (const x of [...inputs, ...constants]) operandOf(x);
   const kernels: Kernel[] = [];
-  const makes: Tensor[] = [];
-  const serves: Tensor[] = [];
+  const produces: Tensor[] = [];
+  const scheduledFor: Tensor[] = [];
   const chosen = new Map<string, Choice>();
-  const wanted = momentsWanted(scheduled);
+  const wanted = statisticsEpilogues(scheduled);
   const left = new Map<Tensor, { readonly of: Tensor; readonly parts: Operand; readonly each: number }>();
   const starts: number[] = []; // of each level, how many kernels run before it
   const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
@@ -198,13 +198,13 @@ const lowerInOrder = (
     const { inputs } = x.source;
     const describe = () =>
       isFused(x)
-        ? fusedWork(members, leavesOfAll(members, isInlined)!, isHalf)
+        ? fusedWork(members, fusedInputsOfAll(members, isInlined)!, isHalf)
         : workOf(x, inputs.map(isHalf));
     const choose = chooser(x, describe, choices, (choice) => chosen.set(choice.work, choice));
     const context = { inlined: isInlined, operandOf, scratch, traits, choose };
     const found = left.get(x);
     if (found !== undefined) {
-      kernels.push(...sumsOfMoments(operandOf(found.of), found, operandOf(x), scratch));
+      kernels.push(...shiftedSumsOfPartials(operandOf(found.of), found, operandOf(x), scratch));
     } else if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
     else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
     else if (isElementwise(x)) {
@@ -213,15 +213,15 @@ const lowerInOrder = (
       const asked = isHalf(x) ? undefined : wanted.get(x);
       const moments = asked === undefined ? null : {
         rows: asked.of.shape[1],
-        leave: (parts: Operand, each: number) => void left.set(asked.sums, { of: asked.of, parts, each }),
+        emit: (parts: Operand, each: number) => void left.set(asked.sums, { of: asked.of, parts, each }),
       };
       kernels.push(...opKernels(x, operandOf, scratch, traits, choose, moments));
     }
-    for (; makes.length < kernels.length; makes.push(x)) serves.push(served);
+    for (; produces.length < kernels.length; produces.push(x)) scheduledFor.push(served);
   }
 
   const uses = new Map<number, { first: number; last: number }>();
-  const resident = new Map<number, Use["group"]>();
+  const resident = new Map<number, Lifetime["group"]>();
   for (const x of inputs) {
     const name = x.source.kind === "input" ? x.source.name : "";
     resident.set(operandOf(x).storage, isState(name) ? "state" : "batch");
@@ -238,16 +238,16 @@ const lowerInOrder = (
       uses.set(storage, { first: use?.first ?? at, last: at });
     }
   });
-  const stops = planStops(scheduled, levels, {
+  const syncPoints = planSyncPoints(scheduled, levels, {
     startOf: (level) => starts[level] ?? kernels.length,
     firstUse: (x) => uses.get(operandOf(x).storage)?.first ?? kernels.length,
     operandOf,
   });
-  stops.forEach(({ after, exchanges }) => {
+  syncPoints.forEach(({ after, exchanges }) => {
     for (const { from, to, segment } of exchanges) {
       const [source, target] = [from, to].map(({ storage }) => uses.get(storage));
       if (source !== undefined) source.last = Math.max(source.last, after - 1);
-      const written = stops[segment - 1].after;
+      const written = syncPoints[segment - 1].after;
       if (target !== undefined) target.first = written;
       else uses.set(to.storage, { first: written, last: written });
     }
@@ -267,7 +267,7 @@ const lowerInOrder = (
   const exchanged = new Set(scheduled.flatMap((x) => isExchange(x) ? [x, ...readsOf(x)] : []));
   const index = new Map(bundles.flatMap((members, i) => members.map((x) => [x, i] as const)));
   const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
-  const works = bundles.map((members, i): Work => {
+  const works = bundles.map((members, i): ScheduledOp => {
     const reads = new Set(members.flatMap(readsOf));
     const made = members.filter(({ id }) => !place.has(id));
     const bytes = sum(made.map((x) => bytesOf(operandOf(x))));
@@ -291,7 +291,18 @@ const lowerInOrder = (
   };
   return {
     lowered: {
-      ...{ kernels, makes, serves, recomputed, stops, plan, operandOf, copies, inputs, constants },
+      ...{
+        kernels,
+        produces,
+        scheduledFor,
+        recomputed,
+        syncPoints,
+        plan,
+        operandOf,
+        copies,
+        inputs,
+        constants,
+      },
       choices: [...chosen.values()],
     },
     works,
@@ -299,18 +310,18 @@ const lowerInOrder = (
 };
 
 /** What is made together, in its own turn or before the turn of another tensor, which needs it again. */
-interface Turn {
+interface ScheduleStep {
   readonly members: readonly Tensor[];
   readonly serves: Tensor; // of a bundle the first one
 }
 
-const turnsOf = (
+const scheduleSteps = (
   bundles: readonly (readonly Tensor[])[],
   order: Iterable<number> = bundles.keys(),
-): readonly Turn[] => {
+): readonly ScheduleStep[] => {
   const made = new Set<number>();
   let again: (readonly Tensor[])[] = [];
-  return [...order].flatMap((place): Turn[] => {
+  return [...order].flatMap((place): ScheduleStep[] => {
     if (made.has(place)) {
       again.push(bundles[place]);
       return [];

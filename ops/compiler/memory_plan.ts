@@ -1,7 +1,7 @@
 /** The memory plan: which tensor lies where in which buffer, and how much the whole takes. */
 import type { Kernel } from "../graph/kernel.ts";
 
-export interface Use {
+export interface Lifetime {
   readonly storage: number;
   readonly name: string;
   readonly bytes: number;
@@ -15,7 +15,7 @@ export interface MemoryPlan {
   /** Buffers for everything that comes and goes within a run. */
   readonly slots: readonly Slot[];
   /** Bytes of each group of tensors; activations and scratch share the slots. */
-  readonly groups: Readonly<Record<Use["group"], number>>;
+  readonly groups: Readonly<Record<Lifetime["group"], number>>;
   /** The most bytes that are in use at one moment. */
   readonly needed: number;
   /** What the program reserves in all: `needed` plus what sharing buffers wastes. */
@@ -26,7 +26,7 @@ export interface Slot {
   readonly bytes: number;
   /** The largest tensor in it. */
   readonly name: string;
-  readonly places: readonly { readonly storage: number; readonly offset: number }[]; // in bytes
+  readonly allocations: readonly { readonly storage: number; readonly offset: number }[]; // in bytes
 }
 
 /** Bindings may begin at multiples of so many bytes on every adapter. */
@@ -37,10 +37,10 @@ const ALIGNMENT = 256;
  * each other in a buffer, but none that a kernel reads beside one that it writes: WebGPU does not let a kernel do both in
  * one buffer.
  */
-export const planMemory = (uses: readonly Use[], kernels: readonly Kernel[]): MemoryPlan => {
+export const planMemory = (uses: readonly Lifetime[], kernels: readonly Kernel[]): MemoryPlan => {
   const passing = uses.filter((use) => use.group === "activations" || use.group === "scratch");
-  const apart = keptApart(kernels);
-  const slots: { readonly bytes: number; readonly placed: Placed[] }[] = [];
+  const apart = readWriteConflicts(kernels);
+  const slots: { readonly bytes: number; readonly placed: Allocation[] }[] = [];
   for (const use of [...passing].sort((a, b) => b.bytes - a.bytes || a.storage - b.storage)) {
     let offset: number | null = null;
     const slot = slots.find((slot) => (offset = freeOffset(use, slot, apart.get(use.storage))) !== null);
@@ -75,7 +75,7 @@ export const planMemory = (uses: readonly Use[], kernels: readonly Kernel[]): Me
     slots: slots.map(({ bytes, placed }) => ({
       bytes,
       name: placed[0].use.name,
-      places: placed.map(({ use: { storage }, offset }) => ({ storage, offset })),
+      allocations: placed.map(({ use: { storage }, offset }) => ({ storage, offset })),
     })),
     groups,
     needed: resident + peak,
@@ -83,18 +83,18 @@ export const planMemory = (uses: readonly Use[], kernels: readonly Kernel[]): Me
   };
 };
 
-interface Placed {
-  readonly use: Use;
+interface Allocation {
+  readonly use: Lifetime;
   readonly offset: number; // in bytes
 }
 
 /** Where in a buffer there is room as long as `use` lives; null where there is none, or what is kept apart lies there. */
 const freeOffset = (
-  use: Use,
-  { bytes, placed }: { readonly bytes: number; readonly placed: readonly Placed[] },
+  use: Lifetime,
+  { bytes, placed }: { readonly bytes: number; readonly placed: readonly Allocation[] },
   apart: ReadonlySet<number> | undefined,
 ): number | null => {
-  const beside: Placed[] = [];
+  const beside: Allocation[] = [];
   for (const other of placed) {
     if (other.use.last < use.first || use.last < other.use.first) continue;
     if (apart?.has(other.use.storage)) return null;
@@ -110,7 +110,7 @@ const freeOffset = (
 };
 
 /** For each storage those that a kernel writes while it reads this one, or the other way round. */
-const keptApart = (kernels: readonly Kernel[]): ReadonlyMap<number, ReadonlySet<number>> => {
+const readWriteConflicts = (kernels: readonly Kernel[]): ReadonlyMap<number, ReadonlySet<number>> => {
   const apart = new Map<number, Set<number>>();
   const keep = (one: number, other: number) => {
     const others = apart.get(one);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { numbers } from "../_test_kit.ts";
 import type { Binding, Kernel, Operand } from "../graph/kernel.ts";
-import { planMemory, type Use } from "./memory_plan.ts";
+import { type Lifetime, planMemory } from "./memory_plan.ts";
 
 const KERNELS = 400;
 
@@ -9,7 +9,7 @@ const KERNELS = 400;
 const example = (seed: number) => {
   const random = numbers(4000, seed).map((x) => (x + 1) / 2);
   let next = 0;
-  const uses = Array.from({ length: 300 }, (_, storage): Use => {
+  const uses = Array.from({ length: 300 }, (_, storage): Lifetime => {
     const first = Math.floor(random[next++] * KERNELS * 0.95);
     const last = Math.min(KERNELS - 1, first + Math.floor(random[next++] ** 4 * KERNELS));
     const bytes = 4 * Math.ceil(random[next++] ** 3 * 2 ** 18);
@@ -35,7 +35,7 @@ Deno.test("planMemory() gives everything a place of its own for life, apart from
     const { uses, kernels } = example(seed);
     const plan = planMemory(uses, kernels);
     const home = new Map(
-      plan.slots.flatMap((slot) => slot.places.map((place) => [place.storage, { slot, ...place }])),
+      plan.slots.flatMap((slot) => slot.allocations.map((place) => [place.storage, { slot, ...place }])),
     );
     assert.equal(home.size, uses.length);
     for (const use of uses) {

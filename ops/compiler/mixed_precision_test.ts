@@ -6,6 +6,7 @@ import { gradients } from "../autodiff.ts";
 import { averagePool } from "../average_pool.ts";
 import { batchMoments, batchNorm } from "../batch_norm.ts";
 import { allGather, allReduceSum } from "../collective.ts";
+import { compactRows } from "../compact_rows.ts";
 import { conv2d } from "../conv2d.ts";
 import { gatherRows } from "../gather_rows.ts";
 import { gelu } from "../gelu.ts";
@@ -22,7 +23,6 @@ import { columnSums, rowSums, sum } from "../reduce.ts";
 import { onRanks } from "../runtime/_test_ranks.ts";
 import { Gpu } from "../runtime/gpu.ts";
 import { compile } from "../runtime/program.ts";
-import { selectRows } from "../select_rows.ts";
 import { slice, transpose } from "../slice.ts";
 import { logSoftmax, softmax } from "../softmax.ts";
 import { lower } from "./lower.ts";
@@ -93,7 +93,7 @@ const OPS: Readonly<Record<string, Computation>> = {
   "part": [(x) => slice(x, 0, 1, 2), [3, 5, 7]],
   "transposition": [(x) => transpose(x, [0, 2, 1]), [2, 24, 12]],
   "chosen rows": [
-    (x) => gatherRows(x, selectRows(constant(numbers(40).map((v) => (v > 0 ? 1 : 0))), 25)),
+    (x) => gatherRows(x, compactRows(constant(numbers(40).map((v) => (v > 0 ? 1 : 0))), 25)),
     [40, 12],
   ],
 };
@@ -127,7 +127,7 @@ gpuTest(
       const small = { ...traits, maxBinding: 2 ** 14 };
       for (const adapter of [traits, { ...traits, software: false }, small]) {
         if (adapter === small && sizeOf(first) > 2 ** 13) continue; // weights do not fit
-        const what = `${name}, ${adapter.software ? "software" : "GPU"}, bindings of ${adapter.maxBinding}`;
+        const what = `${name}, ${adapter.cpu ? "software" : "GPU"}, bindings of ${adapter.maxBinding}`;
         const want = yield* runIn("f32", what, computation, adapter);
         const got = yield* runIn("f16", what, computation, adapter);
         for (const [output, values] of Object.entries(want)) {
@@ -174,10 +174,10 @@ gpuTest(
         (name) => name !== "images",
       )
     );
-    const [full, half] = plans.map(({ kernels, makes }) =>
+    const [full, half] = plans.map(({ kernels, produces }) =>
       new Map(kernels.flatMap(({ bindings }, i) => {
         const [made] = bindings.filter(({ access }) => access === "write").slice(-1);
-        const { source, shape } = makes[i];
+        const { source, shape } = produces[i];
         return [[`${source.kind === "op" ? source.op.name : ""} ${shape.join("×")}`, made.operand.dtype]];
       }))
     );
@@ -197,7 +197,7 @@ gpuTest(
 gpuTest("compile() refuses half precision where the adapter lacks it, and says what to do", function* () {
   const { traits, report } = yield* Gpu;
   const graph = { label: "the step", outputs: { x: random([4]) }, precision: "f16" } as const;
-  const error = yield* Effect.flip(compile(graph, new Map(), { ...traits, half: false }));
+  const error = yield* Effect.flip(compile(graph, new Map(), { ...traits, shaderF16: false }));
   assert.equal(
     error.message,
     `Cannot run the step in half precision: ${report.description} has no shader-f16. Use --precision f32`,
@@ -218,7 +218,7 @@ gpuTest(
     const { traits } = yield* Gpu;
     for (const all of [values, small, values.subarray(1), small.subarray(1)]) { // an odd number makes no vectors
       const y = asIs([stored([constant(all)])]);
-      for (const adapter of [traits, { ...traits, software: !traits.software }]) {
+      for (const adapter of [traits, { ...traits, software: !traits.cpu }]) {
         const program = yield* compile(
           { label: "stored", outputs: { y }, precision: "f16" },
           new Map(),

@@ -1,9 +1,9 @@
 /** The kernels of ops that are not fused, in slices where a tensor is larger than one binding. */
 import { alignmentOf, bytesOf, elementBytes, type Kernel, type Operand } from "../graph/kernel.ts";
-import type { AdapterTraits, LoweringContext, MomentsWanted } from "../graph/lowering.ts";
+import type { AdapterTraits, LoweringContext, StatisticsEpilogue } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { addUp } from "../kernels/partial_sums.ts";
+import { sumPartials } from "../kernels/partial_sums.ts";
 
 type Choose = LoweringContext<never>["choose"];
 
@@ -17,14 +17,14 @@ export const opKernels = (
   scratch: LoweringContext<never>["scratch"],
   adapter: AdapterTraits,
   choose: Choose,
-  moments: MomentsWanted | null,
+  moments: StatisticsEpilogue | null,
 ): readonly Kernel[] => {
   if (x.source.kind !== "op") return [];
   const { op, attributes } = x.source;
   const inputs = x.source.inputs.map(operandOf);
   const output = operandOf(x);
-  const whole = (moments: MomentsWanted | null) =>
-    op.kernels!({ inputs, output, attributes, scratch, adapter, moments, choose });
+  const whole = (statistics: StatisticsEpilogue | null) =>
+    op.kernels!({ inputs, output, attributes, scratch, adapter, statistics, choose });
   if ([...inputs, output].every((operand) => bytesOf(operand) <= adapter.maxBinding)) return whole(moments);
 
   const slices = op.slices?.(x.source.inputs) ?? null;
@@ -54,7 +54,7 @@ export const opKernels = (
   const kernels: Kernel[] = [];
   for (let part = 0; part < parts; part++) {
     kernels.push(...op.kernels!({
-      moments: null,
+      statistics: null,
       inputs: inputs.map((operand, i) => (slices.along.includes(i) ? slice(operand, part * each) : operand)),
       output: partial === null
         ? slice(output, part * each)
@@ -65,7 +65,7 @@ export const opKernels = (
       choose,
     }));
   }
-  return partial === null ? kernels : [...kernels, ...addUp(partial, output, 1, parts, size, scratch)];
+  return partial === null ? kernels : [...kernels, ...sumPartials(partial, output, 1, parts, size, scratch)];
 };
 
 const greatestCommonDivisor = (a: number, b: number): number => b === 0 ? a : greatestCommonDivisor(b, a % b);

@@ -7,7 +7,7 @@
  */
 
 /** One op of a program and what it makes. Works are named by their place in the order of work. */
-export interface Work {
+export interface ScheduledOp {
   /** The works whose results it reads. */
   readonly reads: readonly number[];
   /** Bytes of its result. */
@@ -40,8 +40,8 @@ const STEPS = [0.9, 0.95, 0.98];
  * away for the cost of making it again. While bytes grow dearer, drops are undone that have become a bad bargain, such as
  * those that make many others costlier to make again; in the end those that have turned out to be needless.
  */
-export const scheduleWithin = (works: readonly Work[], budget: number): Schedule => {
-  const { schedule, reduceTo } = dropping(works);
+export const scheduleWithin = (works: readonly ScheduledOp[], budget: number): Schedule => {
+  const { schedule, reduceTo } = dropSearch(works);
   let least = schedule();
   for (const step of STEPS) {
     while (least.peak > budget && reduceTo(Math.max(budget, step * least.peak))) least = schedule();
@@ -62,13 +62,13 @@ const MOST_TRIALS = 3000;
 const MARK = 0.9;
 
 /** Bytes count by their cost to this power: with less than 1, few large drops are made rather than many small ones. */
-const THRIFT = 0.7;
+const COST_EXPONENT = 0.7;
 
 /** Results below this share of the largest are kept, and not counted: most are, and memory is not what they take. */
 const SMALL = 1e-4;
 
 /** A schedule, and how to change it. */
-const dropping = (works: readonly Work[]) => {
+const dropSearch = (works: readonly ScheduledOp[]) => {
   const n = works.length;
   const small = SMALL * works.reduce((most, { bytes }) => Math.max(most, bytes), 0);
   const isLarge = (work: number) => works[work].bytes > small;
@@ -165,7 +165,7 @@ const dropping = (works: readonly Work[]) => {
       .sort((a, b) => works[b.work].cost - works[a.work].cost);
 
   const unit = 1e-6 * works.reduce((sum, { cost }) => sum + cost, 0);
-  const priceOf = (cost: number) => Math.max(unit, cost) ** THRIFT;
+  const priceOf = (cost: number) => Math.max(unit, cost) ** COST_EXPONENT;
 
   /** Undoes drops one by one where `isBetter` says so, the costliest first. */
   const undoWhere = (isBetter: (now: ReturnType<typeof simulate>, before: typeof now) => boolean) => {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { numbers } from "../_test_kit.ts";
-import { scheduleWithin, type Work } from "./rematerialize.ts";
+import { type ScheduledOp, scheduleWithin } from "./rematerialize.ts";
 
 const MIB = 2 ** 20;
-const work = (reads: readonly number[], bytes: number, cost: number): Work => (
+const work = (reads: readonly number[], bytes: number, cost: number): ScheduledOp => (
   { reads, bytes, cost, scratch: 0, repeatable: true, isResult: false }
 );
 
@@ -11,7 +11,7 @@ const work = (reads: readonly number[], bytes: number, cost: number): Work => (
  * Training of a chain: layers of a costly product and a cheap function, whose results the way back reads; and what lies
  * between the two ways. Random sizes, where `seed` is given.
  */
-const chain = (layers: number, seed?: number): Work[] => {
+const chain = (layers: number, seed?: number): ScheduledOp[] => {
   const random = numbers(4 * layers, seed ?? 1);
   const size = (i: number) => seed === undefined ? MIB : Math.ceil((1.1 + random[i]) * MIB);
   const works = [work([], MIB, 1)];
@@ -30,7 +30,7 @@ const chain = (layers: number, seed?: number): Work[] => {
 };
 
 /** Follows a schedule by the letter: fails where a result is read that is not there. */
-const follow = (works: readonly Work[], order: readonly number[]) => {
+const follow = (works: readonly ScheduledOp[], order: readonly number[]) => {
   const lastUse = new Map<string, number>();
   const latest = new Map<number, number>(); // of each work, where its latest result was made
   order.forEach((work, at) => {

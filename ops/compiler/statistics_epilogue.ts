@@ -3,7 +3,7 @@ import { storageOf, type Tensor } from "../graph/tensor.ts";
 import type { ColumnSums } from "../reduce.ts";
 
 /** What sums around the first row are made of: by what is stored, those sums and the groups of rows [G, R, C] that it is. */
-export const momentsWanted = (
+export const statisticsEpilogues = (
   scheduled: readonly Tensor[],
 ): ReadonlyMap<Tensor, { readonly sums: Tensor; readonly of: Tensor }> =>
   new Map(scheduled.flatMap((x) => {

@@ -4,7 +4,7 @@ import type { Exchange } from "../graph/lowering.ts";
 import type { Tensor } from "../graph/tensor.ts";
 
 /** Exchanges that are made together. Segment i of the kernels lies between stops i − 1 and i. */
-export interface Stop {
+export interface SyncPoint {
   /** How many kernels run before it. */
   readonly after: number;
   readonly exchanges: readonly {
@@ -20,17 +20,19 @@ export interface Stop {
  * How many stops lie before each tensor at least: an exchange ends a level. What depends on a late exchange comes after
  * all else.
  */
-export const levelsOf = (live: readonly Tensor[]): ReadonlyMap<number, number> => {
+export const syncDepths = (live: readonly Tensor[]): ReadonlyMap<number, number> => {
   const levels = new Map<number, number>();
   const late = new Set<number>(); // their levels count from the last one on
   for (const x of live) {
     const { source } = x;
-    const inputs = source.kind === "op" ? source.inputs : source.kind === "view" ? [source.of] : [];
+    const inputs = source.kind === "op" ? source.inputs : source.kind === "reshape" ? [source.of] : [];
     const exchange = source.kind === "op" ? source.op.exchange : undefined;
     const isLate = inputs.some(({ id }) => late.has(id));
     const above = inputs.filter(({ id }) => late.has(id) === isLate).map(({ id }) => levels.get(id)!);
-    if (isLate || exchange?.late) late.add(x.id);
-    const level = exchange?.late && !isLate ? 0 : Math.max(0, ...above) + (exchange === undefined ? 0 : 1);
+    if (isLate || exchange?.overlappable) late.add(x.id);
+    const level = exchange?.overlappable && !isLate
+      ? 0
+      : Math.max(0, ...above) + (exchange === undefined ? 0 : 1);
     levels.set(x.id, level);
   }
   const last = 1 + Math.max(0, ...live.filter(({ id }) => !late.has(id)).map(({ id }) => levels.get(id)!));
@@ -42,7 +44,7 @@ export const levelsOf = (live: readonly Tensor[]): ReadonlyMap<number, number> =
  * Gathers exchanges into as few stops as possible: those that the next level waits for are made together once their own
  * level is done; late ones join the next such stop, and what they give is needed only where it is first read.
  */
-export const planStops = (
+export const planSyncPoints = (
   scheduled: readonly Tensor[],
   levels: ReadonlyMap<number, number>,
   { startOf, firstUse, operandOf }: {
@@ -50,28 +52,27 @@ export const planStops = (
     readonly firstUse: (x: Tensor) => number;
     readonly operandOf: (x: Tensor) => Operand;
   },
-): readonly Stop[] => {
+): readonly SyncPoint[] => {
   const exchanges = scheduled.flatMap((x) => {
     if (x.source.kind !== "op" || x.source.op.exchange === undefined) return [];
     const [input] = x.source.inputs;
     return [{ x, input, level: levels.get(input.id)!, ...x.source.op.exchange }];
   });
-  const urgent = [...new Set(exchanges.filter(({ late }) => !late).map(({ level }) => level))].sort((a, b) =>
-    a - b
-  );
-  const stopLevel = ({ x, level, late }: (typeof exchanges)[number]) =>
-    late
+  const urgent = [...new Set(exchanges.filter(({ overlappable }) => !overlappable).map(({ level }) => level))]
+    .sort((a, b) => a - b);
+  const stopLevel = ({ x, level, overlappable }: (typeof exchanges)[number]) =>
+    overlappable
       ? urgent.find((other) => other >= level && other < levels.get(x.id)!) ?? levels.get(x.id)! - 1
       : level;
   const grouped = [...Map.groupBy(exchanges, stopLevel)].sort(([a], [b]) => a - b);
   const afters = grouped.map(([level]) => startOf(level + 1));
-  return grouped.map(([, members], i): Stop => ({
+  return grouped.map(([, members], i): SyncPoint => ({
     after: afters[i],
-    exchanges: members.map(({ x, input, kind, late }) => ({
+    exchanges: members.map(({ x, input, kind, overlappable }) => ({
       kind,
       from: operandOf(input),
       to: operandOf(x),
-      segment: late ? Math.max(i + 1, afters.filter((after) => after <= firstUse(x)).length) : i + 1,
+      segment: overlappable ? Math.max(i + 1, afters.filter((after) => after <= firstUse(x)).length) : i + 1,
     })),
   }));
 };

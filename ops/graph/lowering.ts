@@ -6,7 +6,7 @@ import type { Shape } from "./shape.ts";
 export interface Exchange {
   readonly kind: "gather" | "sum";
   /** Only what comes last in the program reads the result: its way may take as long as the rest. */
-  readonly late: boolean;
+  readonly overlappable: boolean;
 }
 
 export type Backend = "native" | "dawn";
@@ -31,7 +31,7 @@ export interface LoweringContext<A> {
   readonly scratch: (shape: Shape, dtype?: Operand["dtype"]) => Operand;
   readonly adapter: AdapterTraits;
   /** Who wants to know moments of the output's columns; null if nobody does. */
-  readonly moments: MomentsWanted | null;
+  readonly statistics: StatisticsEpilogue | null;
   /** The kernels of one of several ways to do the same: what tuning found for this op and these shapes, else the first. */
   readonly choose: (variants: Variants) => readonly Kernel[];
 }
@@ -40,11 +40,11 @@ export interface LoweringContext<A> {
  * Batch statistics are about to be taken of what a product stores: while it has a tile at hand, it can leave that tile's
  * mean and spread, and spare others the way through memory.
  */
-export interface MomentsWanted {
+export interface StatisticsEpilogue {
   /** Rows that statistics are taken of, one block of them after the other. */
   readonly rows: number;
   /** For parts [rows of the output / each, 2, columns]: of so many rows each the mean, and the sum of squares around it. */
-  readonly leave: (parts: Operand, each: number) => void;
+  readonly emit: (parts: Operand, each: number) => void;
 }
 
 /** Ways to do the same work, by name; the best guess for the adapter at hand comes first. */
@@ -53,13 +53,13 @@ export type Variants = Readonly<Record<string, () => readonly Kernel[]>>;
 /** What a kernel may want to know about the device that it is written for. */
 export interface AdapterTraits {
   /** Runs on a CPU: few lanes, no cheap workgroup memory, a dispatch costs tens of microseconds. */
-  readonly software: boolean;
+  readonly cpu: boolean;
   /** Storage buffers that one shader may bind. */
   readonly maxStorageBuffers: number;
   /** Bytes of the largest piece of a buffer that a shader may bind. */
   readonly maxBinding: number;
   /** Can store f16 (shader-f16). */
-  readonly half: boolean;
+  readonly shaderF16: boolean;
   /** Invocations that each subgroup has at least, where they can combine values without memory (subgroups, subgroup_id); or 0. */
-  readonly subgroups: number;
+  readonly minSubgroupSize: number;
 }

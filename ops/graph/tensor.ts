@@ -22,7 +22,7 @@ export type Source =
   | { readonly kind: "input"; readonly name: string }
   | { readonly kind: "constant"; readonly data: Float32Array | Uint32Array }
   /** The same values under another shape; `differentiable: false` is a stopped gradient. */
-  | { readonly kind: "view"; readonly of: Tensor; readonly differentiable: boolean }
+  | { readonly kind: "reshape"; readonly of: Tensor; readonly differentiable: boolean }
   | {
     readonly kind: "op";
     readonly op: OpDefinition<unknown>;
@@ -111,12 +111,12 @@ export const constant = (
 /** The same values under another shape of the same size; costs nothing. */
 export const reshape = (x: Tensor, shape: Shape): Tensor => {
   if (sizeOf(shape) !== sizeOf(x.shape)) shapeError("reshape", `${sizeOf(x.shape)} elements`, x.shape, shape);
-  return tensor(shape, x.dtype, { kind: "view", of: x, differentiable: true });
+  return tensor(shape, x.dtype, { kind: "reshape", of: x, differentiable: true });
 };
 
 /** The same values, through which no gradient flows back. */
 export const stopGradient = (x: Tensor): Tensor =>
-  tensor(x.shape, x.dtype, { kind: "view", of: x, differentiable: false });
+  tensor(x.shape, x.dtype, { kind: "reshape", of: x, differentiable: false });
 
 /** What calling an op is: nothing runs, a description is made. */
 export type Op<A = void> = (inputs: readonly Tensor[], attributes: A) => Tensor;
@@ -135,4 +135,4 @@ export const defineOp =
   };
 
 /** The tensor whose memory a view shares. */
-export const storageOf = (x: Tensor): Tensor => x.source.kind === "view" ? storageOf(x.source.of) : x;
+export const storageOf = (x: Tensor): Tensor => x.source.kind === "reshape" ? storageOf(x.source.of) : x;

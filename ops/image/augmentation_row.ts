@@ -1,7 +1,7 @@
 /** The rows of u32 words that the augmentation kernels read, one a view: where in a row what stands. */
 
 /** Where in a row what stands. */
-export const VIEW = {
+export const AUGMENTATION_ROW = {
   /** Byte of the pixel buffer at which the box begins. */
   start: 0,
   /** Bytes from one row of the picture to the next. */
@@ -28,7 +28,7 @@ export const VIEW = {
 /** Kinds of colour operations in `VIEW.jitter`; 0 is none. */
 export const JITTER = { brightness: 1, contrast: 2, saturation: 3, hue: 4 } as const;
 
-export interface TableSize {
+export interface AugmentationRowSize {
   /** Side of the square views in pixels. */
   readonly imageSize: number;
   /** Most pixels that an output pixel may take from each axis: 4 times the strongest reduction. */
@@ -36,5 +36,5 @@ export interface TableSize {
 }
 
 /** Words a view. */
-export const viewWords = ({ imageSize, maxTaps }: TableSize): number =>
-  VIEW.taps + 2 * imageSize * (2 + maxTaps);
+export const augmentationRowWords = ({ imageSize, maxTaps }: AugmentationRowSize): number =>
+  AUGMENTATION_ROW.taps + 2 * imageSize * (2 + maxTaps);

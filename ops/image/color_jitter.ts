@@ -1,7 +1,7 @@
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
-import { JITTER, VIEW } from "./augmentation_row.ts";
+import { AUGMENTATION_ROW, JITTER } from "./augmentation_row.ts";
 
 /**
  * Every view's colour operations in their order, then its reduction to luma; bit for bit what Pillow's and
@@ -38,7 +38,7 @@ const colorJitterOp = defineOp("colorJitter", {
     let at = (view * p.size + y) * p.size + id % p.size;
     var rgb = unpack(pictures[at]);
     for (var operation = 0u; operation < 4u; operation++) { rgb = jitter(rgb, table, operation, mean); }
-    if (views[table + ${VIEW.gray}u] == 1u) { rgb = vec3(luma(rgb)); }
+    if (views[table + ${AUGMENTATION_ROW.gray}u] == 1u) { rgb = vec3(luma(rgb)); }
     coloured[at] = pack(rgb);
   }`,
     })];
@@ -79,10 +79,10 @@ const lumaSums = defineOp("lumaSums", {
 const PARTS = 64;
 
 const colourFunctions = /* wgsl */ `
-fn kind(table: u32, operation: u32) -> u32 { return views[table + ${VIEW.jitter}u + 2u * operation]; }
+fn kind(table: u32, operation: u32) -> u32 { return views[table + ${AUGMENTATION_ROW.jitter}u + 2u * operation]; }
 
 fn jitter(rgb: vec3<u32>, table: u32, operation: u32, mean: u32) -> vec3<u32> {
-  let amount = views[table + ${VIEW.jitter + 1}u + 2u * operation];
+  let amount = views[table + ${AUGMENTATION_ROW.jitter + 1}u + 2u * operation];
   switch kind(table, operation) {
     case ${JITTER.brightness}u: { return blend(0u, rgb, amount, table); }
     case ${JITTER.contrast}u: { return blend(mean, rgb, amount, table); }
@@ -99,7 +99,7 @@ fn luma(rgb: vec3<u32>) -> u32 { return (19595u * rgb.r + 38470u * rgb.g + 7471u
 fn blend(origin: u32, rgb: vec3<u32>, factor: u32, table: u32) -> vec3<u32> {
   let base = vec3(f32(origin));
   let change = bitcast<vec3<u32>>(bitcast<f32>(factor) * (vec3<f32>(rgb) - base));
-  let moved = base + bitcast<vec3<f32>>(change ^ vec3(views[table + ${VIEW.zero}u]));
+  let moved = base + bitcast<vec3<f32>>(change ^ vec3(views[table + ${AUGMENTATION_ROW.zero}u]));
   return vec3<u32>(clamp(moved, vec3(0.0), vec3(255.0)));
 }
 

@@ -2,7 +2,7 @@ import { shapeError } from "../graph/shape.ts";
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
 import { pixelFunctions } from "./_pixel.ts";
-import { type TableSize, VIEW, viewWords } from "./augmentation_row.ts";
+import { AUGMENTATION_ROW, type AugmentationRowSize, augmentationRowWords } from "./augmentation_row.ts";
 
 /**
  * Crops every view's box from its picture, resizes it as Pillow's antialiased bicubic filter does (bit for bit: see
@@ -14,14 +14,14 @@ import { type TableSize, VIEW, viewWords } from "./augmentation_row.ts";
 export const cropResize = (
   pixels: Tensor,
   views: Tensor,
-  size: TableSize & { readonly weightBits: number },
+  size: AugmentationRowSize & { readonly weightBits: number },
 ): Tensor => cropResizeOp([pixels, views], size);
 
-const cropResizeOp = defineOp<TableSize & { readonly weightBits: number }>("cropResize", {
+const cropResizeOp = defineOp<AugmentationRowSize & { readonly weightBits: number }>("cropResize", {
   shape: ([, views], size) =>
-    views.shape.length === 2 && views.shape[1] === viewWords(size)
+    views.shape.length === 2 && views.shape[1] === augmentationRowWords(size)
       ? [views.shape[0], size.imageSize, size.imageSize]
-      : shapeError("cropResize", `a view table [N, ${viewWords(size)}]`, views.shape),
+      : shapeError("cropResize", `a view table [N, ${augmentationRowWords(size)}]`, views.shape),
   dtype: "u32",
   kernels: ({ inputs: [pixels, views], output, attributes: { imageSize, maxTaps, weightBits } }) => {
     const [count, words] = views.shape;
@@ -52,12 +52,12 @@ fn source(byte: u32) -> u32 {
   let strip = id / p.size % p.strips;
   let view = id / (p.size * p.strips);
   let table = view * p.words;
-  let across = table + ${VIEW.taps}u + column * p.taps;
-  let down = table + ${VIEW.taps}u + p.size * p.taps;
-  let start = views[table + ${VIEW.start}u] + 3u * views[across];
+  let across = table + ${AUGMENTATION_ROW.taps}u + column * p.taps;
+  let down = table + ${AUGMENTATION_ROW.taps}u + p.size * p.taps;
+  let start = views[table + ${AUGMENTATION_ROW.start}u] + 3u * views[across];
   let count = views[across + 1u];
-  let stride = views[table + ${VIEW.stride}u];
-  let x = select(column, p.size - 1u - column, views[table + ${VIEW.flip}u] == 1u);
+  let stride = views[table + ${AUGMENTATION_ROW.stride}u];
+  let x = select(column, p.size - 1u - column, views[table + ${AUGMENTATION_ROW.flip}u] == 1u);
 
   let first = strip * ${STRIP}u;
   var resized: array<u32, ${rows}>; // row r at r % ${rows}

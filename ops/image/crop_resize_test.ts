@@ -5,7 +5,7 @@ import { draws, recorded, recordedPicture, size } from "../../pipeline/verify/_t
 import { gpuTest } from "../_test_kit.ts";
 import { constant } from "../graph/tensor.ts";
 import { evaluatePictures } from "./_test_stages.ts";
-import { viewWords } from "./augmentation_row.ts";
+import { augmentationRowWords } from "./augmentation_row.ts";
 import { cropResize } from "./crop_resize.ts";
 
 gpuTest(
@@ -18,7 +18,7 @@ gpuTest(
     // With room for everything, then with filters so short that most pictures are reduced on the host.
     for (const [capacity, maxTaps] of [[2 ** 21, 24], [2 ** 21, 9]]) {
       const { pixels, views } = packBatch(samples, { imageSize: size, maxTaps, capacity });
-      const words = viewWords({ imageSize: size, maxTaps });
+      const words = augmentationRowWords({ imageSize: size, maxTaps });
       const table = constant(views, [2 * samples.length, words]);
       const got = yield* evaluatePictures(
         cropResize(constant(pixels), table, { imageSize: size, maxTaps, weightBits: WEIGHT_BITS }),

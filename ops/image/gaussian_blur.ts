@@ -2,7 +2,7 @@ import type { Operand } from "../graph/kernel.ts";
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
-import { VIEW } from "./augmentation_row.ts";
+import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 
 /**
  * Every view's Gaussian blur as Pillow does it, bit for bit: three box blurs along the rows, then three along the
@@ -45,9 +45,9 @@ const LAST = ${size - 1};`,
   let view = id / ${size}u;
   let start = view * ${size * size}u + id % ${size}u * p.line;
   let table = view * p.words;
-  let radius = i32(views[table + ${VIEW.blurRadius}u]);
-  let inner = views[table + ${VIEW.blurInner}u];
-  let outer = views[table + ${VIEW.blurOuter}u];
+  let radius = i32(views[table + ${AUGMENTATION_ROW.blurRadius}u]);
+  let inner = views[table + ${AUGMENTATION_ROW.blurInner}u];
+  let outer = views[table + ${AUGMENTATION_ROW.blurOuter}u];
   if (inner == 1u << 24u) {
     for (var i = 0u; i < ${size}u; i++) { blurred[start + i * p.step] = pictures[start + i * p.step]; }
     return;

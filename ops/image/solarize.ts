@@ -1,7 +1,7 @@
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
 import { checkPictures, pixelFunctions } from "./_pixel.ts";
-import { VIEW } from "./augmentation_row.ts";
+import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 
 /**
  * Inverts the values from the view's threshold on: v < threshold ? v : 255 − v.
@@ -25,7 +25,7 @@ const solarizeOp = defineOp("solarize", {
       // One lane a column.
       main: /* wgsl */ `
   let view = id / p.size;
-  let threshold = vec3(views[view * p.words + ${VIEW.solarize}u]);
+  let threshold = vec3(views[view * p.words + ${AUGMENTATION_ROW.solarize}u]);
   for (var y = 0u; y < p.size; y++) {
     let at = (view * p.size + y) * p.size + id % p.size;
     let rgb = unpack(pictures[at]);

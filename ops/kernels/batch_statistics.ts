@@ -1,12 +1,12 @@
 /** Batch statistics from what a GEMM's epilogue has left of each tile. */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Shape } from "../graph/shape.ts";
-import { addUp } from "./partial_sums.ts";
+import { sumPartials } from "./partial_sums.ts";
 import { vectorized } from "./vectorized.ts";
 import { kernel } from "./wgsl.ts";
 
 /** The sums that `sumsAroundFirst` makes of x [G, R, C], from what a product left of so many rows each. */
-export const sumsOfMoments = (
+export const shiftedSumsOfPartials = (
   x: Operand,
   { parts, each }: { readonly parts: Operand; readonly each: number },
   output: Operand,
@@ -40,5 +40,5 @@ export const sumsOfMoments = (
   partial[to] = f32(p.each) * sum;
   partial[to + p.lanes] = squares;`,
   });
-  return chunks === 1 ? [sums] : [sums, ...addUp(partial, output, G, chunks, 2 * C, scratch)];
+  return chunks === 1 ? [sums] : [sums, ...sumPartials(partial, output, G, chunks, 2 * C, scratch)];
 };

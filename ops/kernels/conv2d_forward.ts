@@ -3,25 +3,27 @@ import { alignmentOf, type Kernel, type Operand } from "../graph/kernel.ts";
 import type { LoweringContext, Variants } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
 import { type Convolution, suitsWinograd } from "./convolution.ts";
-import { tiled } from "./gemm.ts";
-import type { Product } from "./gemm_spec.ts";
+import { gemmKernels } from "./gemm.ts";
+import type { GemmSpec } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
-import { patchesInPanels } from "./im2col.ts";
+import { im2colPacked } from "./im2col.ts";
 import { productOfPanels } from "./matrix_product.ts";
-import { panelsOf, variantsOn } from "./packing.ts";
+import { packedShape, variantsOn } from "./packing.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinograd } from "./winograd.ts";
 
 /** The kernels of y = x ∗ w. */
-export const forwardKernels = (
-  { inputs: [x, w], output: y, attributes, adapter, scratch, moments, choose }: LoweringContext<Convolution>,
+export const conv2dKernels = (
+  { inputs: [x, w], output: y, attributes, adapter, scratch, statistics, choose }: LoweringContext<
+    Convolution
+  >,
 ): readonly Kernel[] => {
   const product = directProduct(x, w, y, attributes);
-  const direct = tileVariants(product, adapter, (tile) => tiled(product, tile, scratch, moments));
+  const direct = tileVariants(product, adapter, (tile) => gemmKernels(product, tile, scratch, statistics));
   return choose(
     suitsWinograd(w, attributes)
       ? withWinograd({ x, w, y, ...attributes }, direct, { adapter, scratch })
-      : withPatches({ x, w, y, ...attributes }, direct, { adapter, scratch, moments }),
+      : withIm2col({ x, w, y, ...attributes }, direct, { adapter, scratch, statistics }),
   );
 };
 
@@ -29,30 +31,30 @@ export const forwardKernels = (
  * A CPU loads several rows at once where they lie side by side: there the pixels that a result depends on are first put
  * together, of as many pictures at a time as a cache holds.
  */
-const withPatches = (
+const withIm2col = (
   { x, w, y, ...convolution }: Convolution & {
     readonly x: Operand;
     readonly w: Operand;
     readonly y: Operand;
   },
   direct: Variants,
-  { adapter, scratch, moments }: Pick<LoweringContext<never>, "adapter" | "scratch" | "moments">,
+  { adapter, scratch, statistics }: Pick<LoweringContext<never>, "adapter" | "scratch" | "statistics">,
 ): Variants => {
   const [N, , , C] = x.shape;
   const [KH, KW, , O] = w.shape;
   const [, OH, OW] = y.shape;
   const K = KH * KW * C, pixels = OH * OW;
-  const most = Math.floor(PATCHES / (4 * K * pixels));
+  const most = Math.floor(IM2COL_BYTES / (4 * K * pixels));
   const pictures = most >= N ? N : most - most % 4;
-  const shape = panelsOf(1, pictures * pixels, K);
+  const shape = packedShape(1, pictures * pixels, K);
   const wholeFours = pictures > 0 && pictures * pixels % 4 === 0 && N % pictures * pixels % 4 === 0;
   const bound = 4 * sizeOf(shape) <= adapter.maxBinding &&
     (pictures === N || pictures * pixels * O % alignmentOf(y) === 0);
-  if (!adapter.software || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !bound) return direct;
+  if (!adapter.cpu || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !bound) return direct;
   const weights = { ...w, shape: [1, K, O] };
   const productOf = (panels: Operand, first: number, count: number) => {
     const part = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
-    return productOfPanels({ ...panels, shape: panelsOf(1, count * pixels, K) }, weights, part);
+    return productOfPanels({ ...panels, shape: packedShape(1, count * pixels, K) }, weights, part);
   };
   const ways = tileVariants(productOf({ ...x, shape }, 0, pictures), adapter, (tile) => {
     const panels = scratch(shape);
@@ -60,8 +62,8 @@ const withPatches = (
     for (let first = 0; first < N; first += pictures) {
       const count = Math.min(pictures, N - first);
       kernels.push(
-        patchesInPanels(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
-        ...tiled(productOf(panels, first, count), tile, scratch, count === N ? moments : null),
+        im2colPacked(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
+        ...gemmKernels(productOf(panels, first, count), tile, scratch, count === N ? statistics : null),
       );
     }
     return kernels;
@@ -70,7 +72,7 @@ const withPatches = (
   return C >= MANY_CHANNELS ? { ...patches, ...direct } : { ...direct, ...patches };
 };
 
-const PATCHES = 16 * 2 ** 20;
+const IM2COL_BYTES = 16 * 2 ** 20;
 
 /** With so many the pixels of a tile lie so far apart, by a power of two, that they push each other out of a CPU's cache. */
 const MANY_CHANNELS = 256;
@@ -86,7 +88,7 @@ const directProduct = (
   w: Operand,
   y: Operand,
   { stride, pad, dilation, groups }: Convolution,
-): Product => {
+): GemmSpec => {
   const [, H, W] = x.shape;
   const [KH, KW, I, O] = w.shape;
   const [N, OH, OW] = y.shape;
@@ -105,11 +107,11 @@ const directProduct = (
     rows: N * OH * OW,
     columns: O / groups / width,
     width,
-    row: (i) => `
+    rowPrologue: (i) => `
   let y${i} = i32(row${i} / p.OW % p.OH * p.stride) - i32(p.pad);
   let x${i} = i32(row${i} % p.OW * p.stride) - i32(p.pad);
   let image${i} = row${i} / p.OW / p.OH * p.H;`,
-    loops: (rows, step, body) => `
+    mainLoop: (rows, step, body) => `
   for (var tap = 0u; tap < p.taps; tap++) {
     ${
       rows.map((i) => `
@@ -122,10 +124,10 @@ const directProduct = (
     let w_at = tap * p.length * p.O + group.z * p.N;
     for (var k = 0u; k < p.length; k += ${step}u) { ${body("k", "p.length")} }
   }`,
-    a: (i, k) =>
+    loadA: (i, k) =>
       `select(0.0, x[at${i} + ${k}], inside${i}${byRows ? ` && ix${i} + (${k}) / p.C < p.W` : ""})`,
-    b: (k, column) => `w[w_at + ${k} * p.O + ${column}]`,
-    store: (row, put) => `
+    loadB: (k, column) => `w[w_at + ${k} * p.O + ${column}]`,
+    epilogue: (row, put) => `
     let y_at = ${row} * p.O + group.z * p.N;
     ${put((column, value) => `y[y_at + ${column}] = ${value};`)}`,
   };

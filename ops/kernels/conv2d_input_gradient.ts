@@ -2,15 +2,15 @@
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext } from "../graph/lowering.ts";
 import { type Convolution, suitsWinograd } from "./convolution.ts";
-import { tiled } from "./gemm.ts";
-import type { Product } from "./gemm_spec.ts";
+import { gemmKernels } from "./gemm.ts";
+import type { GemmSpec } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
-import { turned } from "./packing.ts";
+import { transposeInner } from "./packing.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinograd } from "./winograd.ts";
 
 /** The kernels of dx from dy [N, OH, OW, O] and w [KH, KW, C / groups, O]. */
-export const inputGradientKernels = (
+export const conv2dInputGradientKernels = (
   { inputs: [dy, w], output, attributes, adapter, scratch, choose }: LoweringContext<Convolution>,
 ): readonly Kernel[] => {
   const [KH, KW, I, O] = w.shape;
@@ -18,8 +18,8 @@ export const inputGradientKernels = (
   const direct = tileVariants(size, adapter, (tile) => {
     const weights = scratch([KH, KW, O, I]);
     return [
-      turned(w, weights),
-      ...tiled(gatherProduct(dy, weights, output, attributes), tile, scratch),
+      transposeInner(w, weights),
+      ...gemmKernels(gatherProduct(dy, weights, output, attributes), tile, scratch),
     ];
   });
   const { dilation } = attributes;
@@ -40,7 +40,7 @@ const gatherProduct = (
   w: Operand, // [KH, KW, O, I]
   dx: Operand,
   { stride, pad, dilation, groups }: Convolution,
-): Product => {
+): GemmSpec => {
   const [N, H, W, C] = dx.shape;
   const [, OH, OW, O] = dy.shape;
   const [KH, KW] = w.shape;
@@ -56,15 +56,15 @@ const gatherProduct = (
     rows: N * JH * JW,
     columns: I / width,
     width,
-    before: `
+    prologue: `
   let channelGroup = group.z % p.groups;
   let py = group.z / p.groups / p.stride;
   let px = group.z / p.groups % p.stride;`,
-    row: (i) => `
+    rowPrologue: (i) => `
   let jy${i} = row${i} / p.JW % p.JH;
   let jx${i} = row${i} % p.JW;
   let image${i} = row${i} / p.JW / p.JH;`,
-    loops: (rows, step, body) => `
+    mainLoop: (rows, step, body) => `
   for (var tap = 0u; tap < p.KH * p.KW; tap++) {
     let ty = i32(py + p.pad) - i32(tap / p.KW * p.dilation);
     let tx = i32(px + p.pad) - i32(tap % p.KW * p.dilation);
@@ -80,9 +80,9 @@ const gatherProduct = (
     let w_at = (tap * p.O + channelGroup * p.perGroup) * p.N;
     for (var k = 0u; k < p.perGroup; k += ${step}u) { ${body("k", "p.perGroup")} }
   }`,
-    a: (i, k) => `select(0.0, dy[at${i} + ${k}], inside${i})`,
-    b: (k, column) => `w[w_at + ${k} * p.N + ${column}]`,
-    store: (row, put) => `
+    loadA: (i, k) => `select(0.0, dy[at${i} + ${k}], inside${i})`,
+    loadB: (k, column) => `w[w_at + ${k} * p.N + ${column}]`,
+    epilogue: (row, put) => `
     let iy = ${row} / p.JW % p.JH * p.stride + py;
     let ix = ${row} % p.JW * p.stride + px;
     if (iy < p.H && ix < p.W) {

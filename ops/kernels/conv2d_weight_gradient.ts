@@ -3,29 +3,29 @@ import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext } from "../graph/lowering.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
 import { type Convolution, suitsWinograd } from "./convolution.ts";
-import { tiled } from "./gemm.ts";
-import type { Product } from "./gemm_spec.ts";
+import { gemmKernels } from "./gemm.ts";
+import type { GemmSpec } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
-import { addUp, partsFor } from "./partial_sums.ts";
+import { splitKFor, sumPartials } from "./partial_sums.ts";
 import { vectorized } from "./vectorized.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinogradGradient } from "./winograd.ts";
 
 /** The kernels of dw from x [N, H, W, C] and dy [N, OH, OW, O]. */
-export const weightGradientKernels = (
+export const conv2dWeightGradientKernels = (
   { inputs: [x, dy], output, attributes, adapter, scratch, choose }: LoweringContext<Convolution>,
 ): readonly Kernel[] => {
   const size = sizeOf(output.shape);
   const [N, OH, OW] = dy.shape;
-  const parts = Math.min(N * OH, partsFor(N * OH * OW, size / 64, adapter.software));
+  const parts = Math.min(N * OH, splitKFor(N * OH * OW, size / 64, adapter.cpu));
   const product = output.shape[2] % 4 === 0 ? productsOfTaps : productOfAllTaps;
   const productTo = (dw: Operand) => product(x, dy, dw, output.shape, parts, attributes);
   const direct = tileVariants(productTo(output), adapter, (tile) => {
-    if (parts === 1) return tiled(productTo(output), tile, scratch);
+    if (parts === 1) return gemmKernels(productTo(output), tile, scratch);
     const partial = scratch([parts, size]);
     return [
-      ...tiled(productTo(partial), tile, scratch),
-      ...addUp(partial, output, 1, parts, size, scratch),
+      ...gemmKernels(productTo(partial), tile, scratch),
+      ...sumPartials(partial, output, 1, parts, size, scratch),
     ];
   });
   return choose(
@@ -46,7 +46,7 @@ const productsOfTaps = (
   [KH, KW, I]: Shape,
   parts: number,
   convolution: Convolution,
-): Product => {
+): GemmSpec => {
   const { groups } = convolution;
   const common = productOver(x, dy, dw, parts, convolution);
   return {
@@ -57,7 +57,7 @@ const productsOfTaps = (
     batch: KH * KW * groups * parts,
     rows: I,
     rowsAtOnce: 4,
-    before: `
+    prologue: `
   let channelGroup = group.z % p.groups;
   let tap = group.z / p.groups % p.taps;
   let part = group.z / p.groups / p.taps;
@@ -67,8 +67,8 @@ const productsOfTaps = (
   let shiftX = i32(p.pad) - i32(tap % p.KW * p.dilation);
   let firstX = u32(max(shiftX + i32(p.stride) - 1, 0)) / p.stride;
   let lastX = min(u32(max(shiftX + i32(p.W) + i32(p.stride) - 1, 0)) / p.stride, p.OW);`,
-    row: (i) => `let c${i}_at = (channelGroup * p.M + row${i}) / 4u;`,
-    loops: (_, step, body) => `
+    rowPrologue: (i) => `let c${i}_at = (channelGroup * p.M + row${i}) / 4u;`,
+    mainLoop: (_, step, body) => `
   for (var row = firstRowOfPart; row < min(firstRowOfPart + p.each, p.imageRows); row++) {
     let iy = i32(row % p.OH * p.stride) - shiftY;
     let source = u32(i32((row / p.OH * p.H + u32(max(iy, 0))) * p.W) - shiftX);
@@ -76,8 +76,8 @@ const productsOfTaps = (
     let dy_at = row * p.OW * p.O + channelGroup * p.N;
     for (var ox = firstX; ox < end; ox += ${step}u) { ${body("ox", "end")} }
   }`,
-    a: (i, ox) => `x[(source + ${ox} * p.stride) * p.C + c${i}_at]`,
-    store: (row, put) => `
+    loadA: (i, ox) => `x[(source + ${ox} * p.stride) * p.C + c${i}_at]`,
+    epilogue: (row, put) => `
     let dw_at = ((part * p.taps + tap) * p.M + ${row}) * p.O + channelGroup * p.N;
     ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
   };
@@ -91,7 +91,7 @@ const productOfAllTaps = (
   [KH, KW, I]: Shape,
   parts: number,
   convolution: Convolution,
-): Product => {
+): GemmSpec => {
   const common = productOver(x, dy, dw, parts, convolution);
   return {
     ...common,
@@ -100,15 +100,15 @@ const productOfAllTaps = (
     sizes: { ...common.sizes, KW, I, C: x.shape[3] },
     batch: convolution.groups * parts,
     rows: KH * KW * I,
-    before: `
+    prologue: `
   let channelGroup = group.z % p.groups;
   let part = group.z / p.groups;
   let firstRowOfPart = part * p.each;`,
-    row: (i) => `
+    rowPrologue: (i) => `
   let tapY${i} = row${i} / p.I / p.KW * p.dilation;
   let shift${i} = row${i} / p.I % p.KW * p.dilation - p.pad; // left of the picture wraps round to a large number
   let channel${i} = channelGroup * p.I + row${i} % p.I;`,
-    loops: (rows, step, body) => `
+    mainLoop: (rows, step, body) => `
   for (var row = firstRowOfPart; row < min(firstRowOfPart + p.each, p.imageRows); row++) {
     ${
       rows.map((i) => `
@@ -121,11 +121,11 @@ const productOfAllTaps = (
       ${body("ox", "p.OW")}
     }
   }`,
-    a: (i, ox) => {
+    loadA: (i, ox) => {
       const ix = `(${ox} * p.stride + shift${i})`;
       return `select(0.0, x[(at${i} + ${ix}) * p.C + channel${i}], inside${i} && ${ix} < p.W)`;
     },
-    store: (row, put) => `
+    epilogue: (row, put) => `
     let dw_at = (part * p.M + ${row}) * p.O + channelGroup * p.N;
     ${put((column, value) => `dw[dw_at + ${column}] = ${value};`)}`,
   };
@@ -152,6 +152,6 @@ const productOver = (
     },
     columns: O / groups / width,
     width,
-    b: (ox: string, column: string) => `dy[dy_at + ${ox} * p.O + ${column}]`,
+    loadB: (ox: string, column: string) => `dy[dy_at + ${ox} * p.O + ${column}]`,
   };
 };

@@ -6,27 +6,34 @@
  * GPU a workgroup first brings what its tiles need into workgroup memory; a CPU has caches for that.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
-import type { LoweringContext, MomentsWanted } from "../graph/lowering.ts";
-import { cells, inRegisters, inSubgroup, inWorkgroup, sharedMemory, vectorType } from "./gemm_main_loops.ts";
-import type { Product, Tile } from "./gemm_spec.ts";
+import type { LoweringContext, StatisticsEpilogue } from "../graph/lowering.ts";
+import {
+  cells,
+  registerLoop,
+  sharedMemory,
+  subgroupShuffleLoop,
+  vectorType,
+  workgroupTiledLoop,
+} from "./gemm_main_loops.ts";
+import type { GemmSpec, Tile } from "./gemm_spec.ts";
 import { kernel, lines, range, vectors } from "./wgsl.ts";
 
 /** The kernels that compute a product in such tiles. */
-export const tiled = (
-  spec: Product,
+export const gemmKernels = (
+  spec: GemmSpec,
   tile: Tile,
   scratch: LoweringContext<never>["scratch"],
-  moments: MomentsWanted | null = null,
+  moments: StatisticsEpilogue | null = null,
 ): readonly Kernel[] => {
   const { lanes: [across, down] } = tile;
   const tilesAcross = Math.ceil(spec.columns / tile.columns / across);
   const perGroup = tile.rows * down;
   const count = spec.count === undefined ? null : { rows: spec.count, workgroups: scratch([3], "u32") };
-  const each = Math.min(PART, tile.rows);
+  const each = Math.min(ROWS_PER_PARTIAL, tile.rows);
   const parts = moments === null || spec.batch > 1 || count !== null || moments.rows % tile.rows > 0
     ? null
     : scratch([spec.rows / each, 2, spec.columns * spec.width]);
-  if (parts !== null) moments!.leave(parts, each);
+  if (parts !== null) moments!.emit(parts, each);
   return [
     ...count === null ? [] : [dispatchOfRows(count.rows, count.workgroups, perGroup, tilesAcross)],
     kernel({
@@ -39,40 +46,45 @@ export const tiled = (
       sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross, lanesAcross: across, down },
       workgroupSize: across * down,
       workgroups: count === null
-        ? folded(Math.ceil(spec.rows / perGroup) * tilesAcross, spec.batch)
+        ? dispatchGrid(Math.ceil(spec.rows / perGroup) * tilesAcross, spec.batch)
         : { indirect: count.workgroups },
-      subgroups: tile.handedOn,
+      subgroups: tile.subgroupShuffle,
       functions: tile.shared === 0 ? "" : sharedMemory(spec, tile),
       main: `
   let tile = group.y * groups.x + group.x;
   let firstRow = tile / p.across * p.down * ${tile.rows}u;
   let firstColumn = tile % p.across * p.lanesAcross * ${tile.columns}u;
-  let place = ${tile.handedOn ? "subgroupLane" : "lane"};
+  let place = ${tile.subgroupShuffle ? "subgroupLane" : "lane"};
   let ownRow = firstRow + place / p.lanesAcross * ${tile.rows}u;
   let ownColumn = firstColumn + place % p.lanesAcross * ${tile.columns}u;
-  ${spec.before ?? ""}
+  ${spec.prologue ?? ""}
   ${cells(tile, (i, j) => `var c${i}_${j} = ${vectorType(spec.width)}(0.0);`)}
-  ${(tile.handedOn ? inSubgroup : tile.shared === 0 ? inRegisters : inWorkgroup)(spec, tile)}
+  ${
+        (tile.subgroupShuffle ? subgroupShuffleLoop : tile.shared === 0 ? registerLoop : workgroupTiledLoop)(
+          spec,
+          tile,
+        )
+      }
   ${
         lines(tile.rows, (i) =>
           `if (ownRow + ${i}u < p.M) { ${
-            spec.store(`(ownRow + ${i}u)`, (write) =>
+            spec.epilogue(`(ownRow + ${i}u)`, (write) =>
               lines(
                 tile.columns,
                 (j) => `if (ownColumn + ${j}u < p.N) { ${write(`(ownColumn + ${j}u)`, `c${i}_${j}`)} }`,
               ))
           } }`)
       }
-  ${parts === null ? "" : leftMoments(tile, each)}`,
+  ${parts === null ? "" : statisticsEpilogue(tile, each)}`,
     }),
   ];
 };
 
 /** Rows whose moments are left together: those of all tiles of a CPU, so that another tile changes no bit of them. */
-const PART = 8;
+const ROWS_PER_PARTIAL = 8;
 
 /** Mean and spread of each column in the parts of a tile. All rows of a tile exist, or none does. */
-const leftMoments = (tile: Tile, each: number): string => `
+const statisticsEpilogue = (tile: Tile, each: number): string => `
   if (ownRow < p.M) {
     ${
   cells({ ...tile, rows: tile.rows / each }, (part, j) => {
@@ -104,7 +116,7 @@ const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, acros
 const MOST_WORKGROUPS = 65535;
 
 /** `count` workgroups as a grid whose sides stay below WebGPU's limit, `depth` times. */
-const folded = (count: number, depth: number): [number, number, number] => {
+const dispatchGrid = (count: number, depth: number): [number, number, number] => {
   const y = Math.ceil(count / MOST_WORKGROUPS);
   return [Math.ceil(count / y), y, depth];
 };

@@ -1,25 +1,26 @@
 /** The loop over k of a GEMM, in WGSL: by registers alone, by workgroup memory, or by handing loads on within a subgroup. */
-import type { Product, Tile } from "./gemm_spec.ts";
+import type { GemmSpec, Tile } from "./gemm_spec.ts";
 import { lines, range } from "./wgsl.ts";
 
 /** The sum, each invocation loading for its own tile. */
-export const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+export const registerLoop = (
+  { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
+  tile: Tile,
+): string => {
   const loads = range(tile.rows / rowsAtOnce).map(String);
   return `
   ${
     loads.map((i) =>
-      `let row${i} = min(ownRow + ${+i * rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+      `let row${i} = min(ownRow + ${+i * rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${rowPrologue?.(i) ?? ""}`
     )
       .join("\n")
   }
   ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
   ${
-    loops(loads, 1, (k) => `
-    ${lines(tile.columns, (j) => `let b${j} = ${b(k, `n${j}`)};`)}
-    ${loads.map((i) => `let a${i} = ${a(i, k)};`).join("\n")}
-    ${
-      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
-    }`)
+    mainLoop(loads, 1, (k) => `
+    ${lines(tile.columns, (j) => `let b${j} = ${loadB(k, `n${j}`)};`)}
+    ${loads.map((i) => `let a${i} = ${loadA(i, k)};`).join("\n")}
+    ${microKernel(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)}`)
   }`;
 };
 
@@ -27,7 +28,10 @@ export const inRegisters = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product
  * The sum, two steps at a time. Of a row of four invocations, which need the same of a, each loads half for one of the
  * steps; of the two in a column, which need the same of b, each loads all for one of them.
  */
-export const inSubgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+export const subgroupShuffleLoop = (
+  { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
+  tile: Tile,
+): string => {
   const half = tile.rows / rowsAtOnce / 2;
   const loads = range(half).map(String);
   const [ofRows, ofColumns] = [vectorType(rowsAtOnce), vectorType(width)];
@@ -35,20 +39,22 @@ export const inSubgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product,
   ${
     loads.map((i) =>
       `let row${i} = min(ownRow + (place % 4u / 2u * ${half}u + ${i}u) * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${
-        row?.(i) ?? ""
+        rowPrologue?.(i) ?? ""
       }`
     ).join("\n")
   }
   ${lines(tile.columns, (j) => `let n${j} = min(ownColumn + ${j}u, p.N - 1u);`)}
   ${
-    loops(loads, 2, (k, last) => `
+    mainLoop(loads, 2, (k, last) => `
     let aStep = ${k} + place % 2u;
     let bStep = ${k} + place / 4u;
-    ${lines(half, (i) => `let ownA${i} = select(${ofRows}(0.0), ${a(`${i}`, "aStep")}, aStep < ${last});`)}
+    ${
+      lines(half, (i) => `let ownA${i} = select(${ofRows}(0.0), ${loadA(`${i}`, "aStep")}, aStep < ${last});`)
+    }
     ${
       lines(
         tile.columns,
-        (j) => `let ownB${j} = select(${ofColumns}(0.0), ${b("bStep", `n${j}`)}, bStep < ${last});`,
+        (j) => `let ownB${j} = select(${ofColumns}(0.0), ${loadB("bStep", `n${j}`)}, bStep < ${last});`,
       )
     }
     for (var step = 0u; step < 2u; step++) {
@@ -59,14 +65,12 @@ export const inSubgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product,
         (i) => `let a${i} = subgroupShuffle(ownA${i % half}, place / 4u * 4u + ${i < half ? 0 : 2}u + step);`,
       )
     }
-      ${
-      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
-    }
+      ${microKernel(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)}
     }`)
   }`;
 };
 
-const addOuterProduct = (
+const microKernel = (
   tile: Tile,
   width: 1 | 4,
   a: (i: number) => string,
@@ -74,14 +78,17 @@ const addOuterProduct = (
 ): string => cells(tile, (i, j) => `c${i}_${j} = fma(${vectorType(width)}(${a(i)}), ${b(j)}, c${i}_${j});`);
 
 export const sharedMemory = (
-  { width, rowsAtOnce = 1 }: Product,
+  { width, rowsAtOnce = 1 }: GemmSpec,
   { rows, columns, lanes, shared }: Tile,
 ): string => `
 var<workgroup> aTile: array<${vectorType(rowsAtOnce)}, ${shared * rows * lanes[1] / rowsAtOnce}>;
 var<workgroup> bTile: array<${vectorType(width)}, ${shared * columns * lanes[0]}>;`;
 
 /** The sum, in steps that the workgroup loads together: neighbours load what lies side by side. */
-export const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product, tile: Tile): string => {
+export const workgroupTiledLoop = (
+  { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
+  tile: Tile,
+): string => {
   const [across, down] = tile.lanes;
   const invocations = across * down;
   const [height, breadth] = [tile.rows * down / rowsAtOnce, tile.columns * across];
@@ -99,18 +106,20 @@ export const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product
   return `
   ${
     loads.map((i) =>
-      `let row${i} = min(firstRow + ${aRow(i)} * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${row?.(i) ?? ""}`
+      `let row${i} = min(firstRow + ${aRow(i)} * ${rowsAtOnce}u, p.M - ${rowsAtOnce}u);\n${
+        rowPrologue?.(i) ?? ""
+      }`
     ).join("\n")
   }
   let column = min(firstColumn + lane % ${breadth}u, p.N - 1u);
   ${
-    loops(loads, tile.shared, (k, last) => `
+    mainLoop(loads, tile.shared, (k, last) => `
     workgroupBarrier();
     ${
       loads.flatMap((i) =>
         aSteps.map(aStep).map((step) =>
           `aTile[${step} * ${height}u + ${aRow(i)}] = select(${vectorType(rowsAtOnce)}(0.0), ${
-            a(i, `(${k} + ${step})`)
+            loadA(i, `(${k} + ${step})`)
           }, ${k} + ${step} < ${last});`
         )
       ).join("\n")
@@ -118,7 +127,7 @@ export const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product
     ${
       bSteps.map(bStep).map((step) =>
         `bTile[${step} * ${breadth}u + lane % ${breadth}u] = select(${vectorType(width)}(0.0), ${
-          b(`(${k} + ${step})`, "column")
+          loadB(`(${k} + ${step})`, "column")
         }, ${k} + ${step} < ${last});`
       ).join("\n")
     }
@@ -137,9 +146,7 @@ export const inWorkgroup = ({ rowsAtOnce = 1, row, loops, a, b, width }: Product
           `let a${i} = aTile[step * ${height}u + lane / ${across}u * ${tile.rows / rowsAtOnce}u + ${i}u];`,
       )
     }
-      ${
-      addOuterProduct(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)
-    }
+      ${microKernel(tile, width, (i) => rowsAtOnce === 1 ? `a${i}` : `a${i >> 2}[${i % 4}]`, (j) => `b${j}`)}
     }`)
   }`;
 };

@@ -3,7 +3,7 @@ import type { Operand } from "../graph/kernel.ts";
 import type { Vectors } from "./wgsl.ts";
 
 /** How much there is to compute. */
-export interface ProductSize {
+export interface GemmSize {
   /** Products side by side: `group.z` says which. */
   readonly batch: number;
   readonly rows: number;
@@ -12,7 +12,7 @@ export interface ProductSize {
   readonly width: 1 | 4;
 }
 
-export interface Product extends ProductSize {
+export interface GemmSpec extends GemmSize {
   readonly label: string;
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
@@ -23,23 +23,26 @@ export interface Product extends ProductSize {
   /** Only so many rows exist ([1], u32): no more tiles are started than they need. */
   readonly count?: Operand;
   /** Statements at the beginning. */
-  readonly before?: string;
+  readonly prologue?: string;
   /** Declares, under names that end in `i`, what loads of the row `row{i}` need. */
-  readonly row?: (i: string) => string;
+  readonly rowPrologue?: (i: string) => string;
   /**
    * The loops over k: `body(k, last)` goes where k steps by `step` up to `last`. Before it, statements for the rows named
    * may stand. What the loops depend on must be the same for all invocations of a workgroup.
    */
-  readonly loops: (
+  readonly mainLoop: (
     rows: readonly string[],
     step: number,
     body: (k: string, last: string) => string,
   ) => string;
   /** a(row, k) of the row `i`. */
-  readonly a: (i: string, k: string) => string;
-  readonly b: (k: string, column: string) => string;
+  readonly loadA: (i: string, k: string) => string;
+  readonly loadB: (k: string, column: string) => string;
   /** Puts values into a row of the result: `put` gives the statements of each column's place and value. */
-  readonly store: (row: string, put: (write: (column: string, value: string) => string) => string) => string;
+  readonly epilogue: (
+    row: string,
+    put: (write: (column: string, value: string) => string) => string,
+  ) => string;
 }
 
 /** How the work of a product is cut. */
@@ -55,5 +58,5 @@ export interface Tile {
    */
   readonly shared: number;
   /** The workgroup, 4×2 invocations, is one subgroup, whose invocations hand on to each other what each of them loads. */
-  readonly handedOn?: boolean;
+  readonly subgroupShuffle?: boolean;
 }

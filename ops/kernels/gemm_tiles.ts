@@ -1,23 +1,23 @@
 /** Which tiles a GEMM may be cut into, the best guess for the adapter first. */
 import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterTraits, Variants } from "../graph/lowering.ts";
-import type { ProductSize, Tile } from "./gemm_spec.ts";
+import type { GemmSize, Tile } from "./gemm_spec.ts";
 
 /** Ways to compute a product of this size, by the names of their tiles; the best guess for the adapter first. */
 export const tileVariants = (
-  size: ProductSize,
+  size: GemmSize,
   adapter: AdapterTraits,
   kernels: (tile: Tile) => readonly Kernel[],
 ): Variants =>
   Object.fromEntries(
-    (adapter.software ? cpuTiles : gpuTiles)(size, adapter).map((
+    (adapter.cpu ? cpuTiles : gpuTiles)(size, adapter).map((
       tile,
     ) => [nameOf(tile), () => kernels(tile)]),
   );
 
-const nameOf = ({ rows, columns, lanes, shared, handedOn }: Tile) =>
+const nameOf = ({ rows, columns, lanes, shared, subgroupShuffle }: Tile) =>
   `${rows}×${columns} in ${lanes[1]}×${lanes[0]}${shared > 0 ? `, ${shared} shared` : ""}${
-    handedOn ? ", by subgroups" : ""
+    subgroupShuffle ? ", by subgroups" : ""
   }`;
 
 /**
@@ -27,36 +27,39 @@ const nameOf = ({ rows, columns, lanes, shared, handedOn }: Tile) =>
  */
 const MULTIPLICATION = 0.55, LOAD = 4;
 
-const cpuTiles = ({ rows, columns, width, batch }: ProductSize, { subgroups }: AdapterTraits): Tile[] => {
+const cpuTiles = ({ rows, columns, width, batch }: GemmSize, { minSubgroupSize }: AdapterTraits): Tile[] => {
   const tiles = [16, 8].flatMap((tileRows) =>
     [4, 1].flatMap((tileColumns) =>
-      ARRANGEMENTS.filter(({ handedOn }) => !handedOn || subgroups >= 8).map((arrangement) => {
-        const { lanes: [across, down], handedOn } = arrangement;
-        const groups = batch * Math.ceil(rows / tileRows / down) * Math.ceil(columns / tileColumns / across);
-        const [ofRows, ofColumns] = [tileRows, tileColumns * width];
-        const loads = handedOn ? ofRows / across + ofColumns / down : ofRows + ofColumns;
-        const each = ofRows * ofColumns * MULTIPLICATION + loads * LOAD;
-        const cost = each * Math.ceil(groups / navigator.hardwareConcurrency);
-        return { rows: tileRows, columns: tileColumns, shared: 0, ...arrangement, cost };
-      })
+      ARRANGEMENTS.filter(({ subgroupShuffle }) => !subgroupShuffle || minSubgroupSize >= 8).map(
+        (arrangement) => {
+          const { lanes: [across, down], subgroupShuffle } = arrangement;
+          const groups = batch * Math.ceil(rows / tileRows / down) *
+            Math.ceil(columns / tileColumns / across);
+          const [ofRows, ofColumns] = [tileRows, tileColumns * width];
+          const loads = subgroupShuffle ? ofRows / across + ofColumns / down : ofRows + ofColumns;
+          const each = ofRows * ofColumns * MULTIPLICATION + loads * LOAD;
+          const cost = each * Math.ceil(groups / navigator.hardwareConcurrency);
+          return { rows: tileRows, columns: tileColumns, shared: 0, ...arrangement, cost };
+        },
+      )
     )
   );
   return tiles.sort((a, b) => a.cost - b.cost).slice(0, 4).map(({ cost: _, ...tile }) => tile);
 };
 
-const ARRANGEMENTS: readonly Pick<Tile, "lanes" | "handedOn">[] = [
+const ARRANGEMENTS: readonly Pick<Tile, "lanes" | "subgroupShuffle">[] = [
   { lanes: [8, 1] },
   { lanes: [4, 2] },
   { lanes: [2, 4] },
   { lanes: [1, 8] },
-  { lanes: [4, 2], handedOn: true },
+  { lanes: [4, 2], subgroupShuffle: true },
 ];
 
 /** Workgroups that keep a large GPU busy. */
 const BUSY = 256;
 
 /** Large tiles read the least, small ones fill a GPU with little work. */
-const gpuTiles = ({ rows, columns, batch }: ProductSize): Tile[] => {
+const gpuTiles = ({ rows, columns, batch }: GemmSize): Tile[] => {
   const tiles: Tile[] = [
     { rows: 8, columns: 2, lanes: [16, 16], shared: 8 },
     { rows: 8, columns: 2, lanes: [8, 16], shared: 16 },

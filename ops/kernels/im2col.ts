@@ -1,14 +1,14 @@
 /** im2col into packed panels, for convolutions as GEMMs. */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Convolution } from "./convolution.ts";
-import { PANEL, turnedRow } from "./packing.ts";
+import { PANEL_ROWS, transposedRow } from "./packing.ts";
 import { kernel, lines, vectors } from "./wgsl.ts";
 
 /**
  * What a convolution of x [N, H, W, C] meets at each pixel of some pictures' results [OH, OW], as rows of panels y; its
  * columns are taps times channels. Rows and channels are multiples of 4.
  */
-export const patchesInPanels = (
+export const im2colPacked = (
   x: Operand,
   y: Operand,
   pictures: { readonly first: number; readonly count: number },
@@ -54,10 +54,10 @@ export const patchesInPanels = (
   let inside${i} = iy${i} < p.H && ix${i} < p.W;
   let at${i} = select(0u, (((p.first + m${i} / p.OW / p.OH) * p.H + iy${i}) * p.W + ix${i}) * p.C, inside${i});`)
     }
-  let y_at = (r / ${PANEL / 4}u * p.taps + tap) * p.C * ${PANEL}u + r % ${PANEL / 4}u;
+  let y_at = (r / ${PANEL_ROWS / 4}u * p.taps + tap) * p.C * ${PANEL_ROWS}u + r % ${PANEL_ROWS / 4}u;
   for (var c = first; c < first + p.each; c++) {
     ${lines(4, (i) => `let r${i} = select(vec4<f32>(0.0), x[at${i} + c], inside${i});`)}
-    ${lines(4, (j) => `y[y_at + (c * 4u + ${j}u) * ${PANEL / 4}u] = ${turnedRow(j)};`)}
+    ${lines(4, (j) => `y[y_at + (c * 4u + ${j}u) * ${PANEL_ROWS / 4}u] = ${transposedRow(j)};`)}
   }`,
   });
 };

@@ -8,14 +8,14 @@ import { sizeOf } from "../graph/shape.ts";
 import { kernel, lines, vectors } from "./wgsl.ts";
 
 /** Rows of a panel: as many as the tallest tile of a CPU has. */
-export const PANEL = 16;
+export const PANEL_ROWS = 16;
 
 /** Shape of the panels of a matrix, or of several: [batch, panels, columns, PANEL]. */
-export const panelsOf = (batch: number, rows: number, columns: number): readonly number[] => [
+export const packedShape = (batch: number, rows: number, columns: number): readonly number[] => [
   batch,
-  Math.ceil(rows / PANEL),
+  Math.ceil(rows / PANEL_ROWS),
   columns,
-  PANEL,
+  PANEL_ROWS,
 ];
 
 /** Variants that work on `what`, with that in front of their names. */
@@ -23,18 +23,18 @@ export const variantsOn = (what: string, variants: Variants): Variants =>
   Object.fromEntries(Object.entries(variants).map(([name, make]) => [`${what}, ${name}`, make]));
 
 /** x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow; neighbours write side by side. */
-export const turned = (x: Operand, y: Operand): Kernel =>
-  inPanelsOf(x.shape[x.shape.length - 2], x, y, "turned");
+export const transposeInner = (x: Operand, y: Operand): Kernel =>
+  packRowsBy(x.shape[x.shape.length - 2], x, y, "turned");
 
 /** x [batch, R, C] to panels y; R is a multiple of 4. */
-export const inPanels = (x: Operand, y: Operand): Kernel => inPanelsOf(PANEL, x, y, "panels");
+export const packRows = (x: Operand, y: Operand): Kernel => packRowsBy(PANEL_ROWS, x, y, "panels");
 
-const inPanelsOf = (panel: number, x: Operand, y: Operand, label: string): Kernel => {
+const packRowsBy = (panel: number, x: Operand, y: Operand, label: string): Kernel => {
   const [R, C] = x.shape.slice(-2);
   const width = R % 4 === 0 && C % 4 === 0 && panel % 4 === 0 ? 4 : 1;
   const bind = width === 4 ? vectors : (operand: Operand) => operand;
   const each = C % (4 * width) === 0 ? 4 : 1; // neighbours along a row share a line of the cache
-  const part = (j: number) => width === 4 ? turnedRow(j) : "r0";
+  const part = (j: number) => width === 4 ? transposedRow(j) : "r0";
   return kernel({
     label,
     reads: { x: bind(x) },
@@ -62,4 +62,4 @@ const inPanelsOf = (panel: number, x: Operand, y: Operand, label: string): Kerne
 };
 
 /** Row j of the 4×4 matrix whose columns are r0 … r3. */
-export const turnedRow = (j: number) => `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])`;
+export const transposedRow = (j: number) => `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])`;

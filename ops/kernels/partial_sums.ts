@@ -4,14 +4,14 @@ import type { Shape } from "../graph/shape.ts";
 import { kernel } from "./wgsl.ts";
 
 /** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */
-export const partsFor = (length: number, invocations: number, software: boolean): number => {
+export const splitKFor = (length: number, invocations: number, software: boolean): number => {
   const wanted = Math.ceil((software ? 64 : 32768) / invocations);
   // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
   return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
 };
 
 /** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */
-export const addUp = (
+export const sumPartials = (
   partial: Operand,
   output: Operand,
   groups: number,
@@ -23,7 +23,7 @@ export const addUp = (
   for (let current = partial, left = parts; left > 1;) {
     const next = Math.ceil(left / 64);
     const sum = next === 1 ? output : scratch([groups, next, columns]);
-    kernels.push(addParts(current, sum, groups, left, columns));
+    kernels.push(partialSumKernel(current, sum, groups, left, columns));
     current = sum;
     left = next;
   }
@@ -31,7 +31,7 @@ export const addUp = (
 };
 
 /** [G, parts, C] to [G, ceil(parts / 64), C]. */
-const addParts = (
+const partialSumKernel = (
   from: Operand,
   to: Operand,
   groups: number,

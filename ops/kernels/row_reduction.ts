@@ -40,20 +40,20 @@ export const rowVariants = (
 
 const splits = (
   length: number,
-  { software, subgroups }: AdapterTraits,
+  { cpu, minSubgroupSize }: AdapterTraits,
 ): Readonly<Record<string, RowSplit>> => {
   const alone = { "a row an invocation": rowByOne };
   // Subgroups come first: they wait at two barriers instead of eight or more. Where ONNX Runtime's linear attention took
   // the same step, a language model read its prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
   const together = {
-    ...subgroups > 0 && {
+    ...minSubgroupSize > 0 && {
       "a row 64 invocations, by subgroups": rowByMany(64, true),
       "a row 256 invocations, by subgroups": rowByMany(256, true),
     },
     "a row 64 invocations": rowByMany(64, false),
     "a row 256 invocations": rowByMany(256, false),
   };
-  if (software || length < 64) return alone;
+  if (cpu || length < 64) return alone;
   return length < LONG_ROW ? { ...alone, ...together } : { ...together, ...alone };
 };
 
@@ -66,7 +66,9 @@ const rowByOne: RowSplit = (rows) => ({
 });
 
 const rowByMany = (lanes: number, subgroups: boolean): RowSplit => (rows) => {
-  const [combination, place] = subgroups ? [bySubgroups, "subgroup, subgroups"] : [byHalves(lanes), "lane"];
+  const [combination, place] = subgroups
+    ? [subgroupReduction, "subgroup, subgroups"]
+    : [treeReduction(lanes), "lane"];
   return {
     launch: {
       workgroupSize: lanes,
@@ -87,7 +89,7 @@ ${combination("total", "add", "subgroupAdd")}`,
 /** WGSL of a function that combines a value of each lane by `f`, in the same order in every run. */
 type Combination = (name: string, f: string, ofSubgroup: string) => string;
 
-const byHalves = (lanes: number): Combination => (name, f) => /* wgsl */ `
+const treeReduction = (lanes: number): Combination => (name, f) => /* wgsl */ `
 fn ${name}(value: f32, lane: u32) -> f32 {
   workgroupBarrier(); // everyone has read what was combined before
   parts[lane] = value;
@@ -101,7 +103,7 @@ fn ${name}(value: f32, lane: u32) -> f32 {
 
 // WGSL promises nothing about which lanes form a subgroup, and subgroups are from 4 to 128 lanes wide. So each puts its part
 // at its own number, and everyone reads the parts one after the other: on most GPUs there are two to eight.
-const bySubgroups: Combination = (name, f, ofSubgroup) => /* wgsl */ `
+const subgroupReduction: Combination = (name, f, ofSubgroup) => /* wgsl */ `
 fn ${name}(value: f32, subgroup: u32, subgroups: u32) -> f32 {
   workgroupBarrier(); // everyone is out of loops, and has read what was combined before
   let part = ${ofSubgroup}(value);

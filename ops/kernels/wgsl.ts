@@ -84,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     label: spec.label,
     bindings,
     sizes: names.length === 0 ? null : Uint32Array.from(Object.values(sizes)),
-    workgroups: spec.workgroups ?? grid(Math.ceil(spec.threads! / size)),
+    workgroups: spec.workgroups ?? dispatchGrid(Math.ceil(spec.threads! / size)),
     code: `${declarations.join("\n")}\n${code}`,
   };
 };
@@ -94,7 +94,7 @@ const SUBGROUP = `,
         @builtin(subgroup_invocation_id) subgroupLane: u32`;
 
 /** A count of workgroups as a grid whose sides stay below WebGPU's limit. */
-const grid = (count: number): [number, number, number] => {
+const dispatchGrid = (count: number): [number, number, number] => {
   const y = Math.ceil(count / MAX_WORKGROUPS);
   return [Math.ceil(count / y), y, 1];
 };

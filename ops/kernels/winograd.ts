@@ -10,12 +10,12 @@
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext, Variants } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
-import { tiled } from "./gemm.ts";
-import type { ProductSize, Tile } from "./gemm_spec.ts";
+import { gemmKernels } from "./gemm.ts";
+import type { GemmSize, Tile } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
 import { productOfPanels, transposedProduct } from "./matrix_product.ts";
-import { PANEL, panelsOf } from "./packing.ts";
-import { addUp } from "./partial_sums.ts";
+import { packedShape, PANEL_ROWS } from "./packing.ts";
+import { sumPartials } from "./partial_sums.ts";
 import { kernel } from "./wgsl.ts";
 
 type Matrix = readonly (readonly number[])[];
@@ -125,7 +125,7 @@ interface Tiling {
 const tilingOf = (
   { m }: Algorithm,
   { x, y, dilation }: Layer,
-  { software, maxBinding }: Device["adapter"],
+  { cpu, maxBinding }: Device["adapter"],
 ): Tiling | null => {
   const [N, , , C] = x.shape;
   const [, OH, OW, O] = y.shape;
@@ -133,9 +133,9 @@ const tilingOf = (
   const patches = down * across;
   const bytesOfPatch = 4 * (m + 2) ** 2 * Math.max(C, O);
   const bytes = bytesOfPatch * patches;
-  const filling = bytesOfPatch * (PANEL - 1); // of the last panel
+  const filling = bytesOfPatch * (PANEL_ROWS - 1); // of the last panel
   if (bytes + filling > maxBinding) return null;
-  const most = Math.min(maxBinding, (software ? 16 : 256) * 2 ** 20) - filling;
+  const most = Math.min(maxBinding, (cpu ? 16 : 256) * 2 ** 20) - filling;
   const parts = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of one size: each takes the time of the largest
   const pictures = Math.ceil(N / parts);
   return { dilation, down, across, patches, pictures };
@@ -147,16 +147,16 @@ const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapt
   const O = y.shape[3];
   const points = (algorithm.m + 2) ** 2;
   const rows = Math.ceil(tiling.pictures * tiling.patches / 4) * 4; // vectors of them are loaded
-  const [u, v, products] = [panelsOf(points, rows, C), [points, C, O], [points, rows, O]].map((shape) =>
+  const [u, v, products] = [packedShape(points, rows, C), [points, C, O], [points, rows, O]].map((shape) =>
     scratch(shape)
   );
   const product = productOfPanels(u, v, products);
-  const multiply = tiled(product, bestTile(product, adapter), scratch);
+  const multiply = gemmKernels(product, bestTile(product, adapter), scratch);
   const kernels = [transformWeights(w, v, algorithm, layer.backward ?? false)];
   for (let first = 0; first < N; first += tiling.pictures) {
     const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
     kernels.push(
-      transformInputs(x, u, layer.pad, algorithm, pictures, PANEL),
+      transformInputs(x, u, layer.pad, algorithm, pictures, PANEL_ROWS),
       ...multiply,
       transformOutputs(products, y, algorithm, pictures, rows),
     );
@@ -189,14 +189,14 @@ const weightGradient = (
     kernels.push(
       transformInputs(x, a, pad, algorithm, pictures, 1),
       transformGradients(dy, b, algorithm, pictures),
-      ...tiled(product, bestTile(product, adapter), scratch),
+      ...gemmKernels(product, bestTile(product, adapter), scratch),
     );
   }
-  if (parts > 1) kernels.push(...addUp(partial, sums, 1, parts, size, scratch));
+  if (parts > 1) kernels.push(...sumPartials(partial, sums, 1, parts, size, scratch));
   return [...kernels, transformWeightGradient(sums, dw, algorithm)];
 };
 
-const bestTile = (size: ProductSize, adapter: Device["adapter"]): Tile => {
+const bestTile = (size: GemmSize, adapter: Device["adapter"]): Tile => {
   let best: Tile | null = null;
   Object.values(tileVariants(size, adapter, (tile) => (best = tile, [])))[0]();
   return best!;

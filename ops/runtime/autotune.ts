@@ -5,7 +5,7 @@ import type { Choice } from "../compiler/kernel_selection.ts";
 import { lower } from "../compiler/lower.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "../graph/kernel.ts";
 import { sizeOf } from "../graph/shape.ts";
-import { commandsOf, dispatch } from "./dispatches.ts";
+import { dispatchesOf, encodeDispatches } from "./dispatches.ts";
 import { Gpu, type GpuError, mapped, STORAGE } from "./gpu.ts";
 import { clockOf, type DeviceTime, deviceTime, intervals } from "./timestamps.ts";
 
@@ -40,8 +40,8 @@ export const tune = (
     return Stream.fromIterable(choices).pipe(Stream.mapEffect(Effect.fnUntraced(function* (choice) {
       const milliseconds: Record<string, number | null> = {};
       for (const [i, variant] of choice.variants.entries()) {
-        const { kernels, makes } = lowered[i];
-        const own = kernels.filter((_, at) => makes[at] === choice.makes);
+        const { kernels, produces } = lowered[i];
+        const own = kernels.filter((_, at) => produces[at] === choice.makes);
         milliseconds[variant] = yield* timeOf(own, stampTime).pipe(
           Effect.scoped,
           Effect.catchTag("GpuError", () => Effect.succeed(null)),
@@ -69,7 +69,7 @@ const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[], time: De
     buffers.set(storage, buffer);
     fill(device, buffer, same[0]);
   }
-  const commands = yield* commandsOf(kernels, (operand) => ({
+  const commands = yield* dispatchesOf(kernels, (operand) => ({
     buffer: buffers.get(operand.storage)!,
     offset: operand.offset * elementBytes(operand),
     size: bytesOf(operand),
@@ -80,7 +80,7 @@ const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[], time: De
   const run = Effect.gen(function* () {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass({ timestampWrites: clock?.spans[0].timestampWrites });
-    dispatch(pass, commands);
+    encodeDispatches(pass, commands);
     pass.end();
     if (clock === null) encoder.copyBufferToBuffer([...buffers.values()][0], 0, staging, 0, bytes);
     else clock.copy(encoder, staging);

@@ -3,7 +3,7 @@ import { Effect } from "effect";
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import { Gpu } from "./gpu.ts";
 
-export interface Command {
+export interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
   readonly workgroups: readonly [number, number, number] | {
@@ -20,7 +20,7 @@ interface Region {
 }
 
 /** The commands of kernels, whose sizes all lie in one uniform buffer, until the scope ends. */
-export const commandsOf = Effect.fnUntraced(function* (
+export const dispatchesOf = Effect.fnUntraced(function* (
   kernels: readonly Kernel[],
   regionOf: (operand: Operand) => Region,
 ) {
@@ -31,7 +31,7 @@ export const commandsOf = Effect.fnUntraced(function* (
   const sizes = new Uint8Array(Math.max(sizeBytes, 16));
   const sizeBuffer = yield* buffer("sizes", sizes.length, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
 
-  const commands: Command[] = [];
+  const commands: Dispatch[] = [];
   let at = 0;
   for (const kernel of kernels) {
     const pipeline = yield* pipelineOf(kernel.label, kernel.code);
@@ -58,7 +58,7 @@ export const commandsOf = Effect.fnUntraced(function* (
   return commands;
 });
 
-export const dispatch = (pass: GPUComputePassEncoder, commands: readonly Command[]): void => {
+export const encodeDispatches = (pass: GPUComputePassEncoder, commands: readonly Dispatch[]): void => {
   let current: GPUComputePipeline | null = null;
   for (const { pipeline, group, workgroups } of commands) {
     if (pipeline !== current) pass.setPipeline(current = pipeline);

@@ -5,7 +5,7 @@
 import { Effect } from "effect";
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import { kernel, vectors } from "../kernels/wgsl.ts";
-import { commandsOf, dispatch } from "./dispatches.ts";
+import { dispatchesOf, encodeDispatches } from "./dispatches.ts";
 import { Gpu, STORAGE } from "./gpu.ts";
 
 /** `count` normal numbers, whole multiples of `scale`, which all of the buffers get. */
@@ -38,14 +38,14 @@ export const drawNormals = Effect.fn("drawNormals")(function* (
       return normalsKernel(tableOperand, { shape, dtype: "f32", storage, offset }, draw);
     });
   });
-  const commands = yield* commandsOf(kernels, ({ shape: [size], storage, offset }) => ({
+  const commands = yield* dispatchesOf(kernels, ({ shape: [size], storage, offset }) => ({
     buffer: draws[storage]?.buffers[0] ?? table,
     offset: 4 * offset,
     size: 4 * size,
   }));
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
-  dispatch(pass, commands);
+  encodeDispatches(pass, commands);
   pass.end();
   for (const { buffers: [first, ...others], count } of draws) {
     for (const other of others) encoder.copyBufferToBuffer(first, 0, other, 0, 4 * count);

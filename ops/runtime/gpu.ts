@@ -72,7 +72,7 @@ export const service = (
       if (typeof value === "number") limits[name] = value;
     }
     // Dawn tells of its software adapters by name only.
-    const software = info.isFallbackAdapter ||
+    const cpu = info.isFallbackAdapter ||
       /llvmpipe|swiftshader|software|lavapipe/i.test(
         `${info.description} ${info.device} ${info.architecture}`,
       );
@@ -81,7 +81,7 @@ export const service = (
       vendor: info.vendor,
       architecture: info.architecture,
       description: info.description || info.device,
-      software,
+      software: cpu,
       features: [...adapter.features].sort(),
       limits,
     };
@@ -131,11 +131,11 @@ export const service = (
       device,
       report,
       traits: {
-        software,
+        cpu,
         maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
         maxBinding: limits.maxStorageBufferBindingSize,
-        half: device.features.has("shader-f16"),
-        subgroups: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id")
+        shaderF16: device.features.has("shader-f16"),
+        minSubgroupSize: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id")
           ? info.subgroupMinSize
           : 0,
       },

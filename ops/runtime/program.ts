@@ -8,13 +8,13 @@ import { type Choice, TunedChoices } from "../compiler/kernel_selection.ts";
 import { overLimit, type PlanError } from "../compiler/limits.ts";
 import { lower, type Lowered, type Recomputed } from "../compiler/lower.ts";
 import type { MemoryPlan } from "../compiler/memory_plan.ts";
-import type { Stop } from "../compiler/sync_points.ts";
+import type { SyncPoint } from "../compiler/sync_points.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "../graph/kernel.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
-import { commandsOf, dispatch } from "./dispatches.ts";
+import { dispatchesOf, encodeDispatches } from "./dispatches.ts";
 import { Gpu, type GpuError, lacksHalf, mapped, STORAGE } from "./gpu.ts";
 import { type Clock, clockOf, deviceTime, intervals, secondsOf } from "./timestamps.ts";
 
@@ -30,7 +30,7 @@ export interface Program {
   /** What could be done in several ways, and how it is done. */
   readonly choices: readonly Choice[];
   /** How often a run waits for other ranks, and for how many tensors in all; 0 in a program for one process. */
-  readonly stops: number;
+  readonly syncPoints: number;
   readonly exchanges: number;
   /** What a run gives to the others. */
   readonly exchangedBytes: number;
@@ -106,10 +106,12 @@ export const compile = Effect.fn("compile")(function* (
   const gpu = yield* Gpu;
   const { device, report } = gpu;
   const adapter = traits ?? gpu.traits;
-  if (graph.precision === "f16" && !adapter.half) return yield* lacksHalf(graph.label, report.description);
+  if (graph.precision === "f16" && !adapter.shaderF16) {
+    return yield* lacksHalf(graph.label, report.description);
+  }
   const choices = (yield* TunedChoices)(report);
   const lowered = lower(graph, adapter, (name) => state.has(name), choices);
-  const { kernels, stops, plan, operandOf, copies } = lowered;
+  const { kernels, syncPoints, plan, operandOf, copies } = lowered;
   const collective = yield* Collective;
   const refusal = overLimit(graph, lowered, report.limits);
   if (refusal !== null) return yield* refusal;
@@ -132,14 +134,14 @@ export const compile = Effect.fn("compile")(function* (
   }
   for (const slot of plan.slots) {
     const buffer = yield* gpu.buffer(slot.name, slot.bytes, STORAGE | GPUBufferUsage.INDIRECT);
-    for (const { storage, offset } of slot.places) buffers.set(storage, { buffer, offset });
+    for (const { storage, offset } of slot.allocations) buffers.set(storage, { buffer, offset });
   }
   const regionOf = (operand: Operand) => {
     const { buffer, offset } = buffers.get(operand.storage)!;
     return { buffer, offset: offset + operand.offset * elementBytes(operand), size: bytesOf(operand) };
   };
 
-  const commands = yield* commandsOf(kernels, regionOf);
+  const commands = yield* dispatchesOf(kernels, regionOf);
   yield* gpu.check;
 
   // Outputs of the runs in flight, each in a buffer of its own.
@@ -177,7 +179,7 @@ export const compile = Effect.fn("compile")(function* (
     const whole = [{ first: begin, end, timestampWrites: undefined }];
     for (const span of clock?.spans.filter(({ first }) => begin <= first && first < end) ?? whole) {
       const pass = encoder.beginComputePass({ timestampWrites: span.timestampWrites });
-      dispatch(pass, commands.slice(span.first, span.end));
+      encodeDispatches(pass, commands.slice(span.first, span.end));
       pass.end();
     }
   };
@@ -198,11 +200,11 @@ export const compile = Effect.fn("compile")(function* (
 
   // At each stop a part of the program has come to its end, and what it gives is exchanged. Tensors that go the same way
   // and are needed at the same time share a message; messages are under way while the device goes on.
-  const halts: { readonly messages: readonly Message[]; readonly staging: GPUBuffer }[] = [];
-  for (const { exchanges } of stops) {
+  const halts: { readonly messages: readonly Bucket[]; readonly staging: GPUBuffer }[] = [];
+  for (const { exchanges } of syncPoints) {
     const groups = Map.groupBy(exchanges, ({ kind, segment }) => `${kind} ${segment}`);
     let offset = 0;
-    const messages = [...groups.values()].map((parts): Message => {
+    const messages = [...groups.values()].map((parts): Bucket => {
       const bytes = parts.reduce((total, { from }) => total + bytesOf(from), 0);
       return { ...parts[0], parts, offset: (offset += bytes) - bytes, bytes };
     });
@@ -213,7 +215,7 @@ export const compile = Effect.fn("compile")(function* (
 
   /** Runs all segments but the last. */
   const passStops = Effect.fnUntraced(function* (clock: Clock | null, note: Note) {
-    const underWay: { message: Message; fiber: Fiber.Fiber<Float32Array, CollectiveError> }[] = [];
+    const underWay: { message: Bucket; fiber: Fiber.Fiber<Float32Array, CollectiveError> }[] = [];
     /** Puts what segment `segment` reads in its place. */
     const deliver = Effect.fnUntraced(function* (segment: number) {
       const start = performance.now();
@@ -242,7 +244,7 @@ export const compile = Effect.fn("compile")(function* (
       yield* deliver(i);
       const encoding = performance.now();
       const encoder = device.createCommandEncoder();
-      encode(encoder, i === 0 ? 0 : stops[i - 1].after, stops[i].after, clock);
+      encode(encoder, i === 0 ? 0 : syncPoints[i - 1].after, syncPoints[i].after, clock);
       for (const { parts, offset } of messages) {
         let at = offset;
         for (const { from } of parts) {
@@ -282,9 +284,9 @@ export const compile = Effect.fn("compile")(function* (
     const filling = performance.now();
     fill(values);
     note("upload", filling);
-    if (stops.length > 0) yield* passStops(clock, note);
+    if (syncPoints.length > 0) yield* passStops(clock, note);
     const encoding = performance.now();
-    submitLast(stops.at(-1)?.after ?? 0, staging, clock);
+    submitLast(syncPoints.at(-1)?.after ?? 0, staging, clock);
     note("encode and submit", encoding);
     return Effect.gen(function* () {
       const waiting = performance.now();
@@ -308,7 +310,7 @@ export const compile = Effect.fn("compile")(function* (
   });
 
   const profiler: Program["profiler"] = Effect.gen(function* () {
-    const starts = lowered.serves.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
+    const starts = lowered.scheduledFor.map((x, first) => ({ first, stage: graph.stageOf?.(x) ?? "" }));
     const clock = yield* clockOf(gpu, starts, kernels.length);
     if (clock !== null) yield* time;
     const detailed = yield* recorder(clock);
@@ -321,7 +323,13 @@ export const compile = Effect.fn("compile")(function* (
         if (stamps === null) return { outputs, host, kernels: null };
         const timed = intervals(stamps, yield* time).map((interval, i): TimedKernel => {
           const kernel = kernels[i];
-          return { ...interval, name: kernel.label, kernel, makes: lowered.makes[i], stage: starts[i].stage };
+          return {
+            ...interval,
+            name: kernel.label,
+            kernel,
+            makes: lowered.produces[i],
+            stage: starts[i].stage,
+          };
         });
         return { outputs, host, kernels: timed };
       });
@@ -335,8 +343,8 @@ export const compile = Effect.fn("compile")(function* (
     choices: lowered.choices,
     profiler,
     stageSeconds: () => stageSeconds,
-    stops: stops.length,
-    exchanges: stops.reduce((total, { exchanges }) => total + exchanges.length, 0),
+    syncPoints: syncPoints.length,
+    exchanges: syncPoints.reduce((total, { exchanges }) => total + exchanges.length, 0),
     exchangedBytes: halts.reduce((total, { staging }) => total + staging.size, 0),
     spent,
     run: (values) =>
@@ -348,19 +356,19 @@ export const compile = Effect.fn("compile")(function* (
 type Note = (name: string, begin: number) => void;
 
 /** Where the stages of a graph begin; nothing where it names none. */
-const stageStarts = ({ stageOf }: Graph, { serves, stops }: Lowered) => {
+const stageStarts = ({ stageOf }: Graph, { scheduledFor, syncPoints }: Lowered) => {
   if (stageOf === undefined) return [];
-  const stages = serves.map(stageOf);
-  const begins = new Set(stops.map(({ after }) => after)); // a stop ends a pass, too
+  const stages = scheduledFor.map(stageOf);
+  const begins = new Set(syncPoints.map(({ after }) => after)); // a stop ends a pass, too
   return [...stages.keys()].filter((i) => stages[i] !== stages[i - 1] || begins.has(i))
     .map((first) => ({ first, stage: stages[first] }));
 };
 
 /** Tensors that are exchanged as one. */
-interface Message {
+interface Bucket {
   readonly kind: "gather" | "sum";
   readonly segment: number;
-  readonly parts: Stop["exchanges"];
+  readonly parts: SyncPoint["exchanges"];
   readonly offset: number; // in the stop's staging buffer, in bytes
   readonly bytes: number;
 }

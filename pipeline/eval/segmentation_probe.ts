@@ -3,9 +3,9 @@ import { Effect, Stream } from "effect";
 import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { permutation } from "../../data/random/random.ts";
+import { argmaxMap } from "../../ops/argmax_map.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { compile } from "../../ops/runtime/program.ts";
-import { winnerMap } from "../../ops/winner_map.ts";
 import type { NamedDescriptor } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { unpack } from "../inference/packed_pictures.ts";
@@ -120,7 +120,7 @@ export const segmentationProbe = Effect.fn("segmentationProbe")(function* (optio
     compile({
       label: "the segmentation",
       outputs: {
-        found: winnerMap(logits(input("cells", [batch, grid, grid, all[d].channels])), {
+        found: argmaxMap(logits(input("cells", [batch, grid, grid, all[d].channels])), {
           height: S,
           width: S,
         }),

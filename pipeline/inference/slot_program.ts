@@ -5,11 +5,11 @@
 import { Effect, Stream } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
+import { argmaxMap, type MapSize } from "../../ops/argmax_map.ts";
 import { type Shape, sizeOf } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
-import { type MapSize, winnerMap } from "../../ops/winner_map.ts";
 import type { Network } from "../model/network.ts";
 import { IMAGENET } from "../model/resnet.ts";
 import { cosineScores } from "../model/slot_grouping.ts";
@@ -55,7 +55,7 @@ export const slotProgram = Effect.fn("slotProgram")(function* (
   { pictures: shape, slots }: { readonly pictures: Shape; readonly slots?: MapSize },
 ) {
   const scores = teacherScores(new StateBuilder(), input("pictures", shape, "u32"), model);
-  const values = slots === undefined ? scores : winnerMap(scores, slots);
+  const values = slots === undefined ? scores : argmaxMap(scores, slots);
   const program = yield* compile({ label: "the slot maps", outputs: { values } }, teacher);
   return {
     pictures: shape,

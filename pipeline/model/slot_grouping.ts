@@ -1,4 +1,5 @@
 /** The slot grouping stage: projections and prototypes to score maps and slots (paper, section 3.2). */
+import { argmaxCounts } from "../../ops/argmax_counts.ts";
 import { add, div, greater, log, maximum, mul, neg } from "../../ops/arithmetic.ts";
 import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul, matmulTransposed } from "../../ops/matmul.ts";
@@ -6,7 +7,6 @@ import { normalize } from "../../ops/normalize.ts";
 import { columnSums, totals } from "../../ops/reduce.ts";
 import { slice, transpose } from "../../ops/slice.ts";
 import { softmax } from "../../ops/softmax.ts";
-import { winCounts } from "../../ops/winners.ts";
 
 export interface Grouped {
   /** Cosine of location and prototype before any temperature, [N, h, w, K]. */
@@ -47,7 +47,7 @@ export interface PrototypeUseInBatch {
 /** The use of prototypes by scores [N, h, w, K]; `mean` takes a mean over ranks. */
 export const prototypeUseInBatch = (scores: Tensor, mean: (x: Tensor) => Tensor): PrototypeUseInBatch => {
   const [N, h, w, K] = scores.shape;
-  const counts = columnSums([reshape(winCounts(reshape(scores, [N, h * w, K])), [1, N, K])]);
+  const counts = columnSums([reshape(argmaxCounts(reshape(scores, [N, h * w, K])), [1, N, K])]);
   const shares = div(mean(reshape(counts, [K])), N * h * w);
   const parts = totals([greater(shares, 0), neg(mul(shares, log(maximum(shares, 1e-30))))]);
   const [live, entropy] = [0, 1].map((i) => reshape(slice(parts, 0, i, 1), []));

@@ -38,8 +38,8 @@ export interface LossScale {
    * Moves the scale on after a step with so many gradients that are not finite. Gives what the step does with a piece of
    * state, and how scale and skipped steps stand after it.
    */
-  readonly settle: (overflows: Tensor) => {
-    readonly unlessSkipped: (next: Tensor, current: Tensor) => Tensor;
+  readonly afterStep: (overflows: Tensor) => {
+    readonly keepOldIfSkipped: (next: Tensor, current: Tensor) => Tensor;
     readonly metrics: { readonly loss_scale: Tensor; readonly skipped_steps: Tensor };
   };
 }
@@ -54,7 +54,7 @@ export const lossScale = (state: StateBuilder): LossScale => {
   return {
     scale,
     unscaled: (gradient) => mul(gradient, div(1, scale)),
-    settle: (overflows) => {
+    afterStep: (overflows) => {
       const skips = greater(overflows, 0);
       const good = add(tracker, 1);
       const grows = greaterEqual(good, GROWTH_INTERVAL);
@@ -65,7 +65,7 @@ export const lossScale = (state: StateBuilder): LossScale => {
       state.updates.set(tracker, mul(sub(1, skips), mul(sub(1, grows), good)));
       state.updates.set(skipped, nextSkipped);
       return {
-        unlessSkipped: (next, current) => where(skips, current, next),
+        keepOldIfSkipped: (next, current) => where(skips, current, next),
         metrics: { loss_scale: nextScale, skipped_steps: nextSkipped },
       };
     },

@@ -7,7 +7,7 @@ import { totals } from "../../ops/reduce.ts";
 import { slice } from "../../ops/slice.ts";
 import type { Declared } from "../model/state_builder.ts";
 import type { Objective, Rates, Step, StepOptions } from "../pretrain/step.ts";
-import { alone } from "../ranks/sync.ts";
+import { singleProcess } from "../ranks/sync.ts";
 import { lars } from "./lars.ts";
 import { lossScale } from "./loss_scale.ts";
 import { type Optimizer, sgd } from "./sgd.ts";
@@ -21,15 +21,15 @@ export const optimize = (objective: Objective, rates: Rates, options: StepOption
   const parameters = learned.map(({ tensor }) => tensor);
   const scaling = options.precision === "f16" ? lossScale(state) : null;
   const scaled = gradients(scaling === null ? loss : mul(loss, scaling.scale), parameters)
-    .map((options.sync ?? alone).mean);
+    .map((options.sync ?? singleProcess).mean);
   const slopes = scaling === null ? scaled : scaled.map(scaling.unscaled);
   const [paramSquares, gradSquares, overflows] = sums([
     parameters.map(square),
     slopes.map(square),
     ...scaling === null ? [] : [scaled.map(nonFinite)],
   ]);
-  const settled = scaling?.settle(overflows);
-  const unlessSkipped = settled?.unlessSkipped ?? ((next: Tensor) => next);
+  const settled = scaling?.afterStep(overflows);
+  const unlessSkipped = settled?.keepOldIfSkipped ?? ((next: Tensor) => next);
   learned.forEach(({ name, tensor, shape, storage }, i) => {
     const velocity = state.declare(`optimizer.${name}`, shape, storage, { kind: "constant", value: 0 });
     const next = OPTIMIZERS[options.optimizer](tensor, slopes[i], velocity, {

@@ -1,6 +1,6 @@
 import { WEIGHT_BITS } from "../../data/images/resample.ts";
 import type { Tensor } from "../../ops/graph/tensor.ts";
-import type { TableSize } from "../../ops/image/augmentation_row.ts";
+import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
 import { colorJitter } from "../../ops/image/color_jitter.ts";
 import { cropResize } from "../../ops/image/crop_resize.ts";
 import { gaussianBlur } from "../../ops/image/gaussian_blur.ts";
@@ -12,11 +12,11 @@ import { IMAGENET } from "../model/resnet.ts";
  * Packed pictures and their view table (data/view_table.ts) to what the network sees: f32 [2B, S, S, 3], all first
  * views before all second ones.
  */
-export const augment = (pixels: Tensor, views: Tensor, size: TableSize): Tensor =>
+export const augment = (pixels: Tensor, views: Tensor, size: AugmentationRowSize): Tensor =>
   normalizePixels(augmentedPictures(pixels, views, size), IMAGENET);
 
 /** The same before normalisation: pictures of 8 bits, u32 [2B, S, S], r | g << 8 | b << 16. */
-export const augmentedPictures = (pixels: Tensor, views: Tensor, size: TableSize): Tensor => {
+export const augmentedPictures = (pixels: Tensor, views: Tensor, size: AugmentationRowSize): Tensor => {
   const cropped = cropResize(pixels, views, { ...size, weightBits: WEIGHT_BITS });
   const coloured = colorJitter(cropped, views);
   const blurred = gaussianBlur(coloured, views);
@@ -31,7 +31,7 @@ export const packingFor = (
   imageSize: number,
   batchSize: number,
   maxBinding: number,
-): TableSize & { capacity: number } => {
+): AugmentationRowSize & { capacity: number } => {
   // Boxes of up to 896 pixels are reduced on the device.
   const maxTaps = Math.min(64, Math.max(8, Math.ceil(4 * 896 / imageSize)));
   const finished = 2 * (3 * imageSize * imageSize + 4);

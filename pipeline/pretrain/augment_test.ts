@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { constant } from "../../ops/graph/tensor.ts";
-import { viewWords } from "../../ops/image/augmentation_row.ts";
+import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
 import { evaluate } from "../../ops/runtime/program.ts";
 import { draws, recorded, recordedPicture, size } from "../verify/_test_recording.ts";
 import { augment } from "./augment.ts";
@@ -17,7 +17,7 @@ gpuTest(
     }));
     const table = { imageSize: size, maxTaps: 24 };
     const packed = packBatch(samples, { ...table, capacity: 2 ** 21 });
-    const views = constant(packed.views, [2 * samples.length, viewWords(table)]);
+    const views = constant(packed.views, [2 * samples.length, augmentationRowWords(table)]);
     const got = yield* evaluate(augment(constant(packed.pixels), views, table));
 
     draws.forEach((_, n) =>

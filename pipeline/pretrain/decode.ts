@@ -31,7 +31,7 @@ export interface DecodeConfig
   readonly world?: number;
 }
 
-export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
+export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()("BatchTooLarge", {
   batchSize: Schema.Int,
   images: Schema.Int,
 }) {
@@ -40,7 +40,7 @@ export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchToo
   }
 }
 
-export class TooManyBadImages extends Schema.TaggedError<TooManyBadImages>()("TooManyBadImages", {
+export class TooManyBadImagesError extends Schema.TaggedError<TooManyBadImagesError>()("TooManyBadImages", {
   reasons: Schema.Array(Schema.String), // of each bad file, in the order of their discovery
   images: Schema.Int,
   maxBadImages: Schema.Finite,
@@ -69,7 +69,7 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
     const { rank = 0, world = 1 } = config;
     const own = batchSize / world;
     const perEpoch = stepsPerEpoch(images.length, batchSize);
-    if (perEpoch === 0) return yield* new BatchTooLarge({ batchSize, images: images.length });
+    if (perEpoch === 0) return yield* new BatchTooLargeError({ batchSize, images: images.length });
 
     const span = yield* StageSpan;
     const workers = yield* Effect.replicateEffect(decodeWorker, config.numWorkers);
@@ -131,7 +131,7 @@ const watchBadFiles = (images: number, { seed, maxBadImages }: DecodeConfig) => 
         yield* Effect.logWarning(`${reason}. Another picture takes its place.`);
       }
       if (reasons.size > maxBadImages * images || reasons.size === images) {
-        return yield* new TooManyBadImages({ reasons: [...reasons.values()], images, maxBadImages });
+        return yield* new TooManyBadImagesError({ reasons: [...reasons.values()], images, maxBadImages });
       }
     }),
   };

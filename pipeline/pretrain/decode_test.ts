@@ -4,7 +4,7 @@ import { Effect, Logger, Stream } from "effect";
 import sharp from "sharp";
 import { listImages } from "../../data/datasets/image_list.ts";
 import { cropResize } from "../../data/images/resample.ts";
-import { VIEW } from "../../ops/image/augmentation_row.ts";
+import { AUGMENTATION_ROW } from "../../ops/image/augmentation_row.ts";
 import { batches, type DecodeConfig } from "./decode.ts";
 import type { PackedBatch } from "./pack.ts";
 
@@ -155,13 +155,17 @@ const resized = ({ pixels, views }: PackedBatch, view: number, imageSize: number
   const row = views.subarray(view * views.length / 8, (view + 1) * views.length / 8);
   const boxSide = (axis: number) => { // where its last tap ends
     const words = 2 + config.maxTaps; // of an output pixel: its first tap, how many, and their weights
-    const taps = row.subarray(VIEW.taps + axis * imageSize * words);
+    const taps = row.subarray(AUGMENTATION_ROW.taps + axis * imageSize * words);
     const ends = Array.from({ length: imageSize }, (_, i) => taps[i * words] + taps[i * words + 1]);
     return Math.max(...ends);
   };
-  const rgb = new Uint8Array(pixels.buffer).subarray(row[VIEW.start]);
+  const rgb = new Uint8Array(pixels.buffer).subarray(row[AUGMENTATION_ROW.start]);
   const [width, height] = [boxSide(0), boxSide(1)];
-  return cropResize({ width: row[VIEW.stride] / 3, height, rgb }, [0, 0, height, width], imageSize).rgb;
+  return cropResize(
+    { width: row[AUGMENTATION_ROW.stride] / 3, height, rgb },
+    [0, 0, height, width],
+    imageSize,
+  ).rgb;
 };
 
 Deno.test("batches() refuses a batch larger than the data set, and fails when its workers fail", async () => {

@@ -10,7 +10,7 @@ import { DecodeError, decodeImage } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
 import { cropResize } from "../../data/images/resample.ts";
 import { randomStream } from "../../data/random/random.ts";
-import type { TableSize } from "../../ops/image/augmentation_row.ts";
+import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
 import { drawTwoCrops } from "./draws.ts";
 import { packBatch, type PackedBatch, type Sample } from "./pack.ts";
 
@@ -19,7 +19,7 @@ export interface BatchRequest {
   readonly paths: readonly string[];
   readonly keys: readonly (readonly number[])[]; // of the random draws of each picture
   readonly minScale: number;
-  readonly table: TableSize & { readonly capacity: number };
+  readonly table: AugmentationRowSize & { readonly capacity: number };
 }
 
 export type BatchReply =

@@ -1,19 +1,19 @@
 /** The losses: self-distillation of groupings on the views' overlap, and contrast of slots (paper, section 3.3). */
+import { argmaxUsed } from "../../ops/argmax_counts.ts";
 import { div, mul, neg, sub } from "../../ops/arithmetic.ts";
 import { blockMeanWeights } from "../../ops/block_mean_weights.ts";
+import { compactRows } from "../../ops/compact_rows.ts";
 import { crossEntropyRows } from "../../ops/cross_entropy.ts";
-import { gatherRows, lookUp } from "../../ops/gather_rows.ts";
+import { gatherIndices, gatherRows } from "../../ops/gather_rows.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { reshape, stopGradient, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { normalize } from "../../ops/normalize.ts";
 import { rowSums, sum } from "../../ops/reduce.ts";
 import { roiAlign } from "../../ops/roi_align.ts";
-import { selectRows } from "../../ops/select_rows.ts";
 import { slice, transpose } from "../../ops/slice.ts";
 import { logSoftmax, softmax } from "../../ops/softmax.ts";
 import { toFloat } from "../../ops/to_float.ts";
-import { winners } from "../../ops/winners.ts";
 import type { Grouped } from "../model/slot_grouping.ts";
 import type { Sync } from "../ranks/sync.ts";
 
@@ -25,7 +25,7 @@ export const aligned = (scores: Tensor, coords: Tensor, flips: Tensor): Tensor =
   roiAlign(scores, coords, flips);
 
 /** The first (0) or second (1) view of a batch that holds all first views before all second ones. */
-export const view = (x: Tensor, index: 0 | 1): Tensor => {
+export const halfOfBatch = (x: Tensor, index: 0 | 1): Tensor => {
   const half = x.shape[0] / 2;
   return slice(x, 0, index * half, half);
 };
@@ -82,21 +82,21 @@ export const slotContrast = (
 ): Contrast => {
   const [B, K, D] = student.slots.shape;
   const inUse = ({ scores }: Grouped) =>
-    reshape(winners(reshape(scores, [B, sizeOf(scores.shape) / B / K, K])), [B * K]);
+    reshape(argmaxUsed(reshape(scores, [B, sizeOf(scores.shape) / B / K, K])), [B * K]);
   // No picture can use more slots than it has locations.
   const capacity = B * Math.min(K, sizeOf(student.scores.shape) / B / K);
   const used = inUse(teacher);
   const positive = mul(inUse(student), used);
 
-  const queries = selectRows(positive, capacity);
+  const queries = compactRows(positive, capacity);
   const rows = gatherRows(reshape(student.slots, [B * K, D]), queries);
   const predictions = normalize(predict(rows, queries.count));
 
-  const keys = selectRows(used, capacity);
+  const keys = compactRows(used, capacity);
   const own: Keys = {
     rows: stopGradient(normalize(gatherRows(reshape(teacher.slots, [B * K, D]), keys))),
     count: keys.count,
-    labels: lookUp(keys.positions, queries.indices),
+    labels: gatherIndices(keys.positions, queries.indices),
   };
   const { rows: targets, count, labels } = sync.world === 1
     ? own
@@ -123,10 +123,10 @@ interface Keys {
 /** Keys of all ranks without gaps, those of a rank after those of the ranks before. filled: 1 for each key of its own, [capacity, 1]. */
 const keysOfAllRanks = ({ rows, labels }: Keys, filled: Tensor, { rank, world, gather }: Sync): Keys => {
   const [capacity, D] = rows.shape;
-  const chosen = selectRows(reshape(gather(filled), [world * capacity]), world * capacity);
+  const chosen = compactRows(reshape(gather(filled), [world * capacity]), world * capacity);
   return {
     rows: gatherRows(reshape(gather(rows), [world * capacity, D]), chosen),
     count: chosen.count,
-    labels: lookUp(chosen.positions, labels, rank * capacity),
+    labels: gatherIndices(chosen.positions, labels, rank * capacity),
   };
 };

@@ -5,7 +5,7 @@ import type { MemoryPlan } from "../../ops/compiler/memory_plan.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
 import { compile } from "../../ops/runtime/program.ts";
-import { among } from "../ranks/sync.ts";
+import { acrossRanks } from "../ranks/sync.ts";
 import { initialState } from "../run/initial_state.ts";
 import { snapshot, upload } from "../run/state.ts";
 import { rateInputs, slotConStep, type StepOptions } from "./step.ts";
@@ -32,7 +32,7 @@ const train = Effect.fnUntraced(
       coords: input("coords", [2 * B, 4]),
       flips: input("flips", [2 * B]),
     };
-    const step = slotConStep(views, rateInputs(), { ...options, precision, sync: among(rank, world) });
+    const step = slotConStep(views, rateInputs(), { ...options, precision, sync: acrossRanks(rank, world) });
     const state = yield* upload(step.state, initialState(step.state, 3));
     const graph = {
       label: "the step",
@@ -61,14 +61,14 @@ const train = Effect.fnUntraced(
 const assertSameBits = Effect.fnUntraced(
   function* (world: number, precision: "f32" | "f16", shares: readonly number[]) {
     const usual = yield* onRanks(world, (rank) => train(rank, world, precision));
-    const [{ program: { plan, dispatches, stops } }] = usual;
+    const [{ program: { plan, dispatches, syncPoints } }] = usual;
     for (const share of shares) {
       const limit = limitFor(plan, share);
       const tight = yield* onRanks(world, (rank) => train(rank, world, precision, limit));
       for (const [rank, { program, metrics, state }] of tight.entries()) {
         assert.ok(program.plan.total <= limit, `${program.plan.total} bytes within ${limit}`);
         assert.ok(program.dispatches > dispatches && program.recomputed.tensors > 0);
-        assert.equal(program.stops, stops);
+        assert.equal(program.syncPoints, syncPoints);
         assert.deepEqual(metrics, usual[rank].metrics);
         assert.deepEqual(state, usual[rank].state);
       }

@@ -5,7 +5,12 @@
  */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { bicubicTaps, type Box, cropResize, tapsNeeded } from "../../data/images/resample.ts";
-import { JITTER, type TableSize, VIEW, viewWords } from "../../ops/image/augmentation_row.ts";
+import {
+  AUGMENTATION_ROW,
+  type AugmentationRowSize,
+  augmentationRowWords,
+  JITTER,
+} from "../../ops/image/augmentation_row.ts";
 import type { Jitter, TwoCropDraw, ViewDraw } from "./draws.ts";
 
 /** A decoded picture and how its two views are made. */
@@ -34,7 +39,7 @@ export interface PackedBatch {
  */
 export const packBatch = (
   samples: readonly Sample[],
-  { imageSize, maxTaps, capacity }: TableSize & { capacity: number },
+  { imageSize, maxTaps, capacity }: AugmentationRowSize & { capacity: number },
 ): PackedBatch => {
   const count = samples.length;
   const reserved = paddedBytes(2 * imageSize * imageSize); // finished views always fit
@@ -45,7 +50,7 @@ export const packBatch = (
       } bytes or more, a multiple of 4: it is ${capacity}`,
     );
   }
-  const words = viewWords({ imageSize, maxTaps });
+  const words = augmentationRowWords({ imageSize, maxTaps });
   const pixels = new Uint32Array(capacity / 4); // costs only what is written to
   const bytes = new Uint8Array(pixels.buffer);
   const views = new Uint32Array(2 * count * words);
@@ -108,12 +113,12 @@ const writeBox = (
   picture: number,
   pictureWidth: number,
   [top, left, height, width]: Box,
-  { imageSize, maxTaps }: TableSize,
+  { imageSize, maxTaps }: AugmentationRowSize,
 ) => {
-  table[VIEW.start] = picture + 3 * (top * pictureWidth + left);
-  table[VIEW.stride] = 3 * pictureWidth;
-  table.set(bicubicTaps(width, imageSize, maxTaps), VIEW.taps);
-  table.set(bicubicTaps(height, imageSize, maxTaps), VIEW.taps + imageSize * (2 + maxTaps));
+  table[AUGMENTATION_ROW.start] = picture + 3 * (top * pictureWidth + left);
+  table[AUGMENTATION_ROW.stride] = 3 * pictureWidth;
+  table.set(bicubicTaps(width, imageSize, maxTaps), AUGMENTATION_ROW.taps);
+  table.set(bicubicTaps(height, imageSize, maxTaps), AUGMENTATION_ROW.taps + imageSize * (2 + maxTaps));
 };
 
 const writeOperations = (table: Uint32Array, { flip, jitter, gray, blur, solarize }: ViewDraw) => {
@@ -123,11 +128,11 @@ const writeOperations = (table: Uint32Array, { flip, jitter, gray, blur, solariz
       `A view takes at most four colour operations, one of them contrast: ${jitter.join("; ")}`,
     );
   }
-  table[VIEW.flip] = Number(flip);
-  jitter.forEach((operation, i) => table.set(jitterWords(operation), VIEW.jitter + 2 * i));
-  table[VIEW.gray] = Number(gray);
-  table.set(boxBlur(blur ?? 0), VIEW.blurRadius);
-  table[VIEW.solarize] = solarize ? 128 : 256;
+  table[AUGMENTATION_ROW.flip] = Number(flip);
+  jitter.forEach((operation, i) => table.set(jitterWords(operation), AUGMENTATION_ROW.jitter + 2 * i));
+  table[AUGMENTATION_ROW.gray] = Number(gray);
+  table.set(boxBlur(blur ?? 0), AUGMENTATION_ROW.blurRadius);
+  table[AUGMENTATION_ROW.solarize] = solarize ? 128 : 256;
 };
 
 const jitterWords = ([kind, factor]: Jitter): [kind: number, factor: number] => [

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { bicubicTaps, type Box, cropResize } from "../../data/images/resample.ts";
 import { randomStream } from "../../data/random/random.ts";
-import { JITTER, VIEW, viewWords } from "../../ops/image/augmentation_row.ts";
+import { AUGMENTATION_ROW, augmentationRowWords, JITTER } from "../../ops/image/augmentation_row.ts";
 import type { TwoCropDraw, ViewDraw } from "./draws.ts";
 import { packBatch } from "./pack.ts";
 
@@ -24,7 +24,7 @@ const draw = (first: ViewDraw, second: ViewDraw): TwoCropDraw => ({
   coords: [[0, 0.25, 0.5, 1], [0.5, 0, 0.75, 1]],
 });
 const table = { imageSize: 4, maxTaps: 8 };
-const words = viewWords(table);
+const words = augmentationRowWords(table);
 
 Deno.test("packBatch() sends the rows that the views use, and all first views before all second ones", () => {
   const samples = [
@@ -36,14 +36,14 @@ Deno.test("packBatch() sends the rows that the views use, and all first views be
   const bytes = new Uint8Array(pixels.buffer, 0, pixels.byteLength);
   assert.equal(bytes.length, 204);
   // Rows 2 … 7 of the first picture are 126 bytes, so the second one starts at 128.
-  assert.deepEqual([0, 1, 2, 3].map((i) => row(i)[VIEW.start]), [3, 128, 21, 128 + 15 + 3]);
-  assert.deepEqual([0, 1, 2, 3].map((i) => row(i)[VIEW.stride]), [21, 15, 21, 15]);
+  assert.deepEqual([0, 1, 2, 3].map((i) => row(i)[AUGMENTATION_ROW.start]), [3, 128, 21, 128 + 15 + 3]);
+  assert.deepEqual([0, 1, 2, 3].map((i) => row(i)[AUGMENTATION_ROW.stride]), [21, 15, 21, 15]);
   assert.deepEqual(bytes.subarray(0, 126), samples[0].picture.rgb.subarray(42, 168));
   assert.deepEqual(bytes.subarray(128, 203), samples[1].picture.rgb);
   assert.deepEqual([...flips], [0, 0, 1, 0]);
   assert.deepEqual([...coords.subarray(4, 12)], [0, 0.25, 0.5, 1, 0.5, 0, 0.75, 1]);
   assert.deepEqual(
-    new Int32Array(row(2).slice(VIEW.taps).buffer),
+    new Int32Array(row(2).slice(AUGMENTATION_ROW.taps).buffer),
     Int32Array.of(...bicubicTaps(7, 4, 8), ...bicubicTaps(5, 4, 8)),
   );
 });
@@ -53,7 +53,7 @@ Deno.test("packBatch() finishes a picture's views itself where it is too large o
   const large = { picture: picture(8, 8), draw: draw(view([0, 0, 8, 8]), view([2, 2, 4, 4])) };
   const fits = { picture: picture(4, 8), draw: draw(view([0, 0, 4, 4]), view([0, 0, 8, 4])) };
   const { pixels, views } = packBatch([reduced, large, fits], { ...table, capacity: 3 * 96 });
-  const starts = [0, 1, 2, 3, 4, 5].map((i) => views[i * words + VIEW.start]);
+  const starts = [0, 1, 2, 3, 4, 5].map((i) => views[i * words + AUGMENTATION_ROW.start]);
   assert.deepEqual(starts, [0, 96, 192, 48, 144, 192]); // one view under the other
   const bytes = new Uint8Array(pixels.buffer);
   const sent = [reduced, large].flatMap(({ picture, draw }) =>
@@ -74,10 +74,30 @@ Deno.test("packBatch() writes the operations in the numbers that Pillow uses", (
   const sample = { picture: picture(4, 4), draw: draw(operations, view([0, 0, 4, 4])) };
   const { views } = packBatch([sample], { ...table, capacity: 96 });
   const contrast = [JITTER.contrast, 0x3f400000];
-  assert.deepEqual([...views.subarray(VIEW.jitter, VIEW.jitter + 6)], [JITTER.hue, 231, ...contrast, 0, 0]);
+  assert.deepEqual([...views.subarray(AUGMENTATION_ROW.jitter, AUGMENTATION_ROW.jitter + 6)], [
+    JITTER.hue,
+    231,
+    ...contrast,
+    0,
+    0,
+  ]);
   // Standard deviation 2: the box reaches 1 3/8 pixels to each side, a whole pixel weighs 1 / (2 · 1.375 + 1).
-  assert.deepEqual([...views.subarray(VIEW.gray, VIEW.zero + 1)], [1, 1, 4473924, 1677722, 128, 0]);
-  assert.deepEqual([...views.subarray(words + VIEW.gray, words + VIEW.zero + 1)], [0, 0, 2 ** 24, 0, 256, 0]);
+  assert.deepEqual([...views.subarray(AUGMENTATION_ROW.gray, AUGMENTATION_ROW.zero + 1)], [
+    1,
+    1,
+    4473924,
+    1677722,
+    128,
+    0,
+  ]);
+  assert.deepEqual([...views.subarray(words + AUGMENTATION_ROW.gray, words + AUGMENTATION_ROW.zero + 1)], [
+    0,
+    0,
+    2 ** 24,
+    0,
+    256,
+    0,
+  ]);
   const twice = { ...operations, jitter: [["contrast", 1], ["contrast", 1]] as ViewDraw["jitter"] };
   assert.throws(() => packBatch([{ ...sample, draw: draw(twice, twice) }], { ...table, capacity: 96 }));
 });

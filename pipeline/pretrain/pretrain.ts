@@ -6,24 +6,24 @@ import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile, type Program } from "../../ops/runtime/program.ts";
 import { learningRate, planSchedule, teacherMomentum } from "../optim/schedule.ts";
-import { among } from "../ranks/sync.ts";
+import { acrossRanks } from "../ranks/sync.ts";
 import { writtenBytes } from "../run/bytes.ts";
 import { checkpoints, noCheckpoints } from "../run/checkpoint_stage.ts";
 import { exported, StageSpan } from "../run/otlp.ts";
-import { timeShares } from "../run/phase_timer.ts";
+import { phaseTimer } from "../run/phase_timer.ts";
 import { noProfile, profileOf } from "../run/profile.ts";
 import { Progress, type RunPlan } from "../run/progress.ts";
-import { expectSameImages, sameBits, sharedStart, stopsHere } from "../run/replicas.ts";
+import { anyRankStops, broadcastStart, expectSameImages, replicaCheck } from "../run/replicas.ts";
 import { openRankFolder, openRunFolder } from "../run/run_folder.ts";
 import { snapshot, upload } from "../run/state.ts";
 import type { Config } from "./config.ts";
-import { type Batch, batches, BatchTooLarge } from "./decode.ts";
+import { type Batch, batches, BatchTooLargeError } from "./decode.ts";
 import { startingPoint } from "./resume.ts";
 import { slotPictureBytes, slotPictures } from "./slot_pictures.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
-export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFiniteLoss", {
+export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLoss", {
   step: Schema.Int,
   loss: Schema.Number,
   images: Schema.Array(Schema.String),
@@ -35,10 +35,11 @@ export class NonFiniteLoss extends Schema.TaggedError<NonFiniteLoss>()("NonFinit
 }
 
 /** However small the loss is scaled, gradients are not finite in half precision. */
-export class NonFiniteGradients extends Schema.TaggedError<NonFiniteGradients>()("NonFiniteGradients", {
-  step: Schema.Int,
-  scale: Schema.Number,
-}) {
+export class NonFiniteGradientsError
+  extends Schema.TaggedError<NonFiniteGradientsError>()("NonFiniteGradients", {
+    step: Schema.Int,
+    scale: Schema.Number,
+  }) {
   override get message() {
     return `The gradients of step ${this.step} are not finite, as those of the steps before, though the loss scale is down ` +
       `to ${this.scale}: go on from the last checkpoint with --auto-resume and --precision f32, or a lower --base-lr`;
@@ -49,7 +50,7 @@ export class NonFiniteGradients extends Schema.TaggedError<NonFiniteGradients>()
 const LEAST_SCALE = 2 ** -14;
 
 /** The ranks cannot share a batch evenly. */
-export class UnevenBatch extends Schema.TaggedError<UnevenBatch>()("UnevenBatch", {
+export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("UnevenBatch", {
   batchSize: Schema.Int,
   world: Schema.Int,
 }) {
@@ -82,21 +83,21 @@ export const pretrain = Effect.fnUntraced(function* (
   const span = yield* StageSpan;
   const schedule = planSchedule({ ...config, world: 1, instances: images.length });
   if (schedule.stepsPerEpoch === 0) {
-    return yield* new BatchTooLarge({ batchSize: config.batchSize, images: images.length });
+    return yield* new BatchTooLargeError({ batchSize: config.batchSize, images: images.length });
   }
   const { rank, world, barrier } = yield* Collective;
   if (config.batchSize % world !== 0) {
-    return yield* new UnevenBatch({ batchSize: config.batchSize, world });
+    return yield* new UnevenBatchError({ batchSize: config.batchSize, world });
   }
   yield* expectSameImages(images);
   const own = { ...config, batchSize: config.batchSize / world };
-  const { packing, state: declared, graph } = stepGraph(own, gpu.traits, build, among(rank, world));
+  const { packing, state: declared, graph } = stepGraph(own, gpu.traits, build, acrossRanks(rank, world));
   const beginning = { config, state: declared, schedule, instances: images.length };
-  const start = yield* sharedStart(startingPoint(beginning), declared, config.seed);
+  const start = yield* broadcastStart(startingPoint(beginning), declared, config.seed);
   const state = yield* upload(declared, start.values);
   const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, gpu.traits);
   const program = yield* compile({ ...graph, memoryTaken }, state);
-  const expectSameBits = yield* sameBits(declared, state);
+  const expectSameBits = yield* replicaCheck(declared, state);
 
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
   const slotMaps = rank === 0
@@ -125,7 +126,7 @@ export const pretrain = Effect.fnUntraced(function* (
     ? yield* profile.withSaves(checkpoints({ ...config, ...plan }, folder.flush))
     : noCheckpoints;
   const clock = stopwatch(config.batchSize);
-  const time = timeShares(profile.lap);
+  const time = phaseTimer(profile.lap);
 
   /** Hands a batch to the device; it works on it while the next stages look at the step before. */
   const submit = Effect.fnUntraced(function* (batch: Batch) {
@@ -162,10 +163,14 @@ export const pretrain = Effect.fnUntraced(function* (
       Object.entries(yield* submitted.outputs).map(([name, values]) => [name, values[0]]),
     ) as { loss: number; loss_group: number; loss_slot: number; loss_scale?: number };
     if (!Number.isFinite(metrics.loss)) {
-      return yield* new NonFiniteLoss({ step: batch.step, loss: metrics.loss, images: [...batch.images] });
+      return yield* new NonFiniteLossError({
+        step: batch.step,
+        loss: metrics.loss,
+        images: [...batch.images],
+      });
     }
     if (metrics.loss_scale !== undefined && metrics.loss_scale < LEAST_SCALE) {
-      return yield* new NonFiniteGradients({ step: batch.step, scale: metrics.loss_scale });
+      return yield* new NonFiniteGradientsError({ step: batch.step, scale: metrics.loss_scale });
     }
     time.lap("device");
     const report = {
@@ -232,7 +237,7 @@ export const pretrain = Effect.fnUntraced(function* (
     yield* Effect.logInfo(memorySentence(program));
     if (world > 1) {
       yield* Effect.logInfo(
-        `${world} ranks, ${own.batchSize} pictures a step each; a step stops ${program.stops} times for what they ` +
+        `${world} ranks, ${own.batchSize} pictures a step each; a step stops ${program.syncPoints} times for what they ` +
           `exchange (${program.exchanges} tensors)`,
       );
     }
@@ -267,7 +272,9 @@ const memorySentence = ({ plan: { groups, total }, recomputed }: Program): strin
 /** Goes on until any rank is to stop: ranks must not part ways within a step. */
 const untilAnyStops = (told: Effect.Effect<boolean>) => <A, E, R>(stream: Stream.Stream<A, E, R>) =>
   stream.pipe(
-    Stream.mapEffect((batch) => Effect.map(Effect.flatMap(told, stopsHere), (stops) => stops ? [] : [batch])),
+    Stream.mapEffect((batch) =>
+      Effect.map(Effect.flatMap(told, anyRankStops), (stops) => stops ? [] : [batch])
+    ),
     Stream.takeWhile((batch) => batch.length > 0),
     Stream.flattenIterable,
   );

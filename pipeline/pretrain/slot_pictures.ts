@@ -8,6 +8,7 @@ import sharp from "sharp";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import { type Picture, readPicture } from "../../data/images/decode_image.ts";
+import { argmaxMap } from "../../ops/argmax_map.ts";
 import { lower } from "../../ops/compiler/lower.ts";
 import type { MemoryPlan } from "../../ops/compiler/memory_plan.ts";
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
@@ -16,7 +17,6 @@ import { input } from "../../ops/graph/tensor.ts";
 import type { CollectiveError } from "../../ops/runtime/collective.ts";
 import type { GpuError } from "../../ops/runtime/gpu.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
-import { winnerMap } from "../../ops/winner_map.ts";
 import { evaluationFrame, framed } from "../inference/framed.ts";
 import { pack } from "../inference/packed_pictures.ts";
 import { teacherScores } from "../inference/slot_program.ts";
@@ -49,7 +49,7 @@ const slotGraph = (config: Config) => {
   const size = config.imageSize;
   const teacher = new StateBuilder();
   const scores = teacherScores(teacher, input("pictures", [PICTURES, size, size], "u32"), config);
-  const slots = winnerMap(scores, { width: size, height: size });
+  const slots = argmaxMap(scores, { width: size, height: size });
   return { teacher, graph: { label: "the slot maps", outputs: { slots } } };
 };
 

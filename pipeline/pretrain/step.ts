@@ -11,8 +11,8 @@ import { type Grouped, meanScores, prototypeUseInBatch, slotGrouping } from "../
 import { forward, type ModelOptions, student, teacher } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { optimize, type OPTIMIZERS } from "../optim/optimize.ts";
-import { alone, type Sync } from "../ranks/sync.ts";
-import { aligned, groupingLoss, slotContrast, view } from "./loss.ts";
+import { singleProcess, type Sync } from "../ranks/sync.ts";
+import { aligned, groupingLoss, halfOfBatch, slotContrast } from "./loss.ts";
 
 export interface StepOptions extends ModelOptions {
   readonly teacherTemp: number;
@@ -81,7 +81,7 @@ export const slotConStep = (views: Views, rates: Rates, options: StepOptions): S
 /** Both networks on both views and the loss between them; the teacher and the centre move on (sections 3 to 6). */
 export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): Objective => {
   const state = new StateBuilder();
-  const sync = options.sync ?? alone;
+  const sync = options.sync ?? singleProcess;
   const training: Training = { groups: 2, sync };
 
   const side = (network: Network, name: "q" | "k"): Side => {
@@ -100,7 +100,12 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
   state.updates.set(centre, add(mul(held, centre), mul(1 - held, followed)));
 
   const distil = (a: 0 | 1, b: 0 | 1) =>
-    groupingLoss(view(q.aligned, a), view(k.aligned, b), reshape(centre, [options.numPrototypes]), options);
+    groupingLoss(
+      halfOfBatch(q.aligned, a),
+      halfOfBatch(k.aligned, b),
+      reshape(centre, [options.numPrototypes]),
+      options,
+    );
   const each12 = distil(0, 1), each21 = distil(1, 0);
   const group12 = mean(each12), group21 = mean(each21);
 
@@ -145,6 +150,6 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
 };
 
 const viewOf = ({ scores, slots }: Grouped, index: 0 | 1): Grouped => ({
-  scores: view(scores, index),
-  slots: view(slots, index),
+  scores: halfOfBatch(scores, index),
+  slots: halfOfBatch(slots, index),
 });

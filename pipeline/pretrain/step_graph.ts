@@ -1,8 +1,8 @@
 /** The step of a run as the graph that its adapter gets: augmentation, networks, loss and optimiser. */
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
-import { viewWords } from "../../ops/image/augmentation_row.ts";
-import { alone, type Sync } from "../ranks/sync.ts";
+import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
+import { singleProcess, type Sync } from "../ranks/sync.ts";
 import { bytesIn } from "../run/bytes.ts";
 import { augment, packingFor } from "./augment.ts";
 import type { Config } from "./config.ts";
@@ -23,7 +23,7 @@ export const stepGraph = (
   config: Config,
   traits: AdapterTraits,
   build: StepBuilder = slotConStep,
-  sync: Sync = alone,
+  sync: Sync = singleProcess,
 ) => {
   const packing = packingFor(config.imageSize, config.batchSize, traits.maxBinding);
   const views = viewInputs(config, packing);
@@ -58,7 +58,7 @@ const stageOf = ({ images }: Views, { loss, gradients }: ReturnType<StepBuilder>
 const viewInputs = ({ batchSize }: Config, packing: ReturnType<typeof packingFor>): Views => ({
   images: augment(
     input("pixels", [packing.capacity / 4], "u32"),
-    input("views", [2 * batchSize, viewWords(packing)], "u32"),
+    input("views", [2 * batchSize, augmentationRowWords(packing)], "u32"),
     packing,
   ),
   coords: input("coords", [2 * batchSize, 4]),

@@ -57,7 +57,7 @@ export const planStep = (
       count: all.length,
     })),
     sliced: buffers.filter(({ bytes }) => bytes > traits.maxBinding).length,
-    refusal: config.precision === "f16" && !traits.half
+    refusal: config.precision === "f16" && !traits.shaderF16
       ? lacksHalf(graph.label, "this adapter").message
       : overLimit(graph, lowered, limits)?.message ?? null,
   };

@@ -6,11 +6,11 @@ import { planStep } from "./step_plan.ts";
 const demo = Effect.runSync(configure("demo"));
 const published = { ...Effect.runSync(configure("coco-800")), batchSize: 64 };
 const traits = {
-  software: true,
+  cpu: true,
   maxStorageBuffers: 16,
   maxBinding: 2 ** 27,
-  half: true,
-  subgroups: 0,
+  shaderF16: true,
+  minSubgroupSize: 0,
 };
 const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27 };
 
@@ -47,7 +47,7 @@ Deno.test("planStep() plans half the activations in half precision, on adapters 
   assert.ok(half.peakBytes < 0.54 * full.peakBytes, `${half.peakBytes} of ${full.peakBytes} bytes`);
   assert.equal(half.refusal, null);
 
-  const { refusal } = planStep({ ...demo, precision: "f16" }, { ...traits, half: false }, limits);
+  const { refusal } = planStep({ ...demo, precision: "f16" }, { ...traits, shaderF16: false }, limits);
   assert.equal(
     refusal,
     "Cannot run the step in half precision: this adapter has no shader-f16. Use --precision f32",
@@ -55,7 +55,7 @@ Deno.test("planStep() plans half the activations in half precision, on adapters 
 });
 
 Deno.test("planStep() stays within a memory limit by computing twice, or says the least that it takes", () => {
-  const wide = { ...traits, software: false, maxBinding: 2 ** 30 };
+  const wide = { ...traits, cpu: false, maxBinding: 2 ** 30 };
   const wideLimits = { ...limits, maxStorageBufferBindingSize: 2 ** 30 };
   const plan = (memoryLimit: string | null) => planStep({ ...published, memoryLimit }, wide, wideLimits);
   const usual = plan(null);

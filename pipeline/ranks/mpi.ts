@@ -5,7 +5,7 @@
 import { Cause, Effect, Exit, Layer } from "effect";
 import { Collective, CollectiveError, type CollectiveShape } from "../../ops/runtime/collective.ts";
 import { type Launch, launchedAs, mpiLibraries } from "./launch.ts";
-import { type MpiLibrary, type MpiMissing, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
+import { type MpiLibrary, type MpiMissingError, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
 import type { Environment } from "./shared_library.ts";
 
 export interface RankOptions {
@@ -24,7 +24,7 @@ export interface RankOptions {
 export const ranks = (
   options: RankOptions,
   env: Environment = (name) => Deno.env.get(name),
-): Layer.Layer<never, MpiMissing | CollectiveError> => {
+): Layer.Layer<never, MpiMissingError | CollectiveError> => {
   const launch = launchedAs(env);
   if (launch === null) return Layer.empty;
   return Layer.effect(

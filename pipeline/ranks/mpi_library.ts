@@ -3,7 +3,8 @@ import { Effect, Schema } from "effect";
 import { type Library, openLibrary } from "./shared_library.ts";
 
 /** Several ranks are wanted, and there is no MPI to start or to join them. */
-export class MpiMissing extends Schema.TaggedError<MpiMissing>()("MpiMissing", { reason: Schema.String }) {
+export class MpiMissingError
+  extends Schema.TaggedError<MpiMissingError>()("MpiMissing", { reason: Schema.String }) {
   override get message() {
     return `Several ranks need MPI, and ${this.reason}: install Open MPI (Debian and Ubuntu: the package openmpi-bin; ` +
       "Fedora: openmpi; Homebrew: open-mpi)";
@@ -53,11 +54,11 @@ export interface MpiLibrary {
 }
 
 /** Opens the first library that there is at one of these paths. Fails with `MpiMissing`. */
-export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissing> =>
+export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissingError> =>
   Effect.suspend(() => {
     const opened = openLibrary(paths, SYMBOLS);
-    if (opened === null) return new MpiMissing({ reason: "its library is not on this machine" });
-    if ("failure" in opened) return new MpiMissing({ reason: `its library ${opened.failure}` });
+    if (opened === null) return new MpiMissingError({ reason: "its library is not on this machine" });
+    if ("failure" in opened) return new MpiMissingError({ reason: `its library ${opened.failure}` });
     return Effect.succeed(describe(opened));
   });
 

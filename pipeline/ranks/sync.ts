@@ -20,7 +20,7 @@ export interface Sync {
 }
 
 /** One process: everything is its own already. */
-export const alone: Sync = {
+export const singleProcess: Sync = {
   rank: 0,
   world: 1,
   moments: (own) => own,
@@ -30,8 +30,8 @@ export const alone: Sync = {
 };
 
 /** One of several ranks. */
-export const among = (rank: number, world: number): Sync =>
-  world === 1 ? alone : {
+export const acrossRanks = (rank: number, world: number): Sync =>
+  world === 1 ? singleProcess : {
     rank,
     world,
     moments: ({ values, rows }) => ({

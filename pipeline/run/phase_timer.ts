@@ -4,11 +4,11 @@
  * What the run's thread does: waits for pictures (`decode`), hands work to the device (`submit`), waits for it (`device`)
  * and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers (`report`).
  */
-export type Account = "decode" | "submit" | "device" | "sync" | "checkpoint" | "report";
+export type Phase = "decode" | "submit" | "device" | "sync" | "checkpoint" | "report";
 
 /** Seconds since the time before: of the thread, which do one thing at a time, and of the device's stages meanwhile. */
 export interface Seconds {
-  readonly host: Readonly<Record<Account, number>>;
+  readonly host: Readonly<Record<Phase, number>>;
   readonly device: Readonly<Record<string, number>> | null; // null where the adapter cannot time them
 }
 
@@ -22,20 +22,20 @@ export const NO_TIME: Seconds = {
  * An account for every moment: `lap` charges all time since the last call, and tells `note` from when to when, in
  * milliseconds; `take` gives the sums and starts again.
  */
-export const timeShares = (
-  note: (account: Account, begin: number, end: number) => void = () => {},
+export const phaseTimer = (
+  note: (account: Phase, begin: number, end: number) => void = () => {},
   now: () => number = () => performance.now(),
 ) => {
   let host = { ...NO_TIME.host };
   let last = now();
   return {
     /** `elsewhere` are seconds of this lap that belong to other accounts. */
-    lap: (account: Account, elsewhere: Partial<Record<Account, number>> = {}) => {
+    lap: (account: Phase, elsewhere: Partial<Record<Phase, number>> = {}) => {
       const time = now();
       host[account] += (time - last) / 1000;
       note(account, last, time);
       last = time;
-      for (const [other, seconds] of Object.entries(elsewhere) as [Account, number][]) {
+      for (const [other, seconds] of Object.entries(elsewhere) as [Phase, number][]) {
         host[other] += seconds;
         host[account] -= seconds;
       }

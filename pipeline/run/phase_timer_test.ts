@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { added, timeShares } from "./phase_timer.ts";
+import { added, phaseTimer } from "./phase_timer.ts";
 
 Deno.test("timeShares() charges every moment to one account, and added() loses none of them", () => {
   let now = 0;
   const noted: unknown[][] = [];
-  const time = timeShares((...lap) => noted.push(lap), () => now);
+  const time = phaseTimer((...lap) => noted.push(lap), () => now);
   const lap = (seconds: number, ...charged: Parameters<typeof time.lap>) => {
     now += 1000 * seconds;
     time.lap(...charged);

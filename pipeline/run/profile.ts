@@ -8,7 +8,7 @@ import type { Tensor } from "../../ops/graph/tensor.ts";
 import type { Program, TimedKernel, Upload } from "../../ops/runtime/program.ts";
 import type { Batch } from "../pretrain/decode.ts";
 import { StageSpan } from "./otlp.ts";
-import type { Account } from "./phase_timer.ts";
+import type { Phase } from "./phase_timer.ts";
 import type { RunPlan, StepReport } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -22,7 +22,7 @@ const MOST_ROWS = 25;
 /** The profile of a run that is under way. */
 export interface Profile {
   /** To be told what the run's thread has spent its time on, in milliseconds. */
-  readonly lap: (account: Account, begin: number, end: number) => void;
+  readonly lap: (account: Phase, begin: number, end: number) => void;
   /** To be told of each batch. */
   readonly batch: (batch: Batch) => void;
   /** Runs the program for a step. */
@@ -90,7 +90,7 @@ export const profileOf = Effect.fnUntraced(function* (
   });
 
   return {
-    lap: (account: Account, begin: number, end: number) => {
+    lap: (account: Phase, begin: number, end: number) => {
       if (!finished && end > begin) thread.push({ name: WORDS[account], begin, end });
     },
     batch: ({ step, worker, times }: Batch) => {
@@ -136,7 +136,7 @@ export const profileOf = Effect.fnUntraced(function* (
 });
 
 /** What the run's thread does, in words for a trace. */
-const WORDS: Readonly<Record<Account, string>> = {
+const WORDS: Readonly<Record<Phase, string>> = {
   decode: "wait for pictures",
   submit: "submit",
   device: "wait for the device",
@@ -236,7 +236,7 @@ const report = (
   host: readonly StepReport["seconds"]["host"][],
 ): string => {
   const share = (part: number, whole: number) => `${(100 * part / whole).toFixed(1)} %`;
-  const spent = (Object.keys(WORDS) as Account[]).map((account) => ({
+  const spent = (Object.keys(WORDS) as Phase[]).map((account) => ({
     what: WORDS[account],
     milliseconds: 1000 * host.reduce((sum, each) => sum + each[account], 0) / host.length,
   }));

@@ -15,7 +15,7 @@ import { initialState, isInitial } from "./initial_state.ts";
 import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 
 /** The ranks of a run are not alike: which, and in what. */
-export class RanksDiffer extends Schema.TaggedError<RanksDiffer>()("RanksDiffer", {
+export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDiffer", {
   problem: Schema.String,
 }) {
   override get message() {
@@ -34,7 +34,7 @@ export const expectSameImages = Effect.fnUntraced(function* (images: readonly st
   const what = own === others
     ? `the ${own} pictures of rank 0 under other names`
     : `${others} pictures, rank 0 ${own}`;
-  return yield* new RanksDiffer({
+  return yield* new RanksDifferError({
     problem: `Rank ${other} has found ${what}: --data-dir must name the same pictures everywhere`,
   });
 });
@@ -43,7 +43,7 @@ export const expectSameImages = Effect.fnUntraced(function* (images: readonly st
  * The beginning that rank 0 has found, on all ranks: they need not be able to read its checkpoint. Initial values of the seed
  * do not travel; every rank draws them.
  */
-export const sharedStart = Effect.fnUntraced(function* <E, R>(
+export const broadcastStart = Effect.fnUntraced(function* <E, R>(
   find: Effect.Effect<StartingPoint, E, R>,
   state: StateBuilder,
   seed: number,
@@ -70,7 +70,7 @@ export const sharedStart = Effect.fnUntraced(function* <E, R>(
 });
 
 /** Whether any rank has been told to stop: then all do, after the same step. */
-export const stopsHere = Effect.fnUntraced(function* (told: boolean) {
+export const anyRankStops = Effect.fnUntraced(function* (told: boolean) {
   const { allReduceSum } = yield* Collective;
   const [count] = yield* allReduceSum(Float32Array.of(told ? 1 : 0));
   return count > 0;
@@ -80,7 +80,7 @@ export const stopsHere = Effect.fnUntraced(function* (told: boolean) {
  * A check that all ranks hold the same bits: parameters, the optimiser's buffers, statistics and centre. Fails with a
  * `RanksDiffer` that names the first tensor and rank where they do not.
  */
-export const sameBits = Effect.fnUntraced(function* (state: StateBuilder, buffers: DeviceState) {
+export const replicaCheck = Effect.fnUntraced(function* (state: StateBuilder, buffers: DeviceState) {
   const { world, allGather } = yield* Collective;
   if (world === 1) return (_step: number) => Effect.void;
   const declared = [...state.declared.values()];
@@ -94,7 +94,7 @@ export const sameBits = Effect.fnUntraced(function* (state: StateBuilder, buffer
     if (differing < 0) return;
     const rank = Math.floor(differing / own.length);
     const { name } = declared[Math.floor(differing % own.length / (own.length / declared.length))];
-    return yield* new RanksDiffer({
+    return yield* new RanksDifferError({
       problem:
         `After step ${step} rank ${rank} holds other values of ${name} than rank 0: its device computes ` +
         `otherwise or is faulty. Go on from the last checkpoint with --auto-resume, without it`,

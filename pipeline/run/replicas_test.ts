@@ -4,7 +4,7 @@ import { gpuTest } from "../../ops/_test_kit.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { initialState, isInitial } from "./initial_state.ts";
-import { sameBits, sharedStart, stopsHere } from "./replicas.ts";
+import { anyRankStops, broadcastStart, replicaCheck } from "./replicas.ts";
 import { upload } from "./state.ts";
 import type { StateValues } from "./state_layout.ts";
 
@@ -28,7 +28,7 @@ gpuTest(
       onRanks(3, (rank) =>
         Effect.scoped(Effect.gen(function* () {
           const state = declared();
-          const expectSame = yield* sameBits(state, yield* upload(state, values(rank)));
+          const expectSame = yield* replicaCheck(state, yield* upload(state, values(rank)));
           yield* expectSame(100);
         })));
     yield* check(() => valuesOf(NaN));
@@ -45,7 +45,7 @@ gpuTest(
   function* () {
     const starts = yield* onRanks(3, (rank) => {
       const found = { step: 7, teacherLead: -2, values: valuesOf(1e-45), notes: ["from elsewhere"] };
-      return sharedStart(
+      return broadcastStart(
         rank === 0 ? Effect.succeed(found) : Effect.die("only the first one looks"),
         declared(),
         0,
@@ -66,7 +66,7 @@ gpuTest(
     const initial = initialState(state, 11);
     const values = new Map([...initial, ...valuesOf(2)]);
     const found = { step: 0, teacherLead: 0, values, notes: [] };
-    const starts = yield* onRanks(2, () => sharedStart(Effect.succeed(found), state, 11));
+    const starts = yield* onRanks(2, () => broadcastStart(Effect.succeed(found), state, 11));
     for (const { values: shared } of starts) {
       for (const [name, tensor] of values) {
         assert.equal(isInitial(shared.get(name)), isInitial(tensor));
@@ -77,6 +77,6 @@ gpuTest(
 );
 
 gpuTest("stopsHere() stops all ranks as soon as one is told to", function* () {
-  assert.deepEqual(yield* onRanks(3, () => stopsHere(false)), [false, false, false]);
-  assert.deepEqual(yield* onRanks(3, (rank) => stopsHere(rank === 1)), [true, true, true]);
+  assert.deepEqual(yield* onRanks(3, () => anyRankStops(false)), [false, false, false]);
+  assert.deepEqual(yield* onRanks(3, (rank) => anyRankStops(rank === 1)), [true, true, true]);
 });

@@ -7,7 +7,7 @@ import { type DecodeError, decodeImage, type Picture } from "../../data/images/d
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { input } from "../../ops/graph/tensor.ts";
-import { viewWords } from "../../ops/image/augmentation_row.ts";
+import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
 import type { CollectiveError } from "../../ops/runtime/collective.ts";
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
@@ -136,7 +136,7 @@ const makeViews = Effect.fnUntraced(function* (
   const smallestCapacity = BATCH * (6 * size * size + 8);
   const capacity = Math.ceil(Math.max(smallestCapacity, Math.min(MOST_BYTES, BATCH * 3 * largest)) / 4) * 4;
   const pixels = input("pixels", [capacity / 4], "u32");
-  const views = input("views", [2 * BATCH, viewWords(table)], "u32");
+  const views = input("views", [2 * BATCH, augmentationRowWords(table)], "u32");
   const pictures = augmentedPictures(pixels, views, table);
   const normalized = normalizePixels(pictures, IMAGENET);
   const program = yield* compile({ label: "the augmentation", outputs: { pictures, normalized } });

@@ -10,6 +10,7 @@ import { Effect, type Scope } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
+import { argmaxUsed } from "../../ops/argmax_counts.ts";
 import { gradients } from "../../ops/autodiff.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import { type Shape, ShapeError, sizeOf } from "../../ops/graph/shape.ts";
@@ -18,10 +19,9 @@ import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
-import { winners } from "../../ops/winners.ts";
 import { learningRate, planSchedule, teacherCounter, teacherMomentum } from "../optim/schedule.ts";
 import { rateInputs, type Side, slotConStep, type Step } from "../pretrain/step.ts";
-import { alone, among, type Sync } from "../ranks/sync.ts";
+import { acrossRanks, singleProcess, type Sync } from "../ranks/sync.ts";
 import { download, upload } from "../run/state.ts";
 import {
   checkpointShapes,
@@ -144,8 +144,10 @@ const ownPart = Effect.fnUntraced(function* (
   file: string,
 ): Effect.fn.Return<Part, FormatError> {
   const { rank, world: processes } = yield* Collective;
-  if (processes === 1) return { ranks: Array.from({ length: world }, (_, rank) => rank), sync: alone };
-  if (processes === world) return { ranks: [rank], sync: among(rank, world) };
+  if (processes === 1) {
+    return { ranks: Array.from({ length: world }, (_, rank) => rank), sync: singleProcess };
+  }
+  if (processes === world) return { ranks: [rank], sync: acrossRanks(rank, world) };
   const reason =
     `it is of ${world} ranks, which ${processes} processes cannot replay: start ${world} of them, or one`;
   return yield* new FormatError({ file, reason });
@@ -285,7 +287,7 @@ const laidOpen = ({ loss, student, teacher }: Step): Record<string, Tensor> => {
   for (const [name, side] of [["q", student], ["k", teacher]] as const) {
     for (const [part, x] of Object.entries(parts(side))) add(`${part}_${name}`, x);
     const [views, h, w, K] = side.scores.shape;
-    add(`active_${name}`, winners(reshape(side.scores, [views, h * w, K])));
+    add(`active_${name}`, argmaxUsed(reshape(side.scores, [views, h * w, K])));
   }
   const own = Object.entries(parts(student));
   gradients(loss, own.map(([, x]) => x)).forEach((slope, i) => add(`grad_${own[i][0]}_q`, slope));

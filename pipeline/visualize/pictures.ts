@@ -11,7 +11,7 @@ import { type Color, distinctColors } from "./colors.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { MOST_PIXELS, Paper } from "./paper.ts";
 import { tinted } from "./tinted.ts";
-import { NoPictures, type Watcher } from "./watcher.ts";
+import { NoImagesError, type Watcher } from "./watcher.ts";
 
 /** A picture and the prototype that wins each pixel, at the size in which they are shown. */
 interface Shown {
@@ -47,7 +47,7 @@ export const showPictures = Effect.fn("showPictures")(function* (
     }
     yield* watcher.progress("Looking at pictures", i + 1, files.length);
   }
-  if (onPage.length === 0) return yield* new NoPictures({});
+  if (onPage.length === 0) return yield* new NoImagesError({});
 
   const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
     shares[b] - shares[a] || a - b

@@ -12,7 +12,7 @@ import { highlighted } from "./highlighted.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { label, MOST_PIXELS, Paper } from "./paper.ts";
 import { retrieve } from "./retrieval.ts";
-import { NoPictures, type Watcher } from "./watcher.ts";
+import { NoImagesError, type Watcher } from "./watcher.ts";
 
 /** What to show of the pictures. */
 export interface PrototypesOptions {
@@ -25,7 +25,7 @@ export interface PrototypesOptions {
   readonly watcher: Watcher;
 }
 
-export class ChangedPicture extends Schema.TaggedError<ChangedPicture>()("ChangedPicture", {
+export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedPicture", {
   file: Schema.String,
 }) {
   override get message() {
@@ -60,7 +60,7 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
     );
     return yield* retrieve(ranking, batches, { topk });
   }));
-  if (retrieval.pictures === 0) return yield* new NoPictures({});
+  if (retrieval.pictures === 0) return yield* new NoImagesError({});
 
   const { nearest, shares, wonIn } = retrieval;
   const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);
@@ -86,7 +86,7 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
   const again = framedBatches(places.map((place) => files[place]), { batch, frame }).pipe(
     Stream.tap(({ first, problems }) => {
       const i = problems.findIndex((problem) => problem !== null);
-      return i === -1 ? Effect.void : Effect.fail(new ChangedPicture({ file: files[places[first + i]] }));
+      return i === -1 ? Effect.void : Effect.fail(new ChangedImageError({ file: files[places[first + i]] }));
     }),
   );
   let done = 0;

@@ -71,7 +71,8 @@ export interface Retrieval {
 }
 
 /** The weights are not those of a sound run. */
-export class NotFinite extends Schema.TaggedError<NotFinite>()("NotFinite", { place: Schema.Int }) {
+export class NonFiniteScoresError
+  extends Schema.TaggedError<NonFiniteScoresError>()("NotFinite", { place: Schema.Int }) {
   override get message() {
     return "The teacher gives values that are no numbers: its weights are damaged, `slotcon inspect` says which";
   }
@@ -96,7 +97,9 @@ export const retrieve = Effect.fn("retrieve")(function* <E, R>(
   yield* runBatches(program, batches, (picture) =>
     Effect.suspend(() => {
       const found = slotScores(picture.values, K);
-      if (!found.scores.every(Number.isFinite)) return Effect.fail(new NotFinite({ place: picture.place }));
+      if (!found.scores.every(Number.isFinite)) {
+        return Effect.fail(new NonFiniteScoresError({ place: picture.place }));
+      }
       nearest.add(picture.place, found.scores);
       found.wins.forEach((wins, k) => {
         won[k] += wins;

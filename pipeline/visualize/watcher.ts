@@ -7,7 +7,7 @@ export interface Watcher {
   readonly bad: (sentence: string) => Effect.Effect<void>;
 }
 
-export class NoPictures extends Schema.TaggedError<NoPictures>()("NoPictures", {}) {
+export class NoImagesError extends Schema.TaggedError<NoImagesError>()("NoPictures", {}) {
   override get message() {
     return "There is nothing to show: none of the pictures can be decoded";
   }

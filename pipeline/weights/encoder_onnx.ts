@@ -175,7 +175,7 @@ const layerOf = ({ source }: Tensor): Layer | null => {
 
 /** The map behind a view that folds its rows and columns into one axis, or the view if it does something else. */
 const unfolded = (x: Tensor): Tensor =>
-  x.source.kind === "view" && x.source.of.shape.at(-1) === x.shape.at(-1) ? unfolded(x.source.of) : x;
+  x.source.kind === "reshape" && x.source.of.shape.at(-1) === x.shape.at(-1) ? unfolded(x.source.of) : x;
 
 /** The name of a parameter, or that it is none. */
 const nameOf = (x: Tensor): string => {

@@ -1,7 +1,7 @@
 import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
+import { argmaxMap } from "./argmax_map.ts";
 import { constant } from "./graph/tensor.ts";
 import { evaluate } from "./runtime/program.ts";
-import { winnerMap } from "./winner_map.ts";
 
 gpuTest("winnerMap() is the arg-max of bilinearly resized maps, the first of equals", function* () {
   const [N, h, w, K] = [2, 2, 4, 3];
@@ -31,7 +31,7 @@ gpuTest("winnerMap() is the arg-max of bilinearly resized maps, the first of equ
         }
       }
     }
-    const got = yield* evaluate(winnerMap(constant(scores, [N, h, w, K]), { height, width }));
+    const got = yield* evaluate(argmaxMap(constant(scores, [N, h, w, K]), { height, width }));
     assertClose(got, want, { rtol: 0 });
   }
 });

@@ -7,10 +7,10 @@ import { kernel } from "./kernels/wgsl.ts";
  * scores [N, P, K] to [N, K] with 1 where k = argmaxⱼ scores[n, p, j] (the first of equals) for some p, else 0.
  * No gradient.
  */
-export const winners = (scores: Tensor): Tensor => winsOp([scores], { most: 1 });
+export const argmaxUsed = (scores: Tensor): Tensor => winsOp([scores], { most: 1 });
 
 /** scores [N, P, K] to [N, K]: for how many p column k is the largest (the first of equals). No gradient. */
-export const winCounts = (scores: Tensor): Tensor => winsOp([scores], { most: scores.shape[1] });
+export const argmaxCounts = (scores: Tensor): Tensor => winsOp([scores], { most: scores.shape[1] });
 
 const winsOp = defineOp<{ readonly most: number }>("wins", {
   precision: "full",

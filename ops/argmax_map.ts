@@ -12,7 +12,7 @@ export interface MapSize {
  * scores [N, h, w, K] to u32 [N, height, width]: the arg-max over K (the first of equals) once every map is resized
  * bilinearly to height × width, pixel centres aligned (PyTorch's `align_corners=False`, no smoothing). No gradient.
  */
-export const winnerMap = (scores: Tensor, size: MapSize): Tensor => winnerMapOp([scores], size);
+export const argmaxMap = (scores: Tensor, size: MapSize): Tensor => winnerMapOp([scores], size);
 
 const winnerMapOp = defineOp<MapSize>("winnerMap", {
   dtype: "u32",

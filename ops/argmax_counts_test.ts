@@ -1,7 +1,7 @@
 import { assertClose, gpuTest, numbers } from "./_test_kit.ts";
+import { argmaxCounts, argmaxUsed } from "./argmax_counts.ts";
 import { constant } from "./graph/tensor.ts";
 import { evaluate } from "./runtime/program.ts";
-import { winCounts, winners } from "./winners.ts";
 
 gpuTest(
   "winners() marks exactly the columns with a row's largest score, the first of equals; winCounts() counts",
@@ -14,7 +14,7 @@ gpuTest(
       counts[Math.floor(row / P) * K + values.indexOf(Math.max(...values))] += 1;
     }
     const x = constant(scores, [N, P, K]);
-    assertClose(yield* evaluate(winners(x)), counts.map((count) => Math.min(count, 1)), { rtol: 0 });
-    assertClose(yield* evaluate(winCounts(x)), counts, { rtol: 0 });
+    assertClose(yield* evaluate(argmaxUsed(x)), counts.map((count) => Math.min(count, 1)), { rtol: 0 });
+    assertClose(yield* evaluate(argmaxCounts(x)), counts, { rtol: 0 });
   },
 );

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { gpuTest, numbers } from "./_test_kit.ts";
+import { compactRows } from "./compact_rows.ts";
 import { constant } from "./graph/tensor.ts";
 import { evaluate } from "./runtime/program.ts";
-import { selectRows } from "./select_rows.ts";
 
 const NONE = Math.fround(0xffffffff); // integers are read back as floats
 
@@ -18,7 +18,7 @@ gpuTest("selectRows() numbers the rows of a mask without gaps, in order", functi
     const chosen = [...mask.keys()].filter((i) => mask[i] === 1).slice(0, capacity);
     const wantPositions = new Array(M).fill(NONE);
     chosen.forEach((row, position) => wantPositions[row] = position);
-    const { indices, positions, count } = selectRows(constant(mask), capacity);
+    const { indices, positions, count } = compactRows(constant(mask), capacity);
     const unused = new Array(capacity - chosen.length).fill(NONE);
     assert.deepEqual([...yield* evaluate(indices)], [...chosen, ...unused], `indices of ${M}`);
     assert.deepEqual([...yield* evaluate(positions)], wantPositions, `positions of ${M}`);

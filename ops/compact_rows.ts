@@ -22,7 +22,7 @@ export interface Selection {
 }
 
 /** The rows whose `mask` ([M], f32) is not 0; those beyond `capacity` are left out. */
-export const selectRows = (mask: Tensor, capacity: number): Selection => {
+export const compactRows = (mask: Tensor, capacity: number): Selection => {
   const counts = prefixCounts([mask], undefined);
   return {
     indices: indicesOp([counts], { capacity }),
