@@ -66,9 +66,9 @@ const rowWorks: Works = {
 };
 
 /** Compares every variant of each choice of a work with the first. */
-const everyWay = (name: string, build: () => readonly Tensor[], software: boolean) =>
+const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
   function* () {
-    const traits = { ...(yield* Gpu).traits, software };
+    const traits = { ...(yield* Gpu).traits, cpu };
     const outputs = Object.fromEntries(build().map((x, i) => [i, x]));
     const graph = { label: name, outputs };
     const run = (choices: Choices) =>

@@ -125,7 +125,7 @@ gpuTest(
     for (const [name, computation] of Object.entries(OPS)) {
       const [, first] = computation;
       const small = { ...traits, maxBinding: 2 ** 14 };
-      for (const adapter of [traits, { ...traits, software: false }, small]) {
+      for (const adapter of [traits, { ...traits, cpu: false }, small]) {
         if (adapter === small && sizeOf(first) > 2 ** 13) continue; // weights do not fit
         const what = `${name}, ${adapter.cpu ? "software" : "GPU"}, bindings of ${adapter.maxBinding}`;
         const want = yield* runIn("f32", what, computation, adapter);
@@ -218,7 +218,7 @@ gpuTest(
     const { traits } = yield* Gpu;
     for (const all of [values, small, values.subarray(1), small.subarray(1)]) { // an odd number makes no vectors
       const y = asIs([stored([constant(all)])]);
-      for (const adapter of [traits, { ...traits, software: !traits.cpu }]) {
+      for (const adapter of [traits, { ...traits, cpu: !traits.cpu }]) {
         const program = yield* compile(
           { label: "stored", outputs: { y }, precision: "f16" },
           new Map(),

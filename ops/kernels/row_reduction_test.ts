@@ -59,7 +59,7 @@ const reduced = defineOp<Dealt>("reduced", {
   let all = vec3<f32>(${largest("top")}, ${total("sum")}, ${total("squares")});
   if (lane == p.width % ${attributes.lanes}u) { for (var i = 0u; i < 3u; i++) { y[row * 3u + i] = all[i]; } }`,
       });
-    const traits = { ...adapter, software: false, subgroups: 4 };
+    const traits = { ...adapter, cpu: false, minSubgroupSize: 4 };
     return rowVariants(width, traits, (split) => [kernelOf(split(rows))])[variant]();
   },
 });

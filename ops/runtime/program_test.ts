@@ -46,7 +46,7 @@ gpuTest(
     const graph = network();
     const { traits } = yield* Gpu;
     const whole = yield* yield* (yield* compile(graph)).run({});
-    for (const other of [{ ...traits, maxStorageBuffers: 8 }, { ...traits, software: false }]) {
+    for (const other of [{ ...traits, maxStorageBuffers: 8 }, { ...traits, cpu: false }]) {
       const result = yield* yield* (yield* compile(graph, new Map(), other)).run({});
       for (const name of Object.keys(graph.outputs)) {
         assertClose(result[name], whole[name], { rtol: 1e-5, what: name });
