@@ -14,7 +14,7 @@ const step: slotcon.StepBuilder = (views, rates, config) => {
   const size = mean(absolute([objective.student.slots]));
   const loss = add(objective.loss, mul(0.01, size));
   const metrics = { ...objective.metrics, loss, slot_size: size };
-  return slotcon.optimize({ ...objective, loss, metrics }, rates, config);
+  return slotcon.optimize({ ...objective, loss, metrics }, rates.learningRate, config);
 };
 
 const [dataDir, outputDir, steps] = Deno.args;

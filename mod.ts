@@ -21,7 +21,14 @@ export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipelin
 // Weights: any file in, any other out.
 export { openWeights, type WeightsFile } from "./pipeline/weights/weights_file.ts";
 export { convert, type Format } from "./pipeline/convert.ts";
-export { type Checkpoint, latestCheckpoint, loadCheckpoint } from "./pipeline/run/checkpoint_file.ts";
+export {
+  type Checkpoint,
+  latestCheckpoint,
+  loadCheckpoint,
+  type RunMeta,
+  type Task,
+} from "./pipeline/run/checkpoint_file.ts";
+export { PRETRAIN, type PretrainMeta } from "./pipeline/pretrain/task.ts";
 
 // Stages of a step: each takes tensors and gives tensors.
 export { augment } from "./pipeline/pretrain/augment.ts";
@@ -29,23 +36,36 @@ export { forward, type ModelOptions, student, teacher } from "./pipeline/model/s
 export { cosineScores, type Grouped, slotGrouping } from "./pipeline/model/slot_grouping.ts";
 export { aligned, groupingLoss, halfOfBatch, slotContrast } from "./pipeline/pretrain/loss.ts";
 export {
-  type Objective,
   type Rates,
   slotConLoss,
+  type SlotConObjective,
   slotConStep,
   type Step,
   type StepOptions,
   type Views,
 } from "./pipeline/pretrain/step.ts";
-export { optimize } from "./pipeline/optim/optimize.ts";
+export {
+  type Objective,
+  ObjectiveError,
+  optimize,
+  type OptimizeOptions,
+  type TrainingStep,
+} from "./pipeline/optim/optimize.ts";
 
 // Networks: functions that ask for their parameters by name.
 export { linear, type Network, normalized, parameter, within } from "./pipeline/model/network.ts";
-export { StateBuilder } from "./pipeline/model/state_builder.ts";
+export {
+  type Declaration,
+  DeclarationError,
+  type Declared,
+  type Role,
+  StateBuilder,
+} from "./pipeline/model/state_builder.ts";
 export { encoder } from "./pipeline/model/resnet.ts";
 export { predictor, projector } from "./pipeline/model/heads.ts";
 export { lars } from "./pipeline/optim/lars.ts";
-export { type Optimizer, sgd } from "./pipeline/optim/sgd.ts";
+export type { BufferOf, Optimizer, OptimizerScalars, OptimizerUpdate } from "./pipeline/optim/optimizer.ts";
+export { sgd } from "./pipeline/optim/sgd.ts";
 export { lossScale } from "./pipeline/optim/loss_scale.ts";
 
 // Tensors and ops.

@@ -18,7 +18,7 @@ const RATE = 0.1, DECAY = 1e-2, MOMENTUM = 0.9;
 const parameters = () => {
   const state = new StateBuilder();
   encoder(student(state, null), input("images", [1, 224, 224, 3]), { arch: "resnet50", width: 64 });
-  return [...state.declared.values()].filter(({ storage }) => storage !== "running");
+  return [...state.declared.values()].filter(({ role }) => role === "trained");
 };
 
 // Norms read a parameter and its gradient; the update reads both and the velocity, and writes parameter and velocity.
@@ -48,12 +48,12 @@ bench(
     for (const { name, tensor: parameter } of parameters()) {
       const gradient = input(`gradient of ${name}`, parameter.shape);
       const velocity = input(`velocity of ${name}`, parameter.shape);
-      const next = lars(parameter, gradient, velocity, {
+      const next = lars(parameter, gradient, () => velocity, {
         rate: constant(RATE),
         weightDecay: DECAY,
         momentum: MOMENTUM,
       });
-      updates.set(parameter, next.parameter).set(velocity, next.velocity);
+      updates.set(parameter, next.parameter).set(velocity, next.buffers.get(velocity)!);
       const p = yield* filled(parameter, 1), g = yield* filled(gradient, 2), v = yield* filled(velocity, 3);
       if (!["conv1.weight", "layer3.0.conv2.weight", "bn1.weight"].includes(name)) continue;
 

@@ -4,7 +4,6 @@ import { drawScene } from "../data/datasets/draw_scene.ts";
 import { randomStream } from "../data/random/random.ts";
 import { numbers } from "../ops/_test_kit.ts";
 import { add, div, mul, neg } from "../ops/arithmetic.ts";
-import { gradients } from "../ops/autodiff.ts";
 import { averagePool } from "../ops/average_pool.ts";
 import { constant, input, reshape, type Tensor } from "../ops/graph/tensor.ts";
 import { augmentationRowWords } from "../ops/image/augmentation_row.ts";
@@ -15,7 +14,7 @@ import { linear } from "../pipeline/model/network.ts";
 import { encoder } from "../pipeline/model/resnet.ts";
 import { student } from "../pipeline/model/slotcon_network.ts";
 import { StateBuilder } from "../pipeline/model/state_builder.ts";
-import { sgd } from "../pipeline/optim/sgd.ts";
+import { optimize } from "../pipeline/optim/optimize.ts";
 import { augment, packingFor } from "../pipeline/pretrain/augment.ts";
 import { configure } from "../pipeline/pretrain/config.ts";
 import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
@@ -81,15 +80,12 @@ const classification = (pictures: number, size: number): TrainingStep => {
   const likelihoods = mul(logSoftmax(scores, 1), constant(classes, scores.shape));
   const loss = div(neg(sum(likelihoods)), pictures);
 
-  const rate = rateInputs().learningRate;
-  const learned = [...state.declared.values()].filter(({ storage }) => storage !== "running");
-  const slopes = gradients(loss, learned.map(({ tensor }) => tensor));
-  learned.forEach(({ name, tensor, shape, storage }, i) => {
-    const velocity = state.declare(`velocity.${name}`, shape, storage, { kind: "constant", value: 0 });
-    const next = sgd(tensor, slopes[i], velocity, { rate, weightDecay: 0, momentum: MOMENTUM });
-    state.updates.set(tensor, next.parameter).set(velocity, next.velocity);
+  const { gradients } = optimize({ state, loss, metrics: {} }, rateInputs().learningRate, {
+    optimizer: "sgd",
+    weightDecay: 0,
+    momentum: MOMENTUM,
   });
-  return { state, loss, slopes };
+  return { state, loss, slopes: [...gradients.values()] };
 };
 
 bench(

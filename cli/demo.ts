@@ -13,6 +13,7 @@ import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { type Config, configure, type OptionName, PRESETS } from "../pipeline/pretrain/config.ts";
 import { pretrain } from "../pipeline/pretrain/pretrain.ts";
 import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
+import { PRETRAIN } from "../pipeline/pretrain/task.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { latestCheckpoint } from "../pipeline/run/checkpoint_file.ts";
 import { initialState } from "../pipeline/run/initial_state.ts";
@@ -125,7 +126,7 @@ export class DemoError extends Schema.TaggedError<DemoError>()("DemoError", {
 
 /** The run in a folder is gone on with, so it has to be the one asked for. */
 const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config) {
-  const found = (yield* latestCheckpoint(outputDir))?.meta.config.seed ?? seed;
+  const found = (yield* latestCheckpoint(outputDir, PRETRAIN))?.meta.config.seed ?? seed;
   if (found !== seed) return yield* new DemoError({ outputDir, seed, found });
 });
 

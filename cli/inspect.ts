@@ -8,9 +8,11 @@ import type { Backend } from "../ops/graph/lowering.ts";
 import { layers } from "../ops/runtime/adapters.ts";
 import { evenly } from "../pipeline/eval/described.ts";
 import { type PrototypeUse, prototypeUse } from "../pipeline/eval/prototype_use.ts";
+import { isBuiltIn } from "../pipeline/optim/optimizers.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { type Config, optionNames, OPTIONS } from "../pipeline/pretrain/config.ts";
 import { publishedConfig } from "../pipeline/pretrain/published.ts";
+import type { RecordedConfig } from "../pipeline/pretrain/task.ts";
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
 import { table } from "../pipeline/run/table.ts";
@@ -84,7 +86,9 @@ interface Facts extends Inspection {
   readonly sha256: string;
   readonly sound: boolean;
   readonly tensors: number;
-  readonly run: { readonly step: number | null; readonly epoch: number; readonly options: Config } | null;
+  readonly run:
+    | { readonly step: number | null; readonly epoch: number; readonly options: RecordedConfig }
+    | null;
   readonly encoder: { readonly arch: string; readonly width: number } | null;
 }
 
@@ -153,6 +157,9 @@ const page = (facts: Facts, use: PrototypeUse | null): string => {
     ...run === null ? [] : [
       ["run", `${run.step ?? "?"} steps, ${run.epoch} of ${run.options.epochs} epochs done`],
       ["options", ownOptions(run.options)],
+      ...isBuiltIn(run.options.optimizer)
+        ? []
+        : [["optimiser", `${run.options.optimizer}, of a step of the user's own`]] as const,
     ] as const,
   ].map(([name, text]) => [name, text]);
   const width = Math.max(...rows.map(([name]) => name.length));
@@ -197,7 +204,8 @@ const useLine = ({ pictures, shares, live, effective }: PrototypeUse) =>
   } ` +
   "used alike";
 
-/** What is not at its default, as flags. */
-const ownOptions = (config: Config): string =>
+/** What is not at its default, as flags; no flag can choose an optimiser of the user's own. */
+const ownOptions = (config: RecordedConfig): string =>
   optionNames.filter((name) => config[name] !== OPTIONS[name].initial)
+    .filter((name) => name !== "optimizer" || isBuiltIn(config.optimizer))
     .map((name) => `--${flagName(name)} ${config[name]}`).join(" ") || "all at their defaults";

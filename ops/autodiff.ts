@@ -14,7 +14,11 @@ const parents = (x: Tensor): readonly Tensor[] => {
  * Derivatives of the scalar `loss` with respect to each of `wrt`, each of the shape of its tensor; zeros where `loss`
  * does not depend on it.
  */
-export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] => {
+export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] =>
+  gradientsWhereReached(loss, wrt).map((gradient, i) => gradient ?? broadcastTo(constant(0), wrt[i].shape));
+
+/** The same, but null where no gradient of `loss` reaches the tensor. */
+export const gradientsWhereReached = (loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] => {
   // Which tensors lie between `wrt` and the loss? Ids grow from inputs to outputs, so sorted ids are an order of work.
   const reachable = new Map<number, Tensor>();
   const collect = (x: Tensor) => {
@@ -56,5 +60,5 @@ export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] => {
       if (part !== null && part !== undefined) accumulate(input, part);
     });
   }
-  return wrt.map((x) => gradient.get(x.id) ?? broadcastTo(constant(0), x.shape));
+  return wrt.map((x) => gradient.get(x.id) ?? null);
 };

@@ -8,8 +8,9 @@ import { type PickleInput, writePickle } from "../data/formats/pickle/write.ts";
 import { writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeTorch } from "../data/formats/torch/write.ts";
 import { planSchedule } from "./optim/schedule.ts";
-import { publishedContents, publishedMeta, withAllVelocities } from "./pretrain/published.ts";
-import { checkpointPieces, type RunMeta } from "./run/checkpoint_file.ts";
+import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
+import { PRETRAIN, type PretrainMeta } from "./pretrain/task.ts";
+import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
 import { architectureOf, detectron2Name, encoderOf, type Which } from "./weights/encoder.ts";
@@ -53,7 +54,7 @@ export const convert = Effect.fn("convert")(function* (
     });
   if (to === "slotcon" || to === "pth") {
     const { meta, tensors } = yield* wholeRun(weights, to);
-    if (to === "slotcon") return { pieces: yield* checkpointPieces({ meta, tensors }), notes: [] };
+    if (to === "slotcon") return { pieces: yield* checkpointPieces(PRETRAIN, { meta, tensors }), notes: [] };
     return {
       pieces: yield* written(() => writeTorch(publishedContents(meta, asFile(tensors)))),
       notes: midEpoch(meta),
@@ -92,8 +93,8 @@ export const convert = Effect.fn("convert")(function* (
 const wholeRun = Effect.fnUntraced(
   function* ({ file, tensors, content }: WeightsFile, to: "slotcon" | "pth") {
     const refuse = (reason: string) => new ConvertError({ file, to, reason });
+    if (content.kind === "checkpoint") return { meta: content.meta, tensors: yield* readState(tensors) };
     const meta = yield* match(content)
-      .with({ kind: "checkpoint" }, ({ meta }) => Effect.succeed(meta))
       .with({ kind: "published" }, ({ published }) => {
         const stem = tensors.get("encoder_q.conv1.weight") ?? tensors.get("encoder_q.conv1.6.weight");
         const meta = publishedMeta(published, stem?.shape[0] ?? 64);
@@ -107,14 +108,14 @@ const wholeRun = Effect.fnUntraced(
           "it holds weights, but no run with an optimiser and a step; slotcon pretrain --init starts one from them",
         )
       );
-    return { meta, tensors: withAllVelocities(yield* readState(tensors)) };
+    return { meta, tensors: withAllVelocities(yield* readState(tensors), publishedState(meta.config)) };
   },
 );
 
 const asFile = (tensors: ReadonlyMap<string, StateTensor>): ReadonlyMap<string, FileTensor> =>
   new Map([...tensors].map(([name, tensor]) => [name, fileTensor(name, tensor)]));
 
-const midEpoch = ({ step, config, instances }: RunMeta): string[] => {
+const midEpoch = ({ step, config, instances }: PretrainMeta): string[] => {
   const { stepsPerEpoch } = planSchedule({ ...config, world: 1, instances });
   const beyond = step % stepsPerEpoch;
   return beyond === 0 ? [] : [

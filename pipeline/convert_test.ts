@@ -12,6 +12,7 @@ import { openTorch } from "../data/formats/torch/read.ts";
 import { isStoredTensor, type TorchValue } from "../data/formats/torch/stored_tensor.ts";
 import { writeTorch } from "../data/formats/torch/write.ts";
 import { convert, type Format, FORMATS } from "./convert.ts";
+import { PRETRAIN } from "./pretrain/task.ts";
 import { loadCheckpoint } from "./run/checkpoint_file.ts";
 import type { Which } from "./weights/encoder.ts";
 import { openWeights } from "./weights/weights_file.ts";
@@ -64,7 +65,7 @@ Deno.test(
   "convert() carries a published checkpoint here and back with all of its model, optimiser, scheduler, scaler and epoch",
   inTestFolder(async (folder) => {
     const ours = await converted(folder, reference, "slotcon");
-    const { meta } = await Effect.runPromise(loadCheckpoint(ours));
+    const { meta } = await Effect.runPromise(loadCheckpoint(ours, PRETRAIN));
     assert.deepEqual([meta.step, meta.teacherCounter, meta.instances, meta.config.width], [4, 4, 8, 2]);
 
     const [there, back] = [await contents(reference), await contents(await converted(folder, ours, "pth"))];

@@ -95,8 +95,8 @@ const classificationStep = (shape: readonly number[]) => {
     const { name } = x.source as { name: string };
     const velocity = parameter(`velocity of ${name}`, x.shape, new Float32Array(sizeOf(x.shape)));
     const options = { rate: constant(RATE), weightDecay: 0, momentum: MOMENTUM };
-    const next = sgd(x, slopes[i], velocity, options);
-    updates.set(x, next.parameter).set(velocity, next.velocity);
+    const next = sgd(x, slopes[i], () => velocity, options);
+    updates.set(x, next.parameter).set(velocity, next.buffers.get(velocity)!);
   });
   return { initial, graph: { label: "the step", updates, outputs: { loss } } };
 };

@@ -1,7 +1,6 @@
 /** A linear classifier on frozen features: one fully connected layer, trained by SGD with momentum on a cosine schedule. */
 import { Effect } from "effect";
 import { mul, sub } from "../../ops/arithmetic.ts";
-import { gradients } from "../../ops/autodiff.ts";
 import { crossEntropyRows } from "../../ops/cross_entropy.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { constant, input, type Tensor } from "../../ops/graph/tensor.ts";
@@ -10,7 +9,7 @@ import { compile } from "../../ops/runtime/program.ts";
 import { linear } from "../model/network.ts";
 import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { sgd } from "../optim/sgd.ts";
+import { optimize } from "../optim/optimize.ts";
 import { upload } from "../run/state.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
 
@@ -92,16 +91,7 @@ export const linearClassifier = Effect.fn("linearClassifier")(function* (
   const all = constant(Uint32Array.of(classes));
   const losses = crossEntropyRows(scores, input("labels", [R], "u32"), input("count", [1], "u32"), all);
   const loss = mul(sum(losses), input("share", [])); // share: 1 / count
-  const learned = [...builder.declared.values()];
-  const slopes = gradients(loss, learned.map(({ tensor }) => tensor));
-  const options = { ...training, rate: input("rate", []) };
-  const updates = new Map<Tensor, Tensor>();
-  learned.forEach(({ name, tensor, shape, storage }, i) => {
-    const velocity = builder.declare(`velocity.${name}`, shape, storage, { kind: "constant", value: 0 });
-    const next = sgd(tensor, slopes[i], velocity, options);
-    updates.set(tensor, next.parameter);
-    updates.set(velocity, next.velocity);
-  });
+  optimize({ state: builder, loss, metrics: {} }, input("rate", []), { ...training, optimizer: "sgd" });
 
   // The problem is convex: there is no need to begin at random.
   const zeros = new Map(
@@ -111,7 +101,10 @@ export const linearClassifier = Effect.fn("linearClassifier")(function* (
     ),
   );
   const state = yield* upload(builder, zeros);
-  const program = yield* compile({ label: "the classifier", outputs: { loss }, updates }, state);
+  const program = yield* compile(
+    { label: "the classifier", outputs: { loss }, updates: builder.updates },
+    state,
+  );
 
   let step = 0;
   let waiting: Effect.Success<ReturnType<typeof program.run>> | null = null;

@@ -10,10 +10,9 @@ import { type Shape, sizeOf } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
-import type { Network } from "../model/network.ts";
 import { IMAGENET } from "../model/resnet.ts";
 import { cosineScores } from "../model/slot_grouping.ts";
-import { forward, type ModelOptions } from "../model/slotcon_network.ts";
+import { forward, type ModelOptions, student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { upload } from "../run/state.ts";
 import type { StateValues } from "../run/state_layout.ts";
@@ -23,8 +22,12 @@ import { pack } from "./packed_pictures.ts";
 
 /** Pictures of 8 bits, u32 [N, H, W], to the teacher's scores [N, h, w, K], normalised by its running statistics. */
 export const teacherScores = (state: StateBuilder, pictures: Tensor, model: ModelOptions): Tensor => {
-  const network: Network = { state, prefix: "", value: (declared) => declared, training: null };
-  const { projections, prototypes } = forward(network, "k", normalizePixels(pictures, IMAGENET), model);
+  const { projections, prototypes } = forward(
+    student(state, null),
+    "k",
+    normalizePixels(pictures, IMAGENET),
+    model,
+  );
   return cosineScores(projections, prototypes);
 };
 

@@ -1,18 +1,22 @@
-/** Projector and slot predictor: three layers with batch norm and GELU between them (method.md, section 2). */
+/** Projector and slot predictor: three layers with batch norm and GELU between them (docs/method.md, section 2). */
 import { gelu } from "../../ops/gelu.ts";
 import type { Tensor } from "../../ops/graph/tensor.ts";
 import { linear, type Network, normalized, within } from "./network.ts";
 
+/** Widths of projector and predictor. */
 export interface HeadSizes {
   readonly dimHidden: number;
   readonly dimOut: number;
 }
 
-/** Features [..., C] to [..., dimOut]; on every pixel for itself. */
+/** The projector: features [..., C] to projections [..., dimOut], the same layers at every location. */
 export const projector = (network: Network, features: Tensor, sizes: HeadSizes): Tensor =>
   head(network, features, sizes, { pixelwise: true });
 
-/** Slots [R, dimOut], of which the first `count` are there, to predictions of the same shape. */
+/**
+ * The slot predictor: slots [R, dimOut], of which the first `count` ([1], u32) are filled, to predictions of the same
+ * shape.
+ */
 export const predictor = (network: Network, slots: Tensor, sizes: HeadSizes, count: Tensor): Tensor =>
   head(network, slots, sizes, { count });
 

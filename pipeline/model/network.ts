@@ -1,5 +1,5 @@
 /**
- * What a network is built with. A network is a function from tensors to tensors that asks for its parameters by name;
+ * The building blocks of networks. A network is a function from tensors to tensors that asks for its parameters by name;
  * asking also declares them, so a model is written once and says at the same time what its state is.
  */
 import { addBias } from "../../ops/add_bias.ts";
@@ -8,59 +8,68 @@ import { type Shape, sizeOf } from "../../ops/graph/shape.ts";
 import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
 import type { Sync } from "../ranks/sync.ts";
-import type { Init, StateBuilder, Storage } from "./state_builder.ts";
+import type { Declaration, Init, StateBuilder, Storage } from "./state_builder.ts";
 
 /** Where a network's parameters come from and how it normalises. */
 export interface Network {
   readonly state: StateBuilder;
-  /** What names start with, `encoder_q.` for example. */
+  /** The beginning of the names of its parameters and statistics, `encoder_q.` for example. */
   readonly prefix: string;
-  /** Value of a parameter in this network: as declared, or the teacher's moving average. */
-  readonly value: (declared: Tensor, name: string) => Tensor;
+  /**
+   * Declares the parameter of this full name in the role that it has in this network, and gives the value that the
+   * network computes with: the parameter itself, or a teacher's moving average.
+   */
+  readonly parameter: (name: string, declaration: Omit<Declaration, "role">) => Tensor;
   /** `null` normalises by running statistics (evaluation). */
   readonly training: Training | null;
 }
 
+/** How a network in training normalises. */
 export interface Training {
-  /** Groups of pictures (the views) that are normalised separately. */
+  /** Groups of images (the views) that are normalised separately; they follow each other in the batch. */
   readonly groups: number;
+  /** Combines the statistics of all ranks. */
   readonly sync: Sync;
 }
 
+/** The part `name` of a network: its parameters' names begin with the network's prefix, `name` and a dot. */
 export const within = (network: Network, name: string): Network => ({
   ...network,
   prefix: `${network.prefix}${name}.`,
 });
 
-/** A parameter by its name in the network. Biases and scales are 1-D. */
+/**
+ * The value of a parameter by its name in the network, in the device's layout; `shape` is that in checkpoints. Throws a
+ * DeclarationError where the network has declared it otherwise.
+ */
 export const parameter = (
   network: Network,
   name: string,
   shape: Shape,
   storage: Storage,
   init: Init,
-): Tensor => {
-  const full = network.prefix + name;
-  return network.value(network.state.declare(full, shape, storage, init), full);
-};
+): Tensor => network.parameter(network.prefix + name, { shape, storage, init });
 
 /**
- * Batch norm `name` of x [..., C]: by the moments of each group of rows in training (the running statistics move on),
- * else by the running statistics. With `count` only the first rows are normalised. `scale` is the initial weight.
+ * Batch norm `name` of x [..., C], of the shape of x: by the moments of each group of rows in training, which also moves
+ * the running statistics, else by the running statistics. With `count` ([1], u32) only the first rows are normalised.
+ * `scale` is the initial weight.
  */
 export const normalized = (
   network: Network,
   name: string,
   x: Tensor,
   options: { count?: Tensor; scale?: number } = {},
-) => {
+): Tensor => {
   const C = x.shape[x.shape.length - 1];
   const at = within(network, name);
   const weight = parameter(at, "weight", [C], "same", { kind: "constant", value: options.scale ?? 1 });
   const bias = parameter(at, "bias", [C], "same", { kind: "constant", value: 0 });
-  const running = network.state.declare(`${at.prefix}running`, [C], "running", {
-    kind: "constant",
-    value: 0,
+  const running = network.state.declare(`${at.prefix}running`, {
+    role: "statistics",
+    shape: [C],
+    storage: "running",
+    init: { kind: "constant", value: 0 },
   });
   if (network.training === null) return batchNormByRunning(x, weight, bias, network.state.latest(running));
   const { groups, sync } = network.training;
@@ -70,7 +79,10 @@ export const normalized = (
   return reshape(batchNorm(rows, weight, bias, moments, options.count), x.shape);
 };
 
-/** Fully connected layer `name` on the last axis of x; `pixelwise` keeps it as a 1×1 convolution in checkpoints. */
+/**
+ * Fully connected layer `name` on the last axis of x: [..., C] to [..., outputs]. `pixelwise` stores its weight as a 1×1
+ * convolution in checkpoints. With `count` ([1], u32) only the first rows are computed.
+ */
 export const linear = (
   network: Network,
   name: string,
@@ -80,7 +92,7 @@ export const linear = (
 ): Tensor => {
   const inputs = x.shape[x.shape.length - 1];
   const at = within(network, name);
-  const init: Init = { kind: "normal", deviation: 0.02 }; // the published code cuts at ±2, where nothing is
+  const init: Init = { kind: "normal", deviation: 0.02 }; // the published code truncates at ±2, 100 deviations away
   const weight = options.pixelwise
     ? reshape(parameter(at, "weight", [outputs, inputs, 1, 1], "conv", init), [inputs, outputs])
     : parameter(at, "weight", [outputs, inputs], "linear", init);

@@ -1,6 +1,6 @@
 /**
- * ResNet encoders (He et al. 2015) up to the last stage's feature map, with the names and the initial values of
- * method.md's section 1: torchvision's names, so that weights move freely.
+ * ResNet encoders (He et al. 2015) up to the last stage's feature map. Names and initial values are those of
+ * docs/method.md, section 1: torchvision's names, so that other tools can exchange weights with this one.
  */
 import { add, relu } from "../../ops/arithmetic.ts";
 import { averagePool } from "../../ops/average_pool.ts";
@@ -10,10 +10,11 @@ import type { PixelStatistics } from "../../ops/image/normalize_pixels.ts";
 import { maxPool } from "../../ops/max_pool.ts";
 import { type Network, normalized, parameter, within } from "./network.ts";
 
-/** Mean and standard deviation of ImageNet's pixels, which every published encoder is trained with. */
+/** Mean and standard deviation of ImageNet's pixels, from 0 to 1, by which all published encoders normalise. */
 export const IMAGENET: PixelStatistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
 interface Architecture {
+  /** Residual blocks of each stage. */
   readonly blocks: readonly [number, number, number, number];
   readonly bottleneck: boolean;
   /** Three 3×3 convolutions as stem, average pooling in shortcuts ("ResNet-D", He et al. 2018). */
@@ -26,6 +27,7 @@ interface Architecture {
   readonly outputStride?: OutputStride;
 }
 
+/** Input pixels per pixel of the feature map. */
 export type OutputStride = 8 | 16 | 32;
 
 const basic = (...blocks: [number, number, number, number]): Architecture => ({ blocks, bottleneck: false });
@@ -34,6 +36,7 @@ const bottleneck = (...blocks: [number, number, number, number]): Architecture =
   bottleneck: true,
 });
 
+/** The encoders by name. */
 export const ARCHITECTURES = {
   resnet18: basic(2, 2, 2, 2),
   resnet34: basic(3, 4, 6, 3),
@@ -51,8 +54,10 @@ export const ARCHITECTURES = {
   resnext152_32x8d: { ...bottleneck(3, 8, 36, 3), groups: 32, groupWidth: 8 },
 } as const satisfies Record<string, Architecture>;
 
+/** The name of an encoder. */
 export type ArchitectureName = keyof typeof ARCHITECTURES;
 
+/** Which encoder, and how large. */
 export interface EncoderOptions {
   readonly arch: ArchitectureName;
   /** Channels behind the stem. */
@@ -61,7 +66,7 @@ export interface EncoderOptions {
   readonly outputStride?: OutputStride | null;
 }
 
-/** Pictures [N, H, W, 3] to features [N, H / stride, W / stride, C]. */
+/** Images [N, H, W, 3] to features [N, H / stride, W / stride, C]. */
 export const encoder = (network: Network, images: Tensor, options: EncoderOptions): Tensor => {
   const arch: Architecture = ARCHITECTURES[options.arch];
   const { width } = options;

@@ -8,6 +8,7 @@ import { columnSums, totals } from "../../ops/reduce.ts";
 import { slice, transpose } from "../../ops/slice.ts";
 import { softmax } from "../../ops/softmax.ts";
 
+/** The grouping of images into slots. */
 export interface Grouped {
   /** Cosine of location and prototype before any temperature, [N, h, w, K]. */
   readonly scores: Tensor;
@@ -15,7 +16,10 @@ export interface Grouped {
   readonly slots: Tensor;
 }
 
-/** Projections [N, h, w, D] and prototypes [K, D]; `temperature` divides the cosines in the soft assignment. */
+/**
+ * Projections [N, h, w, D] and prototypes [K, D] to scores and slots; `temperature` divides the cosines in the soft
+ * assignment.
+ */
 export const slotGrouping = (projections: Tensor, prototypes: Tensor, temperature: number): Grouped => {
   const [N, h, w, D] = projections.shape;
   const [K] = prototypes.shape;
@@ -30,21 +34,21 @@ export const slotGrouping = (projections: Tensor, prototypes: Tensor, temperatur
 export const cosineScores = (projections: Tensor, prototypes: Tensor): Tensor =>
   matmul(normalize(projections), transpose(normalize(prototypes), [1, 0]));
 
-/** A mean of x over all locations of all its maps, [K]: what the centre follows. x: [N, h, w, K]. */
+/** The mean of scores [N, h, w, K] over all locations of all maps, [K], which the centre follows. */
 export const meanScores = (scores: Tensor): Tensor => {
   const [N, h, w, K] = scores.shape;
   return mul(reshape(columnSums([reshape(scores, [1, N * h * w, K])]), [K]), 1 / (N * h * w));
 };
 
-/** How a batch uses the prototypes, scalars []: when slots collapse, both fall. */
+/** How a batch uses the prototypes, as scalars []. Both fall when slots collapse. */
 export interface PrototypeUseInBatch {
-  /** How many prototypes win at least one location. */
+  /** Number of prototypes that win at least one location. */
   readonly live: Tensor;
-  /** Entropy of the shares of locations that they win, in nats: ln K when all win alike, 0 when one wins all. */
+  /** Entropy of the prototypes' shares of locations, in nats: ln K when all win equally many, 0 when one wins all. */
   readonly entropy: Tensor;
 }
 
-/** The use of prototypes by scores [N, h, w, K]; `mean` takes a mean over ranks. */
+/** How a batch uses the prototypes, by its scores [N, h, w, K]; `mean` takes a mean over ranks. */
 export const prototypeUseInBatch = (scores: Tensor, mean: (x: Tensor) => Tensor): PrototypeUseInBatch => {
   const [N, h, w, K] = scores.shape;
   const counts = columnSums([reshape(argmaxCounts(reshape(scores, [N, h * w, K])), [1, N, K])]);

@@ -1,48 +1,117 @@
 /** The state that a graph declares: parameters, averages of them, running statistics and buffers. */
+import { Schema } from "effect";
 import type { Shape } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 
-/** How a parameter starts: with normal numbers of a standard deviation, or constant. */
+/** Initial values of a tensor: normal numbers of a standard deviation, or a constant. */
 export type Init =
   | { readonly kind: "normal"; readonly deviation: number }
   | { readonly kind: "constant"; readonly value: number };
 
 /**
- * How a tensor of a checkpoint lies on the device.
- * `conv`: [O, I, KH, KW] as [KH, KW, I, O]; `linear`: [O, I] as [I, O]; `same`: unchanged;
- * `running`: mean, variance and number of batches of a batch norm as the rows of [3, C].
+ * The layout of a checkpoint's tensor on the device.
+ * `conv`: [O, I, KH, KW] becomes [KH, KW, I, O]; `linear`: [O, I] becomes [I, O]; `same`: unchanged;
+ * `running`: mean, variance and number of batches of a batch norm become the rows of [3, C].
  */
 export type Storage = "conv" | "linear" | "same" | "running";
 
-export interface Declared {
-  readonly name: string;
-  /** The input of the graph, shaped as on the device. */
-  readonly tensor: Tensor;
+/**
+ * What a tensor of the state is to a training step.
+ * `trained`: a parameter, which an optimiser moves along the gradient of the objective; `averageOf`: a moving average of
+ * the tensor of that name, which begins as a copy of it; `statistics`: running statistics of a batch norm; `buffer`: all
+ * else that a step keeps, such as the centre, the optimiser's buffers or the loss scale.
+ */
+export type Role = "trained" | "statistics" | "buffer" | { readonly averageOf: string };
+
+/** What a tensor of the state is declared as. */
+export interface Declaration {
+  readonly role: Role;
   /** Shape in checkpoints. */
   readonly shape: Shape;
   readonly storage: Storage;
   readonly init: Init;
 }
 
-/** The state that a graph declares, in the order in which its networks ask for it, with its next values. */
-export class StateBuilder {
-  readonly declared = new Map<string, Declared>();
-  readonly updates = new Map<Tensor, Tensor>();
+/** A tensor of the state. */
+export interface Declared extends Declaration {
+  readonly name: string;
+  /** The input of the graph, in the device's layout. */
+  readonly tensor: Tensor;
+}
 
-  /** The state of this name, declared at the first call. */
-  declare(name: string, shape: Shape, storage: Storage, init: Init): Tensor {
+/** Raised while a graph is being built, where its declarations of one tensor contradict each other. */
+export class DeclarationError extends Schema.TaggedError<DeclarationError>()("DeclarationError", {
+  subject: Schema.String, // the tensor's name
+  reason: Schema.String,
+}) {
+  override get message() {
+    return `Cannot declare ${this.subject}: ${this.reason}`;
+  }
+}
+
+/** The state that a graph declares, in the order of the first declarations, with its next values. */
+export class StateBuilder {
+  /** Every tensor of the state by its name. */
+  readonly declared = new Map<string, Declared>();
+  /** The next value of each tensor of the state that a step changes. */
+  readonly updates = new Map<Tensor, Tensor>();
+  /** Name of the optimiser that moves the trained tensors; null as long as none does. */
+  optimizer: string | null = null;
+
+  /**
+   * The tensor of this name, declared at the first call. Throws a DeclarationError where a later call declares it
+   * otherwise, and where an average follows a tensor that is not declared or of another shape or storage.
+   */
+  declare(name: string, { role, shape, storage, init }: Declaration): Tensor {
+    const declaration = { role, shape, storage, init };
     const known = this.declared.get(name);
-    if (known !== undefined) return known.tensor;
+    if (known !== undefined) {
+      const found = differences(known, declaration, ["role", "shape", "storage", "init"]);
+      if (found !== "") refuse(name, `it is declared already, with ${found}`);
+      return known.tensor;
+    }
+    if (typeof role === "object") this.#expectLike(name, role.averageOf, declaration);
     const tensor = input(name, deviceShape(shape, storage));
-    this.declared.set(name, { name, tensor, shape, storage, init });
+    this.declared.set(name, { name, tensor, ...declaration });
     return tensor;
   }
 
-  /** What the state is now: the next value where one is already known. */
+  /** The value of a tensor of the state so far in this step: its next value where that is already known. */
   latest(tensor: Tensor): Tensor {
     return this.updates.get(tensor) ?? tensor;
   }
+
+  #expectLike(name: string, followed: string, declaration: Declaration): void {
+    const known = this.declared.get(followed);
+    if (known === undefined) {
+      return refuse(name, `it is an average of ${followed}, which is not declared yet`);
+    }
+    const found = differences(known, declaration, ["shape", "storage"]);
+    if (found !== "") refuse(name, `it is an average of ${followed}, which has ${found}`);
+  }
 }
+
+const refuse = (subject: string, reason: string): never => {
+  throw new DeclarationError({ subject, reason });
+};
+
+/** The parts in which two declarations differ, "shape [3], not [4]; role trained, not buffer", or nothing. */
+const differences = (
+  known: Declaration,
+  other: Declaration,
+  parts: readonly (keyof Declaration)[],
+): string => {
+  const [before, now] = [inWords(known), inWords(other)];
+  return parts.filter((part) => before[part] !== now[part])
+    .map((part) => `${part} ${before[part]}, not ${now[part]}`).join("; ");
+};
+
+const inWords = ({ role, shape, storage, init }: Declaration): Record<keyof Declaration, string> => ({
+  role: typeof role === "object" ? `average of ${role.averageOf}` : role,
+  shape: `[${shape.join(", ")}]`,
+  storage,
+  init: init.kind === "normal" ? `normal of deviation ${init.deviation}` : `constant ${init.value}`,
+});
 
 const deviceShape = (shape: Shape, storage: Storage): Shape => {
   if (storage === "conv") return [shape[2], shape[3], shape[1], shape[0]];

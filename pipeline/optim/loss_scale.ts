@@ -1,42 +1,45 @@
 /**
  * Dynamic loss scaling for half precision (Micikevicius et al. 2018), with the rule and the numbers of PyTorch's
- * GradScaler (method.md, section 7): the loss is multiplied by a scale before gradients are derived, so that small ones do
- * not vanish in f16, and gradients are divided by it before they are used. A step with a gradient that is not finite
- * leaves parameters and the optimiser's buffers as they are, and halves the scale; 2000 steps in a row without one double
- * it. All else of a skipped step counts: the teacher, the centre, running statistics and the schedules move on.
+ * GradScaler (docs/method.md, section 7). The loss is multiplied by a scale before gradients are derived, so that small
+ * gradients do not vanish in f16, and gradients are divided by it before they are used. A step with a gradient that is not
+ * finite leaves parameters and the optimiser's buffers as they are, and halves the scale; 2000 good steps in a row double
+ * it. The rest of a skipped step counts: teacher, centre, running statistics and schedules move on.
  *
  * The scale is part of the run's state, on the device and in checkpoints.
  */
 import { add, div, greater, greaterEqual, mul, sub, where } from "../../ops/arithmetic.ts";
-import { sizeOf } from "../../ops/graph/shape.ts";
 import type { Tensor } from "../../ops/graph/tensor.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
-import type { StateValues } from "../run/state_layout.ts";
 
+/** The scale of the first step. */
 export const INITIAL_SCALE = 65536;
+/** Factor of the scale after GROWTH_INTERVAL good steps in a row. */
 export const GROWTH = 2;
+/** Factor of the scale after a skipped step. */
 export const BACKOFF = 0.5;
+/** Good steps in a row after which the scale grows. */
 export const GROWTH_INTERVAL = 2000;
 
-/** The names of its state. */
+/** The names of its state, scalars []. */
 export const SCALER = {
   scale: "scaler.scale",
   growthTracker: "scaler.growth_tracker", // good steps since the scale last changed
-  skipped: "scaler.skipped", // steps, in all
+  skipped: "scaler.skipped", // skipped steps in all
 } as const;
-const isScaler = (name: string) => name.startsWith("scaler.");
 
-/** Where the next doubling would be infinite. */
+/** The largest scale, whose double would be infinite. */
 const LARGEST = 2 ** 127;
 
-/** The scale of a step; scalars []. */
+/** The loss scale within one step. */
 export interface LossScale {
+  /** The scale of this step, []. */
   readonly scale: Tensor;
-  /** Of a gradient of the scaled loss, that of the loss. */
+  /** The gradient of the loss, from that of the scaled loss; of the same shape. */
   readonly unscaled: (gradient: Tensor) => Tensor;
   /**
-   * Moves the scale on after a step with so many gradients that are not finite. Gives what the step does with a piece of
-   * state, and how scale and skipped steps stand after it.
+   * Updates the scale by the number of gradient elements that are not finite, []. `keepOldIfSkipped` gives the next value
+   * of a tensor of the state, which is the current one in a skipped step; the metrics are the next scale and the number
+   * of skipped steps, [].
    */
   readonly afterStep: (overflows: Tensor) => {
     readonly keepOldIfSkipped: (next: Tensor, current: Tensor) => Tensor;
@@ -44,10 +47,10 @@ export interface LossScale {
   };
 }
 
-/** Declares the scale and what it depends on. */
+/** Declares the scale and its counters, as buffers. */
 export const lossScale = (state: StateBuilder): LossScale => {
   const declare = (name: string, value: number) =>
-    state.declare(name, [], "same", { kind: "constant", value });
+    state.declare(name, { role: "buffer", shape: [], storage: "same", init: { kind: "constant", value } });
   const scale = declare(SCALER.scale, INITIAL_SCALE);
   const tracker = declare(SCALER.growthTracker, 0);
   const skipped = declare(SCALER.skipped, 0);
@@ -70,18 +73,4 @@ export const lossScale = (state: StateBuilder): LossScale => {
       };
     },
   };
-};
-
-/**
- * The state of a checkpoint for a run that may have another precision: it lacks a scale, which then begins anew, or has
- * one that is not needed.
- */
-export const withLossScaleOf = (state: StateBuilder, values: StateValues): StateValues => {
-  const own = new Map([...values].filter(([name]) => !isScaler(name) || state.declared.has(name)));
-  for (const { name, shape, init } of state.declared.values()) {
-    if (isScaler(name) && !own.has(name) && init.kind === "constant") {
-      own.set(name, { shape, data: new Float32Array(sizeOf(shape)).fill(init.value) });
-    }
-  }
-  return own;
 };

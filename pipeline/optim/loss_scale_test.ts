@@ -6,24 +6,27 @@ import { input } from "../../ops/graph/tensor.ts";
 import { sum } from "../../ops/reduce.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { type Objective, rateInputs, type StepOptions } from "../pretrain/step.ts";
 import { initialState } from "../run/initial_state.ts";
 import { download, upload } from "../run/state.ts";
 import type { StateTensor } from "../run/state_layout.ts";
-import { withLossScaleOf } from "./loss_scale.ts";
 import { optimize } from "./optimize.ts";
+import type { OptimizerName } from "./optimizers.ts";
 
 const [ROWS, COLUMNS] = [6, 5];
 
 /** A loss Σ w·x + Σ b·y whose gradients are x and y: what they are is up to the test. */
-const scripted = (optimizer: StepOptions["optimizer"]) => {
+const scripted = (optimizer: OptimizerName) => {
   const state = new StateBuilder();
-  const w = state.declare("encoder_q.w", [ROWS, COLUMNS], "linear", { kind: "normal", deviation: 1 });
-  const b = state.declare("encoder_q.b", [COLUMNS], "same", { kind: "normal", deviation: 1 });
+  const parameter = { role: "trained", init: { kind: "normal", deviation: 1 } } as const;
+  const w = state.declare("encoder_q.w", { ...parameter, shape: [ROWS, COLUMNS], storage: "linear" });
+  const b = state.declare("encoder_q.b", { ...parameter, shape: [COLUMNS], storage: "same" });
   const loss = add(sum(mul(w, input("x", w.shape))), sum(mul(b, input("y", b.shape))));
-  const objective = { state, loss, metrics: {} } as unknown as Objective;
-  const options = { optimizer, precision: "f16", weightDecay: 0.1, momentum: 0.9 } as StepOptions;
-  return optimize(objective, rateInputs(), options);
+  return optimize({ state, loss, metrics: {} }, input("learningRate", []), {
+    optimizer,
+    precision: "f16",
+    weightDecay: 0.1,
+    momentum: 0.9,
+  });
 };
 
 /** PyTorch's rule (`_amp_update_scale_`), in plain words. */
@@ -52,7 +55,7 @@ for (const optimizer of ["sgd", "lars"] as const) {
         const x = numbers(ROWS * COLUMNS, step + 2), y = numbers(COLUMNS, step + 3);
         if (wrong !== 0) (step % 2 === 0 ? x : y)[3] = wrong;
         const result = yield* Effect.flatten(program.run({
-          ...{ x, y, learningRate: Float32Array.of(0.1), teacherMomentum: Float32Array.of(0.99) },
+          ...{ x, y, learningRate: Float32Array.of(0.1) },
         }));
         const now = yield* download(state, buffers);
         if (wrong !== 0) skipped++;
@@ -85,22 +88,9 @@ gpuTest("a step moves parameters by the gradients of the loss, whatever its scal
     const program = yield* compile({ label: "scripted", updates: state.updates, outputs: {} }, buffers);
     yield* Effect.flatten(program.run({
       ...{ x: numbers(ROWS * COLUMNS), y: numbers(COLUMNS) },
-      ...{ learningRate: Float32Array.of(0.1), teacherMomentum: Float32Array.of(0.99) },
+      ...{ learningRate: Float32Array.of(0.1) },
     }));
     moved.push((yield* download(state, buffers)).get("encoder_q.w")!.data);
   }
   assert.deepEqual(moved[0], moved[1]);
-});
-
-Deno.test("withLossScaleOf() starts a scale that a checkpoint lacks, and drops one that the run does not want", () => {
-  const half = scripted("sgd").state;
-  const full = new StateBuilder();
-  full.declare("encoder_q.b", [COLUMNS], "same", { kind: "constant", value: 1 });
-  const checkpoint = new Map(initialState(full, 0));
-  const grown = withLossScaleOf(half, checkpoint);
-  assert.deepEqual(
-    [...grown].filter(([name]) => name.startsWith("scaler.")).map(([name, { data }]) => [name, data[0]]),
-    [["scaler.scale", 65536], ["scaler.growth_tracker", 0], ["scaler.skipped", 0]],
-  );
-  assert.deepEqual(withLossScaleOf(full, grown), checkpoint);
 });

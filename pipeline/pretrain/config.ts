@@ -5,6 +5,7 @@
 import { Effect, Schema } from "effect";
 import { datasets } from "../../data/datasets/image_list.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
+import { optimizerNames } from "../optim/optimizers.ts";
 import { flagName } from "../run/option_name.ts";
 import {
   above,
@@ -48,7 +49,7 @@ export const OPTIONS = {
 
   batchSize: integer(512, atLeast(1), "pictures a step, over all ranks"),
   baseLr: number(1, above(0), "learning rate for a batch of 256; scaled to the batch"),
-  optimizer: choice(["lars", "sgd"], "lars", "optimiser"),
+  optimizer: choice(optimizerNames, "lars", "optimiser"),
   warmupEpoch: number(5, Schema.isGreaterThanOrEqualTo(0), "epochs in which the learning rate rises"),
   warmupMultiplier: number(100, Schema.isGreaterThanOrEqualTo(1), "peak learning rate over the first one"),
   weightDecay: number(1e-5, Schema.isGreaterThanOrEqualTo(0), "weight decay"),
@@ -91,14 +92,15 @@ type Value = string | number | boolean | null;
 const eachOption = <A>(f: (option: Option<Value>) => A) =>
   Object.fromEntries(optionNames.map((name) => [name, f(OPTIONS[name] as Option<Value>)]));
 
-/** A configuration as it lies in `config.json` and in checkpoints; older ones may lack options that are newer. */
-export const Config = Schema.Struct(
-  eachOption(({ schema, initial }) =>
-    (initial === null ? Schema.NullOr(schema) : schema).pipe(
-      Schema.withDecodingDefaultKey(Effect.succeed(initial)),
-    )
-  ),
-) as unknown as Schema.Codec<Config, Partial<Config>>;
+/** The schema of each option as `config.json` and checkpoints have it; older ones may lack options that are newer. */
+export const configFields = eachOption(({ schema, initial }) =>
+  (initial === null ? Schema.NullOr(schema) : schema).pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed(initial)),
+  )
+);
+
+/** A configuration as it is stored in `config.json`. */
+export const Config = Schema.Struct(configFields) as unknown as Schema.Codec<Config, Partial<Config>>;
 
 const DEFAULTS = Schema.decodeSync(Config)({});
 

@@ -20,23 +20,27 @@ import type { Sync } from "../ranks/sync.ts";
 /** Temperature of the slot contrast. */
 const CONTRAST_TEMPERATURE = 0.2;
 
-/** Score maps [2B, h, w, K] in the frame of the views' intersection, both views upright. */
+/**
+ * Score maps [2B, h, w, K] in the frame of the views' intersection, both views upright, of the same shape; `coords`
+ * [2B, 4] and `flips` [2B] as in `Views`.
+ */
 export const aligned = (scores: Tensor, coords: Tensor, flips: Tensor): Tensor =>
   roiAlign(scores, coords, flips);
 
-/** The first (0) or second (1) view of a batch that holds all first views before all second ones. */
+/** The first (0) or second (1) views of x [2B, ...], which has all first views before all second ones: [B, ...]. */
 export const halfOfBatch = (x: Tensor, index: 0 | 1): Tensor => {
   const half = x.shape[0] / 2;
   return slice(x, 0, index * half, half);
 };
 
+/** Temperatures of the grouping loss. */
 export interface DistillationOptions {
   readonly teacherTemp: number;
   readonly studentTemp: number;
 }
 
 /**
- * Cross-entropy of the student's grouping against the teacher's, a mean over the locations of each picture, [B]:
+ * Cross-entropy of the student's grouping against the teacher's, a mean over the locations of each image, [B]:
  *
  *     − Σ_k softmax((teacher − centre) / teacherTemp) · log softmax(student / studentTemp)
  *
@@ -54,24 +58,27 @@ export const groupingLoss = (
   return reshape(div(neg(rowSums([products])), h * w), [B]);
 };
 
+/** One term of the slot contrast. */
 export interface Contrast {
-  /** Of this rank. */
+  /** The loss of this rank, []. */
   readonly loss: Tensor;
   /** Number of queries on all ranks, [1]. */
   readonly positives: Tensor;
-  /** Contribution of each query to the loss, [R], and its slot as picture · K + prototype, [R], u32. */
-  readonly each: Tensor;
+  /** Contribution of each query to the loss, [R]. */
+  readonly perQuery: Tensor;
+  /** The slot of each query as image · K + prototype, [R], u32. */
   readonly rows: Tensor;
 }
 
 /**
- * Contrast of slots between views: student slots of one view that are in use there and, by the teacher, in the other
- * are told apart among all slots that the teacher uses in the other.
+ * Contrast of slots between views (docs/method.md, section 6). Queries are the student's slots of one view that the
+ * student uses there and the teacher uses in the other view; keys are all slots that the teacher uses in the other view,
+ * on all ranks. The loss is the cross-entropy of each query against the key of its own image and prototype.
  *
  * student, teacher: one view each, [B, h, w, K] scores and [B, K, D] slots; `predict` maps the compacted queries
- * [R, D], of which `count` are there. The slots to tell apart are those of all ranks. `blocks` is the number of ranks
- * whose pictures lie one after the other in B: each rank averages over its own queries. Fewer than two queries in all
- * give 0 (method.md, 12.8).
+ * [R, D], of which the first `count` ([1], u32) are filled. `blocks` is the number of ranks whose images follow each other
+ * in B: each rank averages over its own queries. Fewer than two queries in all give 0 (docs/method.md, section 12,
+ * point 8).
  */
 export const slotContrast = (
   student: Grouped,
@@ -83,7 +90,7 @@ export const slotContrast = (
   const [B, K, D] = student.slots.shape;
   const inUse = ({ scores }: Grouped) =>
     reshape(argmaxUsed(reshape(scores, [B, sizeOf(scores.shape) / B / K, K])), [B * K]);
-  // No picture can use more slots than it has locations.
+  // No image can use more slots than it has locations.
   const capacity = B * Math.min(K, sizeOf(student.scores.shape) / B / K);
   const used = inUse(teacher);
   const positive = mul(inUse(student), used);
@@ -107,20 +114,22 @@ export const slotContrast = (
   const entropies = crossEntropyRows(logits, labels, queries.count, count);
   const positives = sync.sum(toFloat(queries.count));
   const weights = blockMeanWeights(queries, positives, { blocks, rowsPerBlock: B / blocks * K, atLeast: 2 });
-  const each = mul(mul(entropies, weights), 2 * CONTRAST_TEMPERATURE);
-  return { loss: sum(each), positives, each, rows: queries.indices };
+  const perQuery = mul(mul(entropies, weights), 2 * CONTRAST_TEMPERATURE);
+  return { loss: sum(perQuery), positives, perQuery, rows: queries.indices };
 };
 
-/** The slots among which queries are told apart. */
+/** The slots that queries are compared with. */
 interface Keys {
-  /** [capacity, D], of which `count` ([1], u32) are there. */
+  /** [capacity, D], of which the first `count` ([1], u32) are filled. */
   readonly rows: Tensor;
   readonly count: Tensor;
-  /** The key of each query, [R], u32. */
+  /** The row of each query's own key, [R], u32. */
   readonly labels: Tensor;
 }
 
-/** Keys of all ranks without gaps, those of a rank after those of the ranks before. filled: 1 for each key of its own, [capacity, 1]. */
+/**
+ * Keys of all ranks without gaps, in the order of ranks. `filled` [capacity, 1] is 1 for each row of `rows` that is a key.
+ */
 const keysOfAllRanks = ({ rows, labels }: Keys, filled: Tensor, { rank, world, gather }: Sync): Keys => {
   const [capacity, D] = rows.shape;
   const chosen = compactRows(reshape(gather(filled), [world * capacity]), world * capacity);

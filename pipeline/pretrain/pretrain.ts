@@ -21,6 +21,7 @@ import { type Batch, batches, BatchTooLargeError } from "./decode.ts";
 import { startingPoint } from "./resume.ts";
 import { slotPictureBytes, slotPictures } from "./slot_pictures.ts";
 import { type StepBuilder, stepGraph } from "./step_graph.ts";
+import { PRETRAIN, recordedConfig } from "./task.ts";
 
 /** The loss is no number any more: the run cannot go on from here. */
 export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLoss", {
@@ -123,7 +124,7 @@ export const pretrain = Effect.fnUntraced(function* (
   const profile =
     yield* (config.profile && rank === 0 ? profileOf(config.outputDir, plan, program) : noProfile(program));
   const saving = rank === 0
-    ? yield* profile.withSaves(checkpoints({ ...config, ...plan }, folder.flush))
+    ? yield* profile.withSaves(checkpoints(PRETRAIN, { ...config, ...plan }, folder.flush))
     : noCheckpoints;
   const clock = stopwatch(config.batchSize);
   const time = phaseTimer(profile.lap);
@@ -183,11 +184,17 @@ export const pretrain = Effect.fnUntraced(function* (
     return { report, copy: submitted.copy, maps: submitted.maps };
   });
 
+  const recorded = recordedConfig(config, declared);
   let done = start.step;
   let saved = start.step;
   const save = (copy: Effect.Success<ReturnType<typeof snapshot>>) => {
     saved = done;
-    const meta = { step: done, teacherCounter: done + start.teacherLead, instances: images.length, config };
+    const meta = {
+      step: done,
+      teacherCounter: done + start.teacherLead,
+      instances: images.length,
+      config: recorded,
+    };
     return saving.save(meta, copy);
   };
 

@@ -10,6 +10,7 @@ import { constant } from "../../ops/graph/tensor.ts";
 import { sum } from "../../ops/reduce.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
 import { convert } from "../convert.ts";
+import { adamW } from "../optim/_test_adamw.ts";
 import { optimize } from "../optim/optimize.ts";
 import { latestCheckpoint } from "../run/checkpoint_file.ts";
 import { Progress } from "../run/progress.ts";
@@ -17,6 +18,8 @@ import { openWeights } from "../weights/weights_file.ts";
 import { type Config, configure } from "./config.ts";
 import { pretrain } from "./pretrain.ts";
 import { slotConLoss } from "./step.ts";
+import type { StepBuilder } from "./step_graph.ts";
+import { PRETRAIN } from "./task.ts";
 
 /** Twelve small pictures of noise in a folder of their own, and a run that takes a moment. */
 const prepared = Effect.fnUntraced(function* (change: Partial<Config> = {}) {
@@ -181,7 +184,11 @@ gpuTest("pretrain() stops where no loss scale makes gradients finite, and names 
   const error = yield* Effect.flip(pretrain(config, images, (views, rates, options) => {
     const objective = slotConLoss(views, rates, options);
     const { tensor } = objective.state.declared.get("encoder_q.bn1.bias")!;
-    return optimize({ ...objective, loss: add(objective.loss, sum(sqrt(mul(0, tensor)))) }, rates, options);
+    return optimize(
+      { ...objective, loss: add(objective.loss, sum(sqrt(mul(0, tensor)))) },
+      rates.learningRate,
+      options,
+    );
   }));
   assert.ok(error._tag === "NonFiniteGradients", error.message);
   assert.deepEqual([error.step, error.scale], [30, 2 ** -15]);
@@ -211,12 +218,41 @@ gpuTest("pretrain() takes a step of the user's own", function* () {
     const halved = mul(objective.loss, constant(0.5));
     return optimize(
       { ...objective, loss: halved, metrics: { ...objective.metrics, halved } },
-      rates,
+      rates.learningRate,
       options,
     );
   });
   for (const { loss, halved } of lines(config)) assert.ok(Math.abs(halved - loss / 2) < 1e-5);
 });
+
+gpuTest(
+  "pretrain() resumes a step with an optimiser of the user's own bit for bit, and its checkpoints name it",
+  function* () {
+    const { config, images } = yield* prepared({ steps: 4, baseLr: 0.1, saveSteps: 2, weightDecay: 0.05 });
+    const step: StepBuilder = (views, rates, options) =>
+      optimize(slotConLoss(views, rates, options), rates.learningRate, { ...options, optimizer: adamW });
+    const whole = { ...config, outputDir: `${config.outputDir}-whole` };
+    yield* pretrain(whole, images, step);
+    yield* pretrain({ ...config, steps: 2 }, images, step);
+    yield* pretrain({ ...config, autoResume: true }, images, step);
+    assert.deepEqual(lines(config), lines(whole));
+    assert.deepEqual(yield* tensors(config), yield* tensors(whole));
+
+    const { file, meta, tensors: values } = (yield* latestCheckpoint(config.outputDir, PRETRAIN))!;
+    assert.equal(meta.config.optimizer, "adamW");
+    const moved = values.get("optimizer.encoder_q.conv1.weight.exp_avg_sq")!;
+    assert.deepEqual(moved.shape, [8, 3, 7, 7]);
+    assert.ok(moved.data.some((value) => value > 0));
+    const refused = yield* Effect.flip(pretrain({ ...config, autoResume: true, steps: 6 }, images));
+    assert.match(
+      refused.message,
+      /its optimiser is adamW, .* nothing to lars: go on with a step that has it, or/,
+    );
+    const weights = yield* openWeights(file);
+    const unknown = yield* Effect.flip(convert(weights, { to: "pth", which: "teacher" }));
+    assert.match(unknown.message, /to pth: its optimiser is adamW, which the published code lacks/);
+  },
+);
 
 gpuTest(
   "pretrain() of two ranks is that of one, up to the order of sums, and of both ranks bit for bit",

@@ -1,5 +1,5 @@
 /**
- * Full checkpoints of the published code, to read and to write (method.md, section 10): a dict of `args`, `model`,
+ * Full checkpoints of the published code, to read and to write (docs/method.md, section 10): a dict of `args`, `model`,
  * `optimizer`, `scheduler`, `epoch` and `scaler`, in a PyTorch file.
  */
 import { Effect } from "effect";
@@ -12,42 +12,39 @@ import { sameShape } from "../../ops/graph/shape.ts";
 import { constant, input } from "../../ops/graph/tensor.ts";
 import { predictor } from "../model/heads.ts";
 import { within } from "../model/network.ts";
-import { forward, student } from "../model/slotcon_network.ts";
+import { forward, type ModelOptions, student, teacher } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { TRUST } from "../optim/lars.ts";
 import { BACKOFF, GROWTH, GROWTH_INTERVAL, INITIAL_SCALE, SCALER } from "../optim/loss_scale.ts";
+import { isBuiltIn, type OptimizerName, optimizerNames, OPTIMIZERS } from "../optim/optimizers.ts";
 import { FLOOR_RATE, learningRate, planSchedule, teacherCounter } from "../optim/schedule.ts";
-import type { RunMeta } from "../run/checkpoint_file.ts";
 import { sharedSpelling } from "../run/option_name.ts";
 import { checkpointShapes, type StateTensor } from "../run/state_layout.ts";
 import { type Config, configure, type OptionName, optionNames } from "./config.ts";
+import type { PretrainMeta, RecordedConfig } from "./task.ts";
 
 /** What a published checkpoint says of its run. */
 export interface Published {
   readonly args: ReadonlyMap<string, TorchValue>;
   readonly epoch: number; // epochs done
   readonly steps: number | null; // optimiser steps done, where its scheduler says so
-  readonly optimizer: Config["optimizer"] | null;
+  readonly optimizer: OptimizerName | null;
 }
-
-/** The buffers of the optimisers, one a parameter. */
-const VELOCITY = { lars: "mu", sgd: "momentum_buffer" } as const;
 
 const isMap = (value: unknown): value is Map<TorchValue, TorchValue> => value instanceof Map;
 const integer = (value: unknown): number | null => Number.isSafeInteger(value) ? value as number : null;
 
-/** What the published code's scaler has, by our names. */
+/** The entries of the published code's scaler, and the tensors that they are here. */
 const SCALER_ENTRIES = { scale: SCALER.scale, _growth_tracker: SCALER.growthTracker } as const;
 
 const isInHalf = (args: Published["args"]) => args.get("fp16") === true;
 
-/** Is this what `torch.save` of the published code holds, rather than weights alone? */
+/** Is this a full checkpoint of the published code, rather than weights alone? */
 export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
   isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch"));
 
 /**
- * The tensors of a published checkpoint under the names of ours, the optimiser's among them, and what it says of its run.
- * Fails with a `FormatError` where its parts do not fit together.
+ * The tensors of a published checkpoint under the names that they have here, the optimiser's among them, and what it says
+ * of its run. Fails with a `FormatError` where its parts do not fit together.
  */
 export const readPublished = Effect.fn("readPublished")(function* (
   value: ReadonlyMap<TorchValue, TorchValue>,
@@ -79,15 +76,15 @@ export const readPublished = Effect.fn("readPublished")(function* (
   }
   const [group] = groups;
 
-  const parameters = [...tensors.keys()].filter(isParameter);
-  let kind: Published["optimizer"] = group === undefined ? null : group.has("eta") ? "lars" : "sgd";
+  const parameters = [...tensors.keys()].filter(isParameterName);
+  let kind = group === undefined ? null : optimizerOfGroup(group);
   for (const [index, entry] of state) {
     const name = parameters[index as number];
-    const found = (["lars", "sgd"] as const).find((kind) =>
-      isMap(entry) && isStoredTensor(entry.get(VELOCITY[kind]))
+    const found = optimizerNames.find((optimizer) =>
+      isMap(entry) && isStoredTensor(entry.get(bufferName(optimizer)))
     );
     if (found === undefined) continue; // no buffer: this parameter has never moved
-    const velocity = (entry as ReadonlyMap<TorchValue, TorchValue>).get(VELOCITY[found]) as StoredTensor;
+    const velocity = (entry as ReadonlyMap<TorchValue, TorchValue>).get(bufferName(found)) as StoredTensor;
     if (name === undefined || !sameShape(velocity.shape, tensors.get(name)!.shape)) {
       return yield* refuse(
         `its optimizer has a buffer [${velocity.shape.join(", ")}] for parameter ${String(index)}, ` +
@@ -118,11 +115,20 @@ export const readPublished = Effect.fn("readPublished")(function* (
   };
 });
 
-/** Parameters, unlike buffers, are numbered by the optimiser; the teacher's are, too. */
-const isParameter = (name: string) =>
+const bufferName = (optimizer: OptimizerName): string => OPTIMIZERS[optimizer].published.buffer;
+
+/** The optimiser whose own options a group of parameters has. */
+const optimizerOfGroup = (group: ReadonlyMap<TorchValue, TorchValue>): OptimizerName | null =>
+  optimizerNames.find((name) =>
+    Object.keys(OPTIMIZERS[name].published.options).every((key) => group.has(key))
+  ) ??
+    null;
+
+/** Is it a parameter by its name in a published file? These, unlike buffers, are numbered by the optimiser, the teacher's too. */
+const isParameterName = (name: string) =>
   name !== "center" && !/\.(running_mean|running_var|num_batches_tracked)$/.test(name);
 
-/** The configuration of a published run, as far as its arguments are options here; `width` is not among them. */
+/** The configuration of a published run, as far as its arguments are options here; the width is not among them. */
 export const publishedConfig = ({ args }: Published, width: number): Config => {
   const settings = new Map<OptionName, { value: unknown; where: string }>([
     ["width", { value: width, where: "model" }],
@@ -132,7 +138,7 @@ export const publishedConfig = ({ args }: Published, width: number): Config => {
     const option = optionNames.find((option) => sharedSpelling(option) === sharedSpelling(name));
     if (option !== undefined) settings.set(option, { value, where: `args.${name}` });
   }
-  // An argument that is none of ours, such as no seed, leaves the option at its default.
+  // A value that the option does not allow, such as no seed, leaves it at its default.
   for (const [option, setting] of settings) {
     const alone = Effect.runSync(Effect.result(configure(null, new Map([[option, setting]]))));
     if (alone._tag === "Failure") settings.delete(option);
@@ -140,27 +146,29 @@ export const publishedConfig = ({ args }: Published, width: number): Config => {
   return Effect.runSync(configure(null, settings));
 };
 
-/** Zeros for buffers that the optimiser has not made yet: PyTorch makes them when they are first needed. */
+/**
+ * Adds zeros for the buffers that the optimiser has not made yet, of the tensors that `state` declares trained: PyTorch
+ * makes them when they are first needed.
+ */
 export const withAllVelocities = (
   tensors: ReadonlyMap<string, StateTensor>,
+  state: StateBuilder,
 ): ReadonlyMap<string, StateTensor> => {
   const all = new Map(tensors);
-  for (const [name, { shape, data }] of tensors) {
+  for (const { name, role } of state.declared.values()) {
+    const tensor = tensors.get(name);
     const velocity = `optimizer.${name}`;
-    if (isParameter(name) && isStudents(name) && !all.has(velocity)) {
-      all.set(velocity, { shape, data: new Float32Array(data.length) });
-    }
+    if (role !== "trained" || tensor === undefined || all.has(velocity)) continue;
+    all.set(velocity, { shape: tensor.shape, data: new Float32Array(tensor.data.length) });
   }
   return all;
 };
 
-const isStudents = (name: string) => /^(encoder_q|projector_q|grouping_q|predictor_slot)\./.test(name);
-
 /**
- * Where a published run stands, as checkpoints of ours say it; null where its arguments do not tell the size of the data
- * set. Its teacher's counter is what the published code makes of it when it resumes (method.md, section 3).
+ * How far a published run is, as checkpoints of this project say it; null where its arguments do not tell the size of the
+ * data set. Its teacher's counter is the one with which the published code resumes (docs/method.md, section 3).
  */
-export const publishedMeta = (published: Published, width: number): RunMeta | null => {
+export const publishedMeta = (published: Published, width: number): PretrainMeta | null => {
   const instances = integer(published.args.get("num_instances"));
   const world = integer(published.args.get("world_size")) ?? 1;
   if (instances === null || instances < 1 || world < 1) return null;
@@ -171,24 +179,31 @@ export const publishedMeta = (published: Published, width: number): RunMeta | nu
 };
 
 /**
- * A checkpoint of ours as the published code saves it. `args` is a dict, so that PyTorch's safe loading takes the file;
- * the published code reads its arguments from the command line. It resumes at whole epochs: those that are done count.
+ * A checkpoint of this project as the published code saves it. `args` is a dict, so that PyTorch's safe loading takes the
+ * file; the published code reads its arguments from the command line. It resumes at whole epochs, `epoch` of which are
+ * done. Throws where the run has an optimiser that the published code lacks.
  */
-export const publishedContents = (meta: RunMeta, tensors: ReadonlyMap<string, FileTensor>): PickleInput => {
+export const publishedContents = (
+  meta: PretrainMeta,
+  tensors: ReadonlyMap<string, FileTensor>,
+): PickleInput => {
   const { config, instances, step } = meta;
+  if (!isBuiltIn(config.optimizer)) {
+    throw new RangeError(`its optimiser is ${config.optimizer}, which the published code lacks`);
+  }
+  const { buffer, options } = OPTIMIZERS[config.optimizer].published;
   const schedule = planSchedule({ ...config, world: 1, instances });
-  const model = publishedOrder(config).filter((name) => tensors.has(name));
-  const parameters = model.filter(isParameter);
+  const declared = publishedState(config);
+  const model = publishedOrder(declared).filter((name) => tensors.has(name));
+  const parameters = model.filter((name) => isParameter(declared, name));
   const state = new Map<number, PickleInput>();
   parameters.forEach((name, index) => {
     const velocity = tensors.get(`optimizer.${name}`);
-    if (velocity !== undefined) state.set(index, new Map([[VELOCITY[config.optimizer], velocity]]));
+    if (velocity !== undefined) state.set(index, new Map([[buffer, velocity]]));
   });
   const rate = { lr: new Float(learningRate(step, schedule)), initial_lr: new Float(schedule.peakRate) };
   const shared = { weight_decay: new Float(config.weightDecay), momentum: new Float(config.momentum) };
-  const group = config.optimizer === "lars"
-    ? { ...rate, ...shared, eta: TRUST, weight_decay_filter: null, lars_adaptation_filter: null }
-    : { ...rate, ...shared, dampening: 0, nesterov: false };
+  const group = { ...rate, ...shared, ...options };
   const args = Object.fromEntries(
     Object.entries(config).map((
       [name, value],
@@ -216,7 +231,11 @@ const dict = (entries: Readonly<Record<string, PickleInput>>): PickleInput =>
   new Map(Object.entries(entries));
 
 /** The state of the published schedulers after `step` steps: a cosine, behind a warm-up where there is one. */
-const scheduler = (step: number, config: Config, schedule: ReturnType<typeof planSchedule>): PickleInput => {
+const scheduler = (
+  step: number,
+  config: RecordedConfig,
+  schedule: ReturnType<typeof planSchedule>,
+): PickleInput => {
   const { warmupSteps, totalSteps, peakRate, warmupMultiplier } = schedule;
   const common = (steps: number, calls: number, rate: number) => ({
     base_lrs: [new Float(peakRate)],
@@ -243,19 +262,37 @@ const scheduler = (step: number, config: Config, schedule: ReturnType<typeof pla
   });
 };
 
+/** The modules of the published model, in its order. */
 const MODULES = [
   ...["center", "encoder_q", "encoder_k", "projector_q", "projector_k", "grouping_q", "grouping_k"],
   "predictor_slot",
 ];
 
-/** The names of a model's tensors in the order of the published code, which its optimiser counts by. */
-export const publishedOrder = (config: Config): readonly string[] => {
+/** The state of the published model: student, teacher, predictor and centre, but no optimiser. */
+export const publishedState = (config: ModelOptions & { readonly imageSize: number }): StateBuilder => {
   const state = new StateBuilder();
-  const both = student(state, null);
   const images = input("images", [1, config.imageSize, config.imageSize, 3]);
-  state.declare("center", [1, config.numPrototypes], "same", { kind: "constant", value: 0 });
-  for (const side of ["q", "k"] as const) forward(both, side, images, config);
-  predictor(within(both, "predictor_slot"), input("slots", [1, config.dimOut]), config, constant(1));
+  const own = student(state, null);
+  forward(own, "q", images, config);
+  forward(teacher(state, null, constant(1)), "k", images, config);
+  predictor(within(own, "predictor_slot"), input("slots", [1, config.dimOut]), config, constant(1));
+  state.declare("center", {
+    role: "buffer",
+    shape: [1, config.numPrototypes],
+    storage: "same",
+    init: { kind: "constant", value: 0 },
+  });
+  return state;
+};
+
+/** The names of a model's tensors in the order of the published code, by which its optimiser numbers parameters. */
+export const publishedOrder = (state: StateBuilder): readonly string[] => {
   const place = (name: string) => MODULES.indexOf(name.split(".", 1)[0]);
   return [...checkpointShapes(state).keys()].sort((a, b) => place(a) - place(b)); // stable within a module
+};
+
+/** Is it a parameter of the student or of the teacher? */
+const isParameter = ({ declared }: StateBuilder, name: string): boolean => {
+  const role = declared.get(name)?.role;
+  return role === "trained" || typeof role === "object";
 };

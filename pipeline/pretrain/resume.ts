@@ -6,7 +6,7 @@ import { FormatError } from "../../data/files/format_error.ts";
 import { type StoredTensor, widened } from "../../data/formats/file_tensor.ts";
 import { sameShape } from "../../ops/graph/shape.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
-import { withLossScaleOf } from "../optim/loss_scale.ts";
+import { isBuiltIn } from "../optim/optimizers.ts";
 import { planSchedule, type Schedule, teacherCounter } from "../optim/schedule.ts";
 import {
   type Checkpoint,
@@ -16,23 +16,14 @@ import {
   latestCheckpoint,
   loadCheckpoint,
 } from "../run/checkpoint_file.ts";
-import { initialState } from "../run/initial_state.ts";
+import { initialState, type StartingPoint } from "../run/initial_state.ts";
 import { flagName } from "../run/option_name.ts";
 import { readState } from "../run/state.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../run/state_layout.ts";
 import { openWeights, type WeightsFile } from "../weights/weights_file.ts";
 import { type Config, type OptionName, optionNames } from "./config.ts";
 import { type Published, publishedConfig, withAllVelocities } from "./published.ts";
-
-export interface StartingPoint {
-  /** Optimiser steps done. */
-  readonly step: number;
-  /** By how much the teacher's counter is ahead of the step: not 0 where a run began in a later epoch. */
-  readonly teacherLead: number;
-  readonly values: StateValues;
-  /** What the user should know of it. */
-  readonly notes: readonly string[];
-}
+import { PRETRAIN, type PretrainMeta, type RecordedConfig, recordedConfig } from "./task.ts";
 
 /** A run as far as its start depends on it. */
 export interface Beginning {
@@ -49,7 +40,7 @@ export interface Beginning {
 export const startingPoint = Effect.fn("startingPoint")(
   function* (run: Beginning): Effect.fn.Return<StartingPoint, CheckpointError | FormatError> {
     const { config, state, schedule, instances } = run;
-    const own = config.autoResume ? yield* latestCheckpoint(config.outputDir) : null;
+    const own = config.autoResume ? yield* latestCheckpoint(config.outputDir, PRETRAIN) : null;
     if (own !== null) return yield* goOn(own, run);
     if (config.resume !== null) return yield* resumed(config.resume, run);
 
@@ -69,7 +60,7 @@ const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
   const weights = yield* openWeights(file).pipe(Effect.catch(orNameAGoodOne));
   return yield* match(weights.content)
     .with({ kind: "checkpoint" }, () =>
-      loadCheckpoint(file).pipe(
+      loadCheckpoint(file, PRETRAIN).pipe(
         Effect.catchTag("CheckpointError", orNameAGoodOne),
         Effect.flatMap((checkpoint) => goOn(checkpoint, run)),
       ))
@@ -98,7 +89,7 @@ const orNameAGoodOne = Effect.fnUntraced(function* (error: CheckpointError | For
   return yield* error;
 });
 
-const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint, run: Beginning) {
+const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint<PretrainMeta>, run: Beginning) {
   yield* expectSameOptimizer(file, meta.config.optimizer, run);
   const values = withLossScaleOf(run.state, tensors);
   yield* compareState(checkpointShapes(run.state), { file, tensors: values });
@@ -106,7 +97,7 @@ const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint, r
   const now = run.schedule.stepsPerEpoch;
   const place = (count: number) => before === now ? count : Math.round(count / before * now);
   const notes = [
-    ...changes(meta.config, run.config),
+    ...changes(meta.config, recordedConfig(run.config, run.state)),
     ...meta.instances === run.instances ? [] : [`${meta.instances} pictures are ${run.instances} now`],
     ...before === now ? [] : [
       `an epoch has ${now} steps, not ${before}: step ${meta.step} becomes step ${place(meta.step)}`,
@@ -132,7 +123,7 @@ const goOnPublished = Effect.fnUntraced(function* (
 ) {
   const { config, state, schedule, instances } = run;
   if (published.optimizer !== null) yield* expectSameOptimizer(file, published.optimizer, run);
-  const values = withLossScaleOf(state, withAllVelocities(yield* readState(tensors)));
+  const values = withLossScaleOf(state, withAllVelocities(yield* readState(tensors), state));
   yield* compareState(checkpointShapes(state), { file, tensors: values });
   const step = published.epoch * schedule.stepsPerEpoch;
   const counter = teacherCounter({ ...config, world: 1, instances }, published.epoch);
@@ -150,10 +141,12 @@ const goOnPublished = Effect.fnUntraced(function* (
   } satisfies StartingPoint as StartingPoint;
 });
 
-const expectSameOptimizer = (file: string, found: Config["optimizer"], { config }: Beginning) => {
-  if (found === config.optimizer) return Effect.void;
-  const reason = `its optimiser is ${found}, whose buffers mean nothing to ${config.optimizer}: ` +
-    `go on with --optimizer ${found}, or start a new run from its weights with --init`;
+const expectSameOptimizer = (file: string, found: string, { config, state }: Beginning) => {
+  const { optimizer } = recordedConfig(config, state);
+  if (found === optimizer) return Effect.void;
+  const reason = `its optimiser is ${found}, whose buffers mean nothing to ${optimizer}: ` +
+    `go on with ${isBuiltIn(found) ? `--optimizer ${found}` : "a step that has it"}, ` +
+    `or start a new run from its weights with --init`;
   return Effect.fail(new CheckpointError({ file, action: "resume from", reason }));
 };
 
@@ -165,9 +158,20 @@ const INCIDENTAL: readonly OptionName[] = [
   ...["ranks", "allowSharedDevice", "watchdogMinutes"] as const,
 ];
 
-const changes = (before: Config, now: Config): string[] =>
+const changes = (before: RecordedConfig, now: RecordedConfig): string[] =>
   optionNames.filter((name) => !INCIDENTAL.includes(name) && before[name] !== now[name])
     .map((name) => `--${flagName(name)} ${before[name]} is ${now[name]} now`);
+
+/**
+ * The state of a checkpoint for a run that may have another precision: a loss scale that it lacks is initial, one that the
+ * run does not want is left out.
+ */
+export const withLossScaleOf = (state: StateBuilder, values: StateValues): StateValues => {
+  const isScaler = (name: string) => name.startsWith("scaler.");
+  const kept = [...values].filter(([name]) => !isScaler(name) || state.declared.has(name));
+  const initial = [...initialState(state, 0)].filter(([name]) => isScaler(name) && !values.has(name));
+  return new Map([...kept, ...initial]);
+};
 
 const changed = (file: string, notes: readonly string[]): string[] =>
   notes.length === 0 ? [] : [`This run differs from the one in "${file}": ${notes.join("; ")}`];

@@ -7,15 +7,18 @@ import { readSafetensors, type TensorFile } from "../../data/formats/safetensors
 import { writeTorch } from "../../data/formats/torch/write.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
+import { StateBuilder } from "../model/state_builder.ts";
+import { lossScale } from "../optim/loss_scale.ts";
 import { learningRate, planSchedule, teacherMomentum } from "../optim/schedule.ts";
-import { checkpointPieces, type RunMeta, saveCheckpoint } from "../run/checkpoint_file.ts";
+import { checkpointPieces, saveCheckpoint } from "../run/checkpoint_file.ts";
 import { initialState } from "../run/initial_state.ts";
 import { fileTensor, type StateTensor, type StateValues } from "../run/state_layout.ts";
 import { verifyStep } from "../verify/step_recording.ts";
 import { type Config, configure } from "./config.ts";
 import { publishedContents } from "./published.ts";
-import { startingPoint } from "./resume.ts";
+import { startingPoint, withLossScaleOf } from "./resume.ts";
 import { stepGraph } from "./step_graph.ts";
+import { PRETRAIN, type PretrainMeta } from "./task.ts";
 
 const recordingOf = (name: string) =>
   readSafetensors(
@@ -56,7 +59,7 @@ const inFolder = Effect.acquireRelease(
 );
 
 /** A file as the published code saves it. */
-const writePublished = (file: string, meta: RunMeta, values: StateValues) => {
+const writePublished = (file: string, meta: PretrainMeta, values: StateValues) => {
   const tensors = new Map(
     [...values].map(([name, tensor]): [string, FileTensor] => [name, fileTensor(name, tensor)]),
   );
@@ -154,7 +157,7 @@ gpuTest(
     const { config, instances } = recordedConfig(recording);
     const { outputs } = yield* verifyStep(recording, "whole");
     const file = join(yield* inFolder, "ckpt.pth");
-    const meta: RunMeta = { step: 4, teacherCounter: 4, instances, config };
+    const meta: PretrainMeta = { step: 4, teacherCounter: 4, instances, config };
     writePublished(file, meta, afterFirstStep(recording, outputs));
 
     const start = yield* begin({ ...config, resume: file }, instances);
@@ -183,9 +186,9 @@ const small = (change: Partial<Config> = {}): Config => ({
 const saved = Effect.fnUntraced(function* (folder: string) {
   const config = small({ seed: 3 });
   const { state } = stepGraph(config, (yield* Gpu).traits);
-  const meta: RunMeta = { step: 20, teacherCounter: 20, instances: 40, config };
+  const meta: PretrainMeta = { step: 20, teacherCounter: 20, instances: 40, config };
   const tensors = initialState(state, 3);
-  const file = yield* saveCheckpoint(folder, { meta, tensors });
+  const file = yield* saveCheckpoint(folder, PRETRAIN, { meta, tensors });
   return { file, meta, tensors };
 });
 
@@ -224,7 +227,7 @@ gpuTest("startingPoint() refuses what cannot go on, and says what can", function
   assert.match(yield* refusal(small({ resume: encoder })), /no optimiser and no step: start .* --init/);
 
   // A newer one that is damaged: which tensor, where, and which other is good.
-  const pieces = yield* checkpointPieces({ meta: { ...meta, step: 30 }, tensors });
+  const pieces = yield* checkpointPieces(PRETRAIN, { meta: { ...meta, step: 30 }, tensors });
   const bytes = Buffer.concat(pieces);
   bytes[bytes.length - 5] ^= 1;
   const damaged = join(folder, "checkpoints", "step_000030.safetensors");
@@ -280,4 +283,23 @@ gpuTest("startingPoint() takes weights alone: an encoder for both networks, or a
     wrong.message,
     /^Cannot start from ".*": its encoder is not this run's .*conv1\.weight is \[4, 3, 7, 7\]/,
   );
+});
+
+Deno.test("withLossScaleOf() starts a scale that a checkpoint lacks, and drops one that the run does not want", () => {
+  const half = new StateBuilder();
+  lossScale(half);
+  const full = new StateBuilder();
+  full.declare("encoder_q.b", {
+    role: "trained",
+    shape: [5],
+    storage: "same",
+    init: { kind: "constant", value: 1 },
+  });
+  const checkpoint = new Map(initialState(full, 0));
+  const grown = withLossScaleOf(half, checkpoint);
+  assert.deepEqual(
+    [...grown].filter(([name]) => name.startsWith("scaler.")).map(([name, { data }]) => [name, data[0]]),
+    [["scaler.scale", 65536], ["scaler.growth_tracker", 0], ["scaler.skipped", 0]],
+  );
+  assert.deepEqual(withLossScaleOf(full, grown), checkpoint);
 });

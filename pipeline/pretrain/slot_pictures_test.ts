@@ -106,7 +106,12 @@ gpuTest("a run of the user's own without such a teacher goes on without slot map
   const { config, images } = yield* prepared;
   yield* pretrain({ ...config, steps: 2, printFreq: 1 }, images, (views) => {
     const state = new StateBuilder();
-    const weight = state.declare("encoder_q.weight", [3], "same", { kind: "constant", value: 1 });
+    const weight = state.declare("encoder_q.weight", {
+      role: "buffer",
+      shape: [3],
+      storage: "same",
+      init: { kind: "constant", value: 1 },
+    });
     state.updates.set(weight, mul(0.9, weight));
     return { state, metrics: { loss: mean(mul(weight, views.images)) } };
   });

@@ -1,6 +1,6 @@
 /**
- * One training step as a pure function: state, views and rates in, next state and metrics out. Stages meet here; what
- * each of them computes is in its own file.
+ * One training step as a pure function: state, views and rates in, next state and metrics out. The stages are put
+ * together here; each has a file of its own.
  */
 import { add, mul } from "../../ops/arithmetic.ts";
 import { input, reshape, stopGradient, type Tensor } from "../../ops/graph/tensor.ts";
@@ -10,76 +10,79 @@ import { type Network, type Training, within } from "../model/network.ts";
 import { type Grouped, meanScores, prototypeUseInBatch, slotGrouping } from "../model/slot_grouping.ts";
 import { forward, type ModelOptions, student, teacher } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { optimize, type OPTIMIZERS } from "../optim/optimize.ts";
-import { singleProcess, type Sync } from "../ranks/sync.ts";
+import { type Objective, optimize, type OptimizeOptions, type TrainingStep } from "../optim/optimize.ts";
+import { singleProcess } from "../ranks/sync.ts";
 import { aligned, groupingLoss, halfOfBatch, slotContrast } from "./loss.ts";
 
-export interface StepOptions extends ModelOptions {
+/** The options of a step. */
+export interface StepOptions extends ModelOptions, OptimizeOptions {
+  /** Temperature of the teacher's targets and of the grouping. */
   readonly teacherTemp: number;
+  /** Temperature of the student's predictions. */
   readonly studentTemp: number;
+  /** Share of itself that the centre keeps in a step. */
   readonly centerMomentum: number;
+  /** Weight of the grouping loss; the slot loss has the rest. */
   readonly groupLossWeight: number;
-  readonly optimizer: keyof typeof OPTIMIZERS;
-  readonly weightDecay: number;
-  readonly momentum: number;
-  /** f16: activations and their gradients in half precision, with loss scaling; f32 if not given. */
-  readonly precision?: "f32" | "f16";
-  /** Ranks whose pictures this process holds, one after the other; 1 unless a distributed run is replayed in one. */
+  /** Ranks whose images this process has, one after the other; 1 unless one process replays a distributed run. */
   readonly blocks?: number; // not `ranks`, which is an option of a run that says how many processes there are
-  /** What this process exchanges with other ranks; nothing if not given. */
-  readonly sync?: Sync;
 }
 
 /** The two views of a batch, all first views before all second ones. */
 export interface Views {
   /** [2B, S, S, 3], normalised. */
   readonly images: Tensor;
-  /** Of the views' intersection, as fractions of each view after flipping, [2B, 4]: x1, y1, x2, y2. */
+  /** The views' intersection as fractions of each view after flipping, [2B, 4]: x1, y1, x2, y2. */
   readonly coords: Tensor;
   /** 1 where a view is flipped left to right, [2B]. */
   readonly flips: Tensor;
 }
 
-/** What changes from step to step; scalars []. */
+/** The schedules' values in one step, scalars []. */
 export interface Rates {
   readonly learningRate: Tensor;
   readonly teacherMomentum: Tensor;
 }
 
+/** The rates as inputs of a graph, under their own names. */
 export const rateInputs = (): Rates => ({
   learningRate: input("learningRate", []),
   teacherMomentum: input("teacherMomentum", []),
 });
 
+/** What the student or the teacher computes from both views of a batch. */
 export interface Side extends Grouped {
+  /** Encoder output [2B, h, w, C]. */
   readonly features: Tensor;
+  /** Projector output [2B, h, w, D]. */
   readonly projections: Tensor;
+  /** Scores in the frame of the views' intersection, [2B, h, w, K]. */
   readonly aligned: Tensor;
 }
 
-/** A loss with all that it was computed from. */
-export interface Objective {
-  readonly state: StateBuilder;
-  readonly loss: Tensor;
-  /** Small tensors that every step reports: means over ranks. */
-  readonly metrics: Readonly<Record<string, Tensor>>;
+/** The loss of SlotCon with the tensors that it was computed from. */
+export interface SlotConObjective extends Objective {
   readonly student: Side;
   readonly teacher: Side;
-  /** Contributions to the terms of the loss: of each picture, and of each query with the row of its slot. */
+  /**
+   * Contributions to the terms of the loss: `group12` and `group21` of each image, [B], `contrast12` and `contrast21` of
+   * each query, [R], with the slots of the queries in `rows12` and `rows21`, [R], u32: image · K + prototype.
+   */
   readonly contributions: Readonly<Record<string, Tensor>>;
 }
 
-export interface Step extends Objective {
-  /** Gradients of the loss with respect to the student's parameters, by name. */
-  readonly gradients: ReadonlyMap<string, Tensor>;
-}
+/** A training step of SlotCon. */
+export type Step = TrainingStep<SlotConObjective>;
 
-/** One SlotCon step on these views (method.md, sections 3 to 7). */
+/** One SlotCon step on these views (docs/method.md, sections 3 to 7). */
 export const slotConStep = (views: Views, rates: Rates, options: StepOptions): Step =>
-  optimize(slotConLoss(views, rates, options), rates, options);
+  optimize(slotConLoss(views, rates, options), rates.learningRate, options);
 
-/** Both networks on both views and the loss between them; the teacher and the centre move on (sections 3 to 6). */
-export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): Objective => {
+/**
+ * Both networks on both views and the loss between them; updates the teacher and the centre (docs/method.md, sections 3
+ * to 6).
+ */
+export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): SlotConObjective => {
   const state = new StateBuilder();
   const sync = options.sync ?? singleProcess;
   const training: Training = { groups: 2, sync };
@@ -94,10 +97,15 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
   const k = side(teacher(state, training, rates.teacherMomentum), "k");
 
   // The centre is subtracted as it was before this step and follows the teacher afterwards.
-  const centre = state.declare("center", [1, options.numPrototypes], "same", { kind: "constant", value: 0 });
-  const followed = sync.mean(reshape(meanScores(stopGradient(k.scores)), centre.shape));
-  const held = options.centerMomentum;
-  state.updates.set(centre, add(mul(held, centre), mul(1 - held, followed)));
+  const centre = state.declare("center", {
+    role: "buffer",
+    shape: [1, options.numPrototypes],
+    storage: "same",
+    init: { kind: "constant", value: 0 },
+  });
+  const meanOfBatch = sync.mean(reshape(meanScores(stopGradient(k.scores)), centre.shape));
+  const kept = options.centerMomentum;
+  state.updates.set(centre, add(mul(kept, centre), mul(1 - kept, meanOfBatch)));
 
   const distil = (a: 0 | 1, b: 0 | 1) =>
     groupingLoss(
@@ -106,8 +114,8 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
       reshape(centre, [options.numPrototypes]),
       options,
     );
-  const each12 = distil(0, 1), each21 = distil(1, 0);
-  const group12 = mean(each12), group21 = mean(each21);
+  const perImage12 = distil(0, 1), perImage21 = distil(1, 0);
+  const group12 = mean(perImage12), group21 = mean(perImage21);
 
   const predicting = within({ ...own, training: { ...training, groups: 1 } }, "predictor_slot");
   const predict = (queries: Tensor, count: Tensor) => predictor(predicting, queries, options, count);
@@ -126,10 +134,10 @@ export const slotConLoss = (views: Views, rates: Rates, options: StepOptions): O
     student: q,
     teacher: k,
     contributions: {
-      group12: each12,
-      group21: each21,
-      contrast12: contrast12.each,
-      contrast21: contrast21.each,
+      group12: perImage12,
+      group21: perImage21,
+      contrast12: contrast12.perQuery,
+      contrast21: contrast21.perQuery,
       rows12: contrast12.rows,
       rows21: contrast21.rows,
     },

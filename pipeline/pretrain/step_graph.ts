@@ -1,30 +1,49 @@
-/** The step of a run as the graph that its adapter gets: augmentation, networks, loss and optimiser. */
+/** The step of a run as a graph for one adapter: augmentation, networks, loss and optimiser. */
+import type { Graph } from "../../ops/compiler/graph.ts";
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
+import type { StateBuilder } from "../model/state_builder.ts";
+import type { TrainingStep } from "../optim/optimize.ts";
 import { singleProcess, type Sync } from "../ranks/sync.ts";
 import { bytesIn } from "../run/bytes.ts";
 import { augment, packingFor } from "./augment.ts";
 import type { Config } from "./config.ts";
-import { rateInputs, type Rates, slotConStep, type Step, type Views } from "./step.ts";
+import { rateInputs, type Rates, slotConStep, type Views } from "./step.ts";
 
-/** The run's options, with the batch of this rank; `sync` is what it exchanges with others. */
+/** The options of a run, with the batch size of one rank; `sync` exchanges tensors with the other ranks. */
 export type StepConfig = Config & { readonly sync: Sync };
 
-/** Makes the graph of a step from the augmented views: the place to put another loss, augmentation or network. */
+/**
+ * Builds a step from the augmented views: state with its next values, and metrics. A builder of your own may change the
+ * views, the loss, the networks or the optimiser. With `loss` and `gradients`, as `optimize` returns them, profiles tell
+ * forward, backward and update apart.
+ */
 export type StepBuilder = (
   views: Views,
   rates: Rates,
   config: StepConfig,
-) => Pick<Step, "state" | "metrics"> & Partial<Pick<Step, "loss" | "gradients">>;
+) => Pick<TrainingStep, "state" | "metrics"> & Partial<Pick<TrainingStep, "loss" | "gradients">>;
 
-/** The graph of a run's step, and how its batches are packed. Its inputs are a packed batch and the rates. */
+/** The step of a run, to be compiled. */
+export interface StepGraph {
+  /** How batches are packed. */
+  readonly packing: ReturnType<typeof packingFor>;
+  readonly state: StateBuilder;
+  readonly graph: Graph;
+}
+
+/**
+ * The graph of a run's step. Its inputs are a packed batch (`pixels`, `views`, `coords`, `flips`), the rates
+ * (`learningRate`, `teacherMomentum`) and the state; its outputs are the metrics. Throws what `build` throws: for SlotCon a
+ * ShapeError where sizes do not fit.
+ */
 export const stepGraph = (
   config: Config,
   traits: AdapterTraits,
   build: StepBuilder = slotConStep,
   sync: Sync = singleProcess,
-) => {
+): StepGraph => {
   const packing = packingFor(config.imageSize, config.batchSize, traits.maxBinding);
   const views = viewInputs(config, packing);
   const step = build(views, rateInputs(), { ...config, sync });
@@ -41,9 +60,9 @@ export const stepGraph = (
 };
 
 /**
- * The stage that a tensor is made in. Tensors are numbered as they are made, so where a stage's result is known, the
- * stage is; a step that keeps its loss and gradients to itself is all "forward". The teacher follows the student in
- * "forward", since it has to before its own pass.
+ * The stage that a tensor belongs to. Tensors are numbered in the order of creation, so the results of the stages divide
+ * them; a step without loss and gradients is all "forward". The teacher's moving average is in "forward", too, since it
+ * precedes the teacher's own pass.
  */
 const stageOf = ({ images }: Views, { loss, gradients }: ReturnType<StepBuilder>) => {
   const last = gradients === undefined ? Infinity : Math.max(...[...gradients.values()].map(({ id }) => id));
@@ -54,7 +73,7 @@ const stageOf = ({ images }: Views, { loss, gradients }: ReturnType<StepBuilder>
   };
 };
 
-/** The inputs of a step as they come from packed batches: augmentation is the first thing the device does. */
+/** The views of a packed batch, which is an input of the graph: the device augments first. */
 const viewInputs = ({ batchSize }: Config, packing: ReturnType<typeof packingFor>): Views => ({
   images: augment(
     input("pixels", [packing.capacity / 4], "u32"),

@@ -1,10 +1,11 @@
 /**
- * Checkpoint files: everything that a run needs to go on as if it had never stopped.
+ * Checkpoint files: everything that a run needs to go on as if it had never stopped, whatever its task.
  *
  * A checkpoint is one safetensors file, `checkpoints/step_000123.safetensors` in the run's folder, which any tool can
- * read: parameters, statistics and centre under the published code's names, the optimiser's buffers as `optimizer.<name
- * of the parameter>`. Its metadata has the SHA-256 of every tensor, and of all else. A file is either whole or absent;
- * `checkpoints/current` names the newest one.
+ * read: tensors under their names in the state, in PyTorch's layout, an optimiser's buffers as `optimizer.<name of the
+ * parameter>`. Its metadata names the task that wrote it, says in the task's own terms how far the run is and by which
+ * options, and has the SHA-256 of every tensor and of all else. A file is either whole or absent; `checkpoints/current`
+ * names the newest one (docs/method.md, section 10).
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -14,30 +15,36 @@ import { FormatError } from "../../data/files/format_error.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { FileArray, FileTensor, StoredTensor } from "../../data/formats/file_tensor.ts";
 import { openSafetensors, type PlacedTensor, writeSafetensors } from "../../data/formats/safetensors.ts";
-import { Config } from "../pretrain/config.ts";
 import { readState } from "./state.ts";
 import { fileTensor, type StateValues } from "./state_layout.ts";
 
-/** Where a run stands, besides its tensors. */
-export const RunMeta = Schema.Struct({
-  step: Schema.Int, // optimiser steps done
-  teacherCounter: Schema.Int, // updates of the teacher done: its momentum follows them
-  instances: Schema.Int, // pictures of the data set
-  config: Config,
-});
-export type RunMeta = typeof RunMeta.Type;
+/** What every checkpoint says of its run besides the tensors; a task adds to it. */
+export interface RunMeta {
+  /** Optimiser steps done. */
+  readonly step: number;
+  /** The options of the run. */
+  readonly config: object;
+}
 
-export interface Checkpoint {
-  readonly file: string;
-  readonly meta: RunMeta;
-  readonly tensors: StateValues; // names and shapes as the published code has them
+/** A kind of run: its name in checkpoints, and the schema of what they say of it. */
+export interface Task<Meta extends RunMeta> {
+  readonly name: string;
+  readonly meta: Schema.Codec<Meta, unknown>;
 }
 
 /** A checkpoint whose file is open: its tensors are read, and verified, when they are asked for. */
-export interface OpenCheckpoint {
+export interface OpenCheckpoint<Meta extends RunMeta = RunMeta> {
   readonly file: string;
-  readonly meta: RunMeta;
+  /** The name of the task that wrote it. */
+  readonly task: string;
+  readonly meta: Meta;
+  /** By their names, in PyTorch's layout. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+}
+
+/** A checkpoint that has been read. */
+export interface Checkpoint<Meta extends RunMeta = RunMeta> extends Omit<OpenCheckpoint<Meta>, "tensors"> {
+  readonly tensors: StateValues;
 }
 
 /** A checkpoint cannot be saved, or is not one that this run can go on from. */
@@ -53,29 +60,38 @@ export class CheckpointError extends Schema.TaggedError<CheckpointError>()("Chec
 }
 
 const FORMAT = "slotcon-checkpoint/2";
-const MetaJson = Schema.fromJsonString(RunMeta);
+/** The task of checkpoints that name none, which are older than the others. */
+const FIRST_TASK = "pretrain";
+const AnyMeta: Schema.Codec<RunMeta, unknown> = Schema.StructWithRest(
+  Schema.Struct({ step: Schema.Int, config: Schema.Record(Schema.String, Schema.Unknown) }),
+  [Schema.Record(Schema.String, Schema.Unknown)],
+);
 const ChecksumsJson = Schema.fromJsonString(Schema.Record(Schema.String, Schema.String));
 
 /** The folder of a run's checkpoints. */
-export const checkpointFolder = (runFolder: string) => join(runFolder, "checkpoints");
+export const checkpointFolder = (runFolder: string): string => join(runFolder, "checkpoints");
 
-/** The step that a file of this name was saved after, or null where it is none of ours. */
+/** The step after which a checkpoint of this name was saved, or null where the name is not that of a checkpoint. */
 export const savedStep = (name: string): number | null => {
   const digits = name.match(/^step_(\d+)\.safetensors$/)?.[1];
   return digits === undefined ? null : Number(digits);
 };
 
 /**
- * Saves a checkpoint in the folder of a run, reads it back, and makes it the current one. Returns its path. Other work
- * goes on in between. Fails with a `CheckpointError` when it cannot be written, say onto a full disk, or is not what it
- * should be when it is read again; older checkpoints are then as they were.
+ * Saves a checkpoint of a task in the folder of a run, reads it back, and makes it the current one. Returns its path.
+ * Yields to other work in between. Fails with a `CheckpointError` when it cannot be written, say onto a full disk, or is
+ * not the same when it is read back; older checkpoints are then as they were.
  */
 export const saveCheckpoint = Effect.fn("saveCheckpoint")(
-  function* (runFolder: string, { meta, tensors }: Pick<Checkpoint, "meta" | "tensors">) {
+  function* <Meta extends RunMeta>(
+    runFolder: string,
+    task: Task<Meta>,
+    { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+  ): Effect.fn.Return<string, CheckpointError> {
     const folder = checkpointFolder(runFolder);
     const name = `step_${String(meta.step).padStart(6, "0")}.safetensors`;
     const file = join(folder, name);
-    const pieces = yield* checkpointPieces({ meta, tensors });
+    const pieces = yield* checkpointPieces(task, { meta, tensors });
 
     yield* Effect.gen(function* () {
       yield* Effect.tryPromise({
@@ -97,12 +113,15 @@ export const saveCheckpoint = Effect.fn("saveCheckpoint")(
   },
 );
 
-/** The bytes of a checkpoint, in pieces. */
+/** The bytes of a checkpoint of a task, in pieces. The same state and meta give the same bytes. */
 export const checkpointPieces = Effect.fnUntraced(
-  function* ({ meta, tensors }: Pick<Checkpoint, "meta" | "tensors">) {
+  function* <Meta extends RunMeta>(
+    task: Task<Meta>,
+    { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+  ): Effect.fn.Return<readonly Uint8Array<ArrayBuffer>[]> {
     const named = new Map<string, FileTensor>();
     const checksums: Record<string, string> = {};
-    for (const [name, tensor] of [...tensors].sort(([a], [b]) => a < b ? -1 : 1)) { // the same state, the same bytes
+    for (const [name, tensor] of [...tensors].sort(([a], [b]) => a < b ? -1 : 1)) {
       const stored = fileTensor(name, tensor);
       named.set(name, stored);
       checksums[name] = sha256(stored.data);
@@ -110,7 +129,8 @@ export const checkpointPieces = Effect.fnUntraced(
     }
     const metadata = {
       format: FORMAT,
-      meta: yield* Effect.orDie(Schema.encodeEffect(MetaJson)(meta)),
+      task: task.name,
+      meta: yield* Effect.orDie(Schema.encodeEffect(Schema.fromJsonString(task.meta))(meta)),
       checksums: JSON.stringify(checksums),
     };
     return writeSafetensors(named, { ...metadata, sha256: headerChecksum(named, metadata) });
@@ -132,10 +152,14 @@ const headerChecksum = (
 
 /**
  * Opens a checkpoint until the scope ends, and verifies all but its values; those are verified as they are read. Fails
- * with a `CheckpointError` that says what is wrong with the file.
+ * with a `CheckpointError` that says what is wrong with the file, or that it is of another task than `task`; without one,
+ * a checkpoint of any task is opened.
  */
 export const openCheckpoint = Effect.fn("openCheckpoint")(
-  function* (file: string): Effect.fn.Return<OpenCheckpoint, CheckpointError, Scope.Scope> {
+  function* <Meta extends RunMeta = RunMeta>(
+    file: string,
+    task?: Task<Meta>,
+  ): Effect.fn.Return<OpenCheckpoint<Meta>, CheckpointError, Scope.Scope> {
     const fail = (reason: string) => new CheckpointError({ file, action: "load", reason });
     const { tensors, metadata: { sha256: expected, ...metadata } } = yield* openBytes(file).pipe(
       Effect.flatMap(openSafetensors),
@@ -152,16 +176,21 @@ export const openCheckpoint = Effect.fn("openCheckpoint")(
         "its header (names, shapes and metadata) does not match its checksum: it is damaged",
       );
     }
+    const found = metadata.task ?? FIRST_TASK;
+    if (task !== undefined && found !== task.name) {
+      return yield* fail(`this is a checkpoint of ${found}; expected one of ${task.name}`);
+    }
     const described = Effect.mapError(({ message }: Schema.SchemaError) =>
       fail(`its description of the run is wrong: ${message}`)
     );
-    const meta = yield* Schema.decodeEffect(MetaJson)(metadata.meta).pipe(described);
+    const schema = (task?.meta ?? AnyMeta) as Schema.Codec<Meta, unknown>;
+    const meta = yield* Schema.decodeEffect(Schema.fromJsonString(schema))(metadata.meta).pipe(described);
     const checksums = yield* Schema.decodeEffect(ChecksumsJson)(metadata.checksums).pipe(described);
     const verified = new Map<string, StoredTensor>();
     for (const [name, tensor] of tensors) {
       verified.set(name, { ...tensor, values: verifiedValues(name, tensor, checksums[name], file) });
     }
-    return { file, meta, tensors: verified };
+    return { file, task: found, meta, tensors: verified };
   },
 );
 
@@ -181,12 +210,17 @@ const verifiedValues = (
       }),
   );
 
-/** Reads a checkpoint and verifies all of it. Fails with a `CheckpointError` that says what is wrong with the file. */
+/**
+ * Reads a checkpoint and verifies all of it. Fails with a `CheckpointError` that says what is wrong with the file, or that
+ * it is of another task than `task`; without one, a checkpoint of any task is read.
+ */
 export const loadCheckpoint = Effect.fn("loadCheckpoint")(
-  function* (file: string): Effect.fn.Return<Checkpoint, CheckpointError, Scope.Scope> {
-    const { meta, tensors } = yield* openCheckpoint(file);
-    const values = yield* readState(tensors).pipe(Effect.mapError(damaged));
-    return { file, meta, tensors: values };
+  function* <Meta extends RunMeta = RunMeta>(
+    file: string,
+    task?: Task<Meta>,
+  ): Effect.fn.Return<Checkpoint<Meta>, CheckpointError, Scope.Scope> {
+    const { tensors, ...rest } = yield* openCheckpoint(file, task);
+    return { ...rest, tensors: yield* readState(tensors).pipe(Effect.mapError(damaged)) };
   },
   Effect.scoped,
 );
@@ -204,16 +238,19 @@ const damaged = ({ file, reason }: FormatError) =>
   new CheckpointError({ file, action: "load", reason: `${reason}: the file is damaged, use another one` });
 
 /**
- * The newest checkpoint in the folder of a run that can be read, or null if there is none. Damaged ones are skipped with
- * a warning; fails with the newest one's `CheckpointError` if all are.
+ * The newest checkpoint in the folder of a run that can be read, or null if there is none. Damaged ones, and those of
+ * another task than `task`, are skipped with a warning; fails with the newest one's `CheckpointError` if all are.
  */
 export const latestCheckpoint = Effect.fn("latestCheckpoint")(
-  function* (runFolder: string): Effect.fn.Return<Checkpoint | null, CheckpointError> {
+  function* <Meta extends RunMeta = RunMeta>(
+    runFolder: string,
+    task?: Task<Meta>,
+  ): Effect.fn.Return<Checkpoint<Meta> | null, CheckpointError> {
     const folder = checkpointFolder(runFolder);
     const files = (yield* checkpointsIn(folder)).map((name) => join(folder, name));
     let newest: CheckpointError | undefined;
     for (const file of files) {
-      const loaded = yield* Effect.result(loadCheckpoint(file));
+      const loaded = yield* Effect.result(loadCheckpoint(file, task));
       if (Result.isSuccess(loaded)) return loaded.success;
       newest ??= loaded.failure;
       yield* Effect.logWarning(`${loaded.failure.message}. Trying the one before it.`);
@@ -223,7 +260,7 @@ export const latestCheckpoint = Effect.fn("latestCheckpoint")(
 );
 
 /** The names of the checkpoints in a folder: the current one first, then the others from the newest on. */
-export const checkpointsIn = (folder: string) =>
+export const checkpointsIn = (folder: string): Effect.Effect<readonly string[]> =>
   Effect.promise(async () => {
     try {
       const names = Array.from(Deno.readDirSync(folder), ({ name }) => name);

@@ -1,10 +1,29 @@
 import assert from "node:assert/strict";
-import { Effect, Logger } from "effect";
+import { Effect, Logger, Schema } from "effect";
 import { inTestFolder } from "../../data/_test_folder.ts";
-import { configure } from "../pretrain/config.ts";
-import { compareState, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint_file.ts";
+import {
+  compareState,
+  latestCheckpoint,
+  loadCheckpoint,
+  saveCheckpoint,
+  type Task,
+} from "./checkpoint_file.ts";
 
-const config = Effect.runSync(configure("demo"));
+interface TestMeta {
+  readonly step: number;
+  readonly teacherCounter: number;
+  readonly instances: number;
+  readonly config: { readonly width: number };
+}
+const taskOf = (name: string): Task<TestMeta> => ({
+  name,
+  meta: Schema.Struct({
+    ...{ step: Schema.Int, teacherCounter: Schema.Int, instances: Schema.Int },
+    config: Schema.Struct({ width: Schema.Int }),
+  }),
+});
+const TEST = taskOf("test");
+const config = { width: 16 };
 const state = (value: number) =>
   new Map([
     ["encoder_q.conv1.weight", { shape: [2, 1, 1, 2], data: new Float32Array([value, 1, NaN, -0]) }],
@@ -13,7 +32,7 @@ const state = (value: number) =>
   ]);
 const save = (folder: string, step: number) =>
   Effect.runPromise(
-    saveCheckpoint(folder, {
+    saveCheckpoint(folder, TEST, {
       meta: { step, teacherCounter: step + 1, instances: 12, config },
       tensors: state(step),
     }),
@@ -73,7 +92,7 @@ Deno.test(
     await Deno.mkdir(`${folder}/checkpoints/step_000002.safetensors.partial`); // in its way
     const meta = { step: 2, teacherCounter: 2, instances: 12, config };
     assert.match(
-      await reason(saveCheckpoint(folder, { meta, tensors: state(2) })),
+      await reason(saveCheckpoint(folder, TEST, { meta, tensors: state(2) })),
       /^Cannot save checkpoint ".*000002/,
     );
     assert.equal((await Effect.runPromise(latestCheckpoint(folder).pipe(quietly)))?.meta.step, 1);
@@ -93,3 +112,18 @@ Deno.test("compareState() lists the first tensors that differ", async () => {
       "not [64, 3, 7, 7]; it has no encoder_q.fc.weight; it has a center, which this run has not",
   );
 });
+
+Deno.test(
+  "loadCheckpoint() refuses a checkpoint of another task by its name, and takes one of any task where none is asked for",
+  inTestFolder(async (folder) => {
+    const file = await save(folder, 5);
+    assert.match(
+      await reason(loadCheckpoint(file, taskOf("segmentation"))),
+      /^Cannot load checkpoint ".*": this is a checkpoint of test; expected one of segmentation$/,
+    );
+    assert.match(await reason(latestCheckpoint(folder, taskOf("segmentation"))), /a checkpoint of test;/);
+    const { task, meta } = await Effect.runPromise(loadCheckpoint(file, TEST));
+    assert.deepEqual([task, meta.config.width], ["test", 16]);
+    assert.deepEqual((await Effect.runPromise(loadCheckpoint(file))).meta, meta);
+  }),
+);

@@ -9,6 +9,7 @@ import {
   type RunMeta,
   saveCheckpoint,
   savedStep,
+  type Task,
 } from "./checkpoint_file.ts";
 import { StageSpan } from "./otlp.ts";
 import type { RunFolderError } from "./run_folder.ts";
@@ -22,20 +23,20 @@ export interface CheckpointPlan
 }
 
 /** A run's checkpoints as it saves them. */
-export interface Checkpoints {
+export interface Checkpoints<Meta extends RunMeta> {
   /** Is a checkpoint due when this many steps are done? Asked once a step. */
   readonly due: (done: number) => boolean;
   /**
    * Saves a copy of the state, in the background: waits only where the save before it is not finished. Where one cannot
    * be written, the run says so and goes on; it tries again at the next one. Fails if the device did.
    */
-  readonly save: (meta: RunMeta, copy: Effect.Effect<StateValues, GpuError>) => Effect.Effect<void, GpuError>;
+  readonly save: (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) => Effect.Effect<void, GpuError>;
   /** Waits for the last save. Fails if that could not be written. */
   readonly settled: Effect.Effect<void, CheckpointError | GpuError>;
 }
 
 /** Of a rank that saves none. */
-export const noCheckpoints: Checkpoints = {
+export const noCheckpoints: Checkpoints<RunMeta> = {
   due: () => false,
   save: () => Effect.void,
   settled: Effect.void,
@@ -45,7 +46,8 @@ export const noCheckpoints: Checkpoints = {
  * The checkpoints of a run. `flush` brings onto the disk what a checkpoint builds on, the metrics of its steps. A save
  * that has begun is finished before the scope ends, whatever else happens.
  */
-export const checkpoints = Effect.fn("checkpoints")(function* (
+export const checkpoints = Effect.fn("checkpoints")(function* <Meta extends RunMeta>(
+  task: Task<Meta>,
   plan: CheckpointPlan,
   flush: Effect.Effect<void, RunFolderError>,
 ) {
@@ -55,20 +57,20 @@ export const checkpoints = Effect.fn("checkpoints")(function* (
   let writing: Fiber.Fiber<void, CheckpointError | GpuError> | null = null;
   yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
 
-  const write = Effect.fnUntraced(function* (meta: RunMeta, copy: Effect.Effect<StateValues, GpuError>) {
+  const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
     const tensors = yield* copy; // first: it holds memory of the device
     yield* flush.pipe(
       Effect.mapError(({ message }) =>
         new CheckpointError({ file: folder, action: "save", reason: message })
       ),
     );
-    const file = yield* saveCheckpoint(plan.outputDir, { meta, tensors });
+    const file = yield* saveCheckpoint(plan.outputDir, task, { meta, tensors });
     yield* Effect.logInfo(`saved ${file}`);
     yield* Effect.promise(() => removeOld(folder, meta.step, plan));
   });
 
   const settled = Effect.suspend(() => writing === null ? Effect.void : Fiber.join(writing));
-  const save: Checkpoints["save"] = Effect.fnUntraced(function* (meta, copy) {
+  const save: Checkpoints<Meta>["save"] = Effect.fnUntraced(function* (meta, copy) {
     yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // it has been told
     writing = yield* write(meta, copy).pipe(
       span("save", meta.step),
@@ -83,7 +85,7 @@ export const checkpoints = Effect.fn("checkpoints")(function* (
     );
   });
 
-  return { due: schedule(plan), save, settled } satisfies Checkpoints as Checkpoints;
+  return { due: schedule(plan), save, settled } satisfies Checkpoints<Meta> as Checkpoints<Meta>;
 });
 
 const schedule = ({ saveFreq, stepsPerEpoch, saveSteps, saveMinutes, lastStep }: CheckpointPlan) => {

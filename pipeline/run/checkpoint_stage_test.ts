@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { Deferred, Effect, Logger } from "effect";
 import { inTestFolder } from "../../data/_test_folder.ts";
 import { configure } from "../pretrain/config.ts";
+import { PRETRAIN, type PretrainMeta } from "../pretrain/task.ts";
 import { latestCheckpoint, savedStep } from "./checkpoint_file.ts";
-import { type CheckpointPlan, checkpoints } from "./checkpoint_stage.ts";
+import { type CheckpointPlan, type Checkpoints, checkpoints } from "./checkpoint_stage.ts";
 
 const config = Effect.runSync(configure("demo"));
 const meta = (step: number) => ({ step, teacherCounter: step, instances: 10, config });
@@ -12,13 +13,13 @@ const state = (step: number) => new Map([["center", { shape: [1, 2], data: Float
 /** Runs a body with the checkpoints of a run of ten steps an epoch, and gives what was logged. */
 const logged = async (
   plan: Partial<CheckpointPlan> & Pick<CheckpointPlan, "outputDir">,
-  body: (saving: Effect.Success<ReturnType<typeof checkpoints>>) => Effect.Effect<void, unknown>,
+  body: (saving: Checkpoints<PretrainMeta>) => Effect.Effect<void, unknown>,
 ) => {
   const lines: string[] = [];
   const whole: CheckpointPlan = {
     ...{ saveFreq: 1, saveSteps: null, saveMinutes: null, keep: 2, stepsPerEpoch: 10, lastStep: 35, ...plan },
   };
-  await checkpoints(whole, Effect.void).pipe(
+  await checkpoints(PRETRAIN, whole, Effect.void).pipe(
     Effect.flatMap(body),
     Effect.scoped,
     Effect.provide(Logger.layer([Logger.make(({ message }) => void lines.push([message].flat().join(" ")))])),

@@ -1,14 +1,25 @@
-/** Initial values of a run's state. */
+/** Where a run begins: its first step, and initial values of its state. */
 import { fillNormals, NORMAL_STEP } from "../../data/random/normals.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import type { Draw } from "../../ops/runtime/draw_normals.ts";
 import type { Declared, StateBuilder } from "../model/state_builder.ts";
-import { type StateTensor, type StateValues, turned } from "./state_layout.ts";
+import { type StateTensor, type StateValues, statisticsNames, turned } from "./state_layout.ts";
 
-/** What tells the draws of initial values from the other draws of a seed. */
+/** Where a run begins. */
+export interface StartingPoint {
+  /** Optimiser steps done. */
+  readonly step: number;
+  /** By how much the teacher's counter is ahead of the step: not 0 where a run began in a later epoch. */
+  readonly teacherLead: number;
+  readonly values: StateValues;
+  /** What the user should know of it. */
+  readonly notes: readonly string[];
+}
+
+/** Tells the draws of initial values from the other draws of a seed. */
 const INITIAL_VALUES = 1;
 
-/** Initial values: `upload` has the device draw them; whoever asks for their `data` has the host draw the same bits. */
+/** Initial values of one tensor: `upload` has the device draw them, while reading `data` draws the same bits on the host. */
 export class InitialTensor implements StateTensor {
   readonly shape: readonly number[];
   #data: Float32Array | null = null;
@@ -22,7 +33,7 @@ export class InitialTensor implements StateTensor {
     return init.kind === "constant" && init.value === 0;
   }
 
-  /** What the device has to draw; null where all values are the same. */
+  /** The draw of these values on the device; null where all values are the same. */
   get draw(): Omit<Draw, "buffers"> | null {
     const { shape, init } = this.declared;
     if (init.kind === "constant") return null;
@@ -37,30 +48,34 @@ export class InitialTensor implements StateTensor {
     const { shape, storage, init } = this.declared;
     const data = new Float32Array(sizeOf(shape));
     if (init.kind === "constant") return data.fill(init.value);
-    fillNormals(data, this.key, init.deviation); // in the device's layout, so that it can write one after the other
+    fillNormals(data, this.key, init.deviation); // in the order of the device's layout
     return storage === "same" ? data : turned(data, shape, "toFile");
   }
 }
 
 /** Is it one of `initialState`? */
-export const isInitial = (tensor: StateTensor | undefined) => tensor instanceof InitialTensor;
+export const isInitial = (tensor: StateTensor | undefined): boolean => tensor instanceof InitialTensor;
 
-/** Initial values of all declared state, drawn when they are needed: the teacher starts as a copy of the student. */
+/**
+ * Initial values of all declared state, drawn when they are needed. An average begins as a copy of the tensor that it
+ * follows, running statistics with mean 0 and variance 1. Every other tensor has draws of its own, by its place in the
+ * order of declaration.
+ */
 export const initialState = (state: StateBuilder, seed: number): StateValues => {
   const values = new Map<string, StateTensor>();
   let index = 0;
   for (const declared of state.declared.values()) {
-    const { name, shape, storage } = declared;
-    if (storage === "running") {
-      const at = name.slice(0, -"running".length);
+    const { name, role, shape, storage } = declared;
+    if (typeof role === "object") values.set(name, values.get(role.averageOf)!);
+    else if (storage !== "running") {
+      values.set(name, new InitialTensor(declared, [seed, INITIAL_VALUES, index++]));
+    } else {
+      const [mean, variance, batches] = statisticsNames(name);
       index++;
-      values.set(`${at}running_mean`, { shape, data: new Float32Array(shape[0]) });
-      values.set(`${at}running_var`, { shape, data: new Float32Array(shape[0]).fill(1) });
-      values.set(`${at}num_batches_tracked`, { shape: [], data: new Float32Array(1) });
-      continue;
+      values.set(mean, { shape, data: new Float32Array(shape[0]) });
+      values.set(variance, { shape, data: new Float32Array(shape[0]).fill(1) });
+      values.set(batches, { shape: [], data: new Float32Array(1) });
     }
-    const student = values.get(name.replace(/^(encoder|projector|grouping)_k\./, "$1_q."));
-    values.set(name, student ?? new InitialTensor(declared, [seed, INITIAL_VALUES, index++]));
   }
   return values;
 };

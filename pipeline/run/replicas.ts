@@ -1,20 +1,21 @@
 /**
- * What keeps the ranks of a run in step: the same data, the same beginning, the same end, and the same bits in between.
- * With one rank all of it is nothing.
+ * Keeping the ranks of a run in step: the same data, the same beginning, the same end, and the same bits in between. With
+ * one rank all of this costs nothing.
  */
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
-import { Effect, Schema } from "effect";
+import { Effect, Schema, type Scope } from "effect";
 import { checksum } from "../../ops/checksum.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
-import type { StartingPoint } from "../pretrain/resume.ts";
-import { initialState, isInitial } from "./initial_state.ts";
+import { initialState, isInitial, type StartingPoint } from "./initial_state.ts";
 import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 
-/** The ranks of a run are not alike: which, and in what. */
+/** A replica differs from rank 0: which one, and in what. */
 export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDiffer", {
   problem: Schema.String,
 }) {
@@ -23,8 +24,13 @@ export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("Ra
   }
 }
 
-/** Fails with `RanksDiffer` where a rank has found other pictures than rank 0; their folder may have another name. */
-export const expectSameImages = Effect.fnUntraced(function* (images: readonly string[]) {
+/**
+ * Compares the images (paths) of all ranks by number and file name; their folder may have another name. Fails with
+ * `RanksDiffer` where a rank has found others than rank 0, or with a `CollectiveError`.
+ */
+export const expectSameImages = Effect.fnUntraced(function* (
+  images: readonly string[],
+): Effect.fn.Return<void, RanksDifferError | CollectiveError> {
   const hash = createHash("sha256");
   for (const image of images) hash.update(`${basename(image)}\n`);
   const found = yield* gatherTexts(`${images.length} ${hash.digest("hex")}`);
@@ -40,8 +46,8 @@ export const expectSameImages = Effect.fnUntraced(function* (images: readonly st
 });
 
 /**
- * The beginning that rank 0 has found, on all ranks: they need not be able to read its checkpoint. Initial values of the seed
- * do not travel; every rank draws them.
+ * The starting point that rank 0 finds, on all ranks, which need not be able to read its checkpoint. Initial values of the
+ * seed are not sent; every rank draws them. Fails as `find` does, or with a `CollectiveError`.
  */
 export const broadcastStart = Effect.fnUntraced(function* <E, R>(
   find: Effect.Effect<StartingPoint, E, R>,
@@ -69,20 +75,29 @@ export const broadcastStart = Effect.fnUntraced(function* <E, R>(
   return { step, teacherLead, values, notes: found?.notes ?? [] };
 });
 
-/** Whether any rank has been told to stop: then all do, after the same step. */
-export const anyRankStops = Effect.fnUntraced(function* (told: boolean) {
+/** Has any rank been told to stop? Then all stop, after the same step. Fails with a `CollectiveError`. */
+export const anyRankStops = Effect.fnUntraced(function* (
+  told: boolean,
+): Effect.fn.Return<boolean, CollectiveError> {
   const { allReduceSum } = yield* Collective;
   const [count] = yield* allReduceSum(Float32Array.of(told ? 1 : 0));
   return count > 0;
 });
 
 /**
- * A check that all ranks hold the same bits: parameters, the optimiser's buffers, statistics and centre. Fails with a
- * `RanksDiffer` that names the first tensor and rank where they do not.
+ * A check, to be run after a step, that all ranks have the same bits in all of the state. It fails with a `RanksDiffer`
+ * that names the first tensor and rank that differ, or with a `CollectiveError` or `GpuError`.
  */
-export const replicaCheck = Effect.fnUntraced(function* (state: StateBuilder, buffers: DeviceState) {
+export const replicaCheck = Effect.fnUntraced(function* (
+  state: StateBuilder,
+  buffers: DeviceState,
+): Effect.fn.Return<
+  (step: number) => Effect.Effect<void, RanksDifferError | CollectiveError | GpuError>,
+  PlanError | GpuError,
+  Gpu | Scope.Scope
+> {
   const { world, allGather } = yield* Collective;
-  if (world === 1) return (_step: number) => Effect.void;
+  if (world === 1) return () => Effect.void;
   const declared = [...state.declared.values()];
   const outputs = Object.fromEntries(declared.map(({ name, tensor }) => [name, checksum(tensor)]));
   const program = yield* compile({ label: "checksums of the state", outputs }, buffers);

@@ -11,7 +11,12 @@ import type { StateValues } from "./state_layout.ts";
 const declared = () => {
   const state = new StateBuilder();
   for (const name of ["encoder_q.a.weight", "encoder_q.b.weight"]) {
-    state.declare(name, [3, 5], "linear", { kind: "constant", value: 0 });
+    state.declare(name, {
+      role: "trained",
+      shape: [3, 5],
+      storage: "linear",
+      init: { kind: "constant", value: 0 },
+    });
   }
   return state;
 };
@@ -62,7 +67,12 @@ gpuTest(
   "sharedStart() has every rank draw initial values itself, beside what came from elsewhere",
   function* () {
     const state = declared();
-    state.declare("projector_q.weight", [4, 5], "linear", { kind: "normal", deviation: 1 });
+    state.declare("projector_q.weight", {
+      role: "trained",
+      shape: [4, 5],
+      storage: "linear",
+      init: { kind: "normal", deviation: 1 },
+    });
     const initial = initialState(state, 11);
     const values = new Map([...initial, ...valuesOf(2)]);
     const found = { step: 0, teacherLead: 0, values, notes: [] };

@@ -1,25 +1,31 @@
-/** The state of a run: initial values, and its way between checkpoints (PyTorch's layout) and the device. */
-import { Effect } from "effect";
+/** The state of a run between checkpoints (PyTorch's layout) and the device. */
+import { Effect, type Scope } from "effect";
+import type { FormatError } from "../../data/files/format_error.ts";
 import { type StoredTensor, widened } from "../../data/formats/file_tensor.ts";
 import { normalQuantiles } from "../../data/random/normals.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { type Draw, drawNormals } from "../../ops/runtime/draw_normals.ts";
-import { Gpu, STORAGE } from "../../ops/runtime/gpu.ts";
+import { Gpu, type GpuError, STORAGE } from "../../ops/runtime/gpu.ts";
 import type { DeviceState } from "../../ops/runtime/program.ts";
 import type { Declared, StateBuilder } from "../model/state_builder.ts";
 import { InitialTensor } from "./initial_state.ts";
 import { type StateTensor, type StateValues, toDevice, toFile } from "./state_layout.ts";
 
-/** Tensors of a file as state: read one after the other, other types widened to 32-bit floats. */
-export const readState = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredTensor>) {
+/**
+ * Tensors of a file as state: read one after the other, other types widened to 32-bit floats. Fails with the
+ * `FormatError` of the first tensor that cannot be read.
+ */
+export const readState = Effect.fnUntraced(function* (
+  tensors: ReadonlyMap<string, StoredTensor>,
+): Effect.fn.Return<StateValues, FormatError> {
   const values = new Map<string, StateTensor>();
   for (const [name, { dtype, shape, values: read }] of tensors) {
     values.set(name, { shape, data: widened(dtype, yield* read) });
   }
-  return values as StateValues;
+  return values;
 });
 
-/** Does it hold nothing but zeros, none of them negative? */
+/** Are all values positive zeros? */
 const isZero = (tensor: StateTensor): boolean => {
   if (tensor instanceof InitialTensor) return tensor.isZero;
   const { buffer, byteOffset, length } = tensor.data;
@@ -28,8 +34,14 @@ const isZero = (tensor: StateTensor): boolean => {
   return true;
 };
 
-/** Buffers for all declared state, filled with `values`; they live as long as the scope. */
-export const upload = Effect.fn("upload")(function* (state: StateBuilder, values: StateValues) {
+/**
+ * Buffers for all declared state, filled with `values`, which must have all of it; they live as long as the scope. Fails
+ * with a `GpuError` where the device lacks memory.
+ */
+export const upload = Effect.fn("upload")(function* (
+  state: StateBuilder,
+  values: StateValues,
+): Effect.fn.Return<DeviceState, GpuError, Gpu | Scope.Scope> {
   const gpu = yield* Gpu;
   const { queue } = gpu.device;
   const buffers = new Map<string, GPUBuffer>();
@@ -41,22 +53,25 @@ export const upload = Effect.fn("upload")(function* (state: StateBuilder, values
     const tensor = storage === "running" ? null : values.get(name)!;
     const draw = tensor instanceof InitialTensor ? tensor.draw : null;
     if (tensor !== null && draw !== null) {
-      const same = draws.get(tensor)?.buffers ?? []; // the teacher begins as the student does
+      const same = draws.get(tensor)?.buffers ?? []; // an average begins as what it follows
       draws.set(tensor, { ...draw, buffers: [...same, buffer] });
-    } else if (tensor === null || !isZero(tensor)) { // as buffers are to begin with, and all of an optimiser's
+    } else if (tensor === null || !isZero(tensor)) { // new buffers are zero, and so are all of an optimiser's
       queue.writeBuffer(buffer, 0, toDevice(declared, values) as Float32Array<ArrayBuffer>);
     }
   }
   if (draws.size > 0) yield* drawNormals([...draws.values()], normalQuantiles());
-  return buffers as DeviceState;
+  return buffers;
 });
 
 /**
- * Copies the state as it is after all runs submitted so far, on the device; the inner effect, to be run once, waits for
- * the copy and brings it to the host, piece by piece, with room for other work in between. Runs submitted meanwhile do
- * not disturb it.
+ * Copies the state after all runs submitted so far, on the device. The inner effect, to be run once, waits for the copy
+ * and reads it back piece by piece, yielding in between. Runs submitted meanwhile do not change the copy. Both fail with
+ * a `GpuError`.
  */
-export const snapshot = Effect.fn("snapshot")(function* (state: StateBuilder, buffers: DeviceState) {
+export const snapshot = Effect.fn("snapshot")(function* (
+  state: StateBuilder,
+  buffers: DeviceState,
+): Effect.fn.Return<Effect.Effect<StateValues, GpuError>, GpuError, Gpu> {
   const gpu = yield* Gpu;
   const pieces = piecesOf([...state.declared.values()]);
   const reads = yield* Effect.forEach(
@@ -73,13 +88,13 @@ export const snapshot = Effect.fn("snapshot")(function* (state: StateBuilder, bu
       }
       yield* Effect.yieldNow;
     }
-    return values as StateValues;
+    return values;
   }).pipe(Effect.uninterruptible);
 });
 
 const bytesOnDevice = ({ tensor }: Declared) => sizeOf(tensor.shape) * 4;
 
-/** Some tens of MiB are brought over and put into PyTorch's layout in a moment. */
+/** Bytes that are read back and put into PyTorch's layout at a time: other work waits for that long. */
 const PIECE = 2 ** 25;
 
 const piecesOf = (all: readonly Declared[]): Declared[][] => {
@@ -97,6 +112,8 @@ const piecesOf = (all: readonly Declared[]): Declared[][] => {
   return pieces;
 };
 
-/** The state as it is now, on the host. */
-export const download = (state: StateBuilder, buffers: DeviceState) =>
-  Effect.flatten(snapshot(state, buffers));
+/** The state after all runs submitted so far, on the host. Fails with a `GpuError`. */
+export const download = (
+  state: StateBuilder,
+  buffers: DeviceState,
+): Effect.Effect<StateValues, GpuError, Gpu> => Effect.flatten(snapshot(state, buffers));

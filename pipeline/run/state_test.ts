@@ -1,20 +1,30 @@
 import assert from "node:assert/strict";
 import { gpuTest } from "../../ops/_test_kit.ts";
-import { StateBuilder } from "../model/state_builder.ts";
+import { type Init, StateBuilder } from "../model/state_builder.ts";
 import { initialState } from "./initial_state.ts";
 import { download, upload } from "./state.ts";
 
+const normal = (deviation: number): Init => ({ kind: "normal", deviation });
+const constant = (value: number): Init => ({ kind: "constant", value });
+
 const declared = () => {
   const state = new StateBuilder();
-  state.declare("encoder_q.conv", [50, 7, 3, 3], "conv", { kind: "normal", deviation: 0.3 });
-  state.declare("encoder_q.linear", [33, 129], "linear", { kind: "normal", deviation: 0.02 });
-  state.declare("encoder_q.same", [13], "same", { kind: "normal", deviation: 1 });
-  state.declare("encoder_q.scale", [3], "same", { kind: "constant", value: 1 });
-  state.declare("encoder_q.bias", [3], "same", { kind: "constant", value: 0 });
-  state.declare("encoder_q.running", [5], "running", { kind: "constant", value: 0 });
-  state.declare("encoder_k.conv", [50, 7, 3, 3], "conv", { kind: "normal", deviation: 0.3 });
-  state.declare("encoder_k.running", [5], "running", { kind: "constant", value: 0 });
-  state.declare("optimizer.encoder_q.conv", [50, 7, 3, 3], "conv", { kind: "constant", value: 0 });
+  const conv = { shape: [50, 7, 3, 3], storage: "conv", init: normal(0.3) } as const;
+  const running = { role: "statistics", shape: [5], storage: "running", init: constant(0) } as const;
+  state.declare("encoder_q.conv", { role: "trained", ...conv });
+  state.declare("encoder_q.linear", {
+    role: "trained",
+    shape: [33, 129],
+    storage: "linear",
+    init: normal(0.02),
+  });
+  state.declare("encoder_q.same", { role: "trained", shape: [13], storage: "same", init: normal(1) });
+  state.declare("encoder_q.scale", { role: "trained", shape: [3], storage: "same", init: constant(1) });
+  state.declare("encoder_q.bias", { role: "trained", shape: [3], storage: "same", init: constant(0) });
+  state.declare("encoder_q.running", running);
+  state.declare("encoder_k.conv", { role: { averageOf: "encoder_q.conv" }, ...conv });
+  state.declare("encoder_k.running", running);
+  state.declare("optimizer.encoder_q.conv", { role: "buffer", ...conv, init: constant(0) });
   return state;
 };
 
@@ -52,7 +62,9 @@ gpuTest("upload() takes values from elsewhere as they are, beside initial ones",
 
 Deno.test("initialState() draws other numbers for every tensor and every seed", () => {
   const state = new StateBuilder();
-  for (const name of ["a", "b"]) state.declare(name, [100], "same", { kind: "normal", deviation: 1 });
+  for (const name of ["a", "b"]) {
+    state.declare(name, { role: "trained", shape: [100], storage: "same", init: normal(1) });
+  }
   const draws = [1, 2].flatMap((seed) =>
     [...initialState(state, seed).values()].map(({ data }) => data.join())
   );

@@ -13,7 +13,7 @@ import type { CollectiveError } from "../../ops/runtime/collective.ts";
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { IMAGENET } from "../model/resnet.ts";
-import { augmentedPictures } from "../pretrain/augment.ts";
+import { augmentedImages } from "../pretrain/augment.ts";
 import { sharedRegion, type ViewDraw } from "../pretrain/draws.ts";
 import { packBatch } from "../pretrain/pack.ts";
 import { readAugmentRecording, type Stage } from "./read_augment_recording.ts";
@@ -137,7 +137,7 @@ const makeViews = Effect.fnUntraced(function* (
   const capacity = Math.ceil(Math.max(smallestCapacity, Math.min(MOST_BYTES, BATCH * 3 * largest)) / 4) * 4;
   const pixels = input("pixels", [capacity / 4], "u32");
   const views = input("views", [2 * BATCH, augmentationRowWords(table)], "u32");
-  const pictures = augmentedPictures(pixels, views, table);
+  const pictures = augmentedImages(pixels, views, table);
   const normalized = normalizePixels(pictures, IMAGENET);
   const program = yield* compile({ label: "the augmentation", outputs: { pictures, normalized } });
 

@@ -7,7 +7,7 @@ import { input } from "../../ops/graph/tensor.ts";
 import { type ArchitectureName, ARCHITECTURES, encoder, type EncoderOptions } from "../model/resnet.ts";
 import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { publishedConfig, publishedOrder } from "../pretrain/published.ts";
+import { publishedConfig, publishedOrder, publishedState } from "../pretrain/published.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
@@ -23,7 +23,9 @@ export const encoderOf = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReadonlyMap<string, StoredTensor>, FormatError> {
   if (content.kind === "encoder") return tensors;
   const prefix = which === "teacher" ? "encoder_k." : "encoder_q.";
-  const names = content.kind === "checkpoint" ? publishedOrder(content.meta.config) : [...tensors.keys()];
+  const names = content.kind === "checkpoint"
+    ? publishedOrder(publishedState(content.meta.config))
+    : [...tensors.keys()];
   const found = new Map<string, StoredTensor>();
   for (const name of names) {
     if (name.startsWith(prefix) && tensors.has(name)) {
@@ -65,7 +67,7 @@ const matches = (tensors: ReadonlyMap<string, StoredTensor>, options: EncoderOpt
     shapes.every(([name, shape]) => tensors.has(name) && sameShape(tensors.get(name)!.shape, shape));
 };
 
-/** A name as detectron2's ResNet has it, from torchvision's (method.md, section 12, point 19). */
+/** A name as detectron2's ResNet has it, from torchvision's (docs/method.md, section 12, point 19). */
 export const detectron2Name = (name: string): string =>
   (/^layer\d/.test(name) ? name : `stem.${name}`)
     .replace(/^layer(\d)/, (_, stage) => `res${Number(stage) + 1}`)

@@ -7,7 +7,8 @@ import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { openTorch } from "../../data/formats/torch/read.ts";
 import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
 import { isPublished, type Published, readPublished } from "../pretrain/published.ts";
-import { type CheckpointError, openCheckpoint, type RunMeta } from "../run/checkpoint_file.ts";
+import { PRETRAIN, type PretrainMeta } from "../pretrain/task.ts";
+import { type CheckpointError, openCheckpoint } from "../run/checkpoint_file.ts";
 
 /** A file of weights that is open. */
 export interface WeightsFile {
@@ -24,7 +25,7 @@ export interface WeightsFile {
 
 export type Content =
   /** A checkpoint of this project. */
-  | { readonly kind: "checkpoint"; readonly meta: RunMeta }
+  | { readonly kind: "checkpoint"; readonly meta: PretrainMeta }
   /** A full checkpoint of the published code. */
   | { readonly kind: "published"; readonly published: Published }
   /** Student, teacher or both, without a run. */
@@ -55,7 +56,7 @@ export const openWeights = Effect.fn("openWeights")(
     }
     const { tensors, metadata } = yield* openSafetensors(source);
     if (metadata.format?.startsWith("slotcon-checkpoint/")) {
-      const { meta, tensors } = yield* openCheckpoint(file);
+      const { meta, tensors } = yield* openCheckpoint(file, PRETRAIN);
       return { file, container: "safetensors", tensors, content: { kind: "checkpoint", meta } };
     }
     return yield* weightsAlone(file, "safetensors", tensors);

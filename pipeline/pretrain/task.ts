@@ -1,0 +1,43 @@
+/** Pretraining as its checkpoints describe it. */
+import { Effect, Schema } from "effect";
+import type { StateBuilder } from "../model/state_builder.ts";
+import type { Task } from "../run/checkpoint_file.ts";
+import { type Config, configFields, OPTIONS } from "./config.ts";
+
+/** The options of a run with the optimiser that it really has: a step of one's own may have another than `--optimizer` can choose. */
+export type RecordedConfig = Omit<Config, "optimizer"> & { readonly optimizer: string };
+
+const RecordedConfig = Schema.Struct({
+  ...configFields,
+  optimizer: Schema.String.pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed<string>(OPTIONS.optimizer.initial)),
+  ),
+}) as unknown as Schema.Codec<RecordedConfig, Partial<RecordedConfig>>;
+
+/** What a checkpoint of pretraining says of its run. */
+export interface PretrainMeta {
+  /** Optimiser steps done. */
+  readonly step: number;
+  /** Updates of the teacher done, by which its momentum goes. */
+  readonly teacherCounter: number;
+  /** Images of the data set. */
+  readonly instances: number;
+  readonly config: RecordedConfig;
+}
+
+/** Pretraining, for reading and writing its checkpoints. */
+export const PRETRAIN: Task<PretrainMeta> = {
+  name: "pretrain",
+  meta: Schema.Struct({
+    step: Schema.Int,
+    teacherCounter: Schema.Int,
+    instances: Schema.Int,
+    config: RecordedConfig,
+  }),
+};
+
+/** The options of a run as its checkpoints say them, by the state of its step. */
+export const recordedConfig = (config: Config, { optimizer }: StateBuilder): RecordedConfig => ({
+  ...config,
+  optimizer: optimizer ?? config.optimizer,
+});
