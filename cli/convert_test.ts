@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { Effect } from "effect";
 import { inTestFolder } from "../data/_test_folder.ts";
+import { configure } from "../pipeline/pretrain/config.ts";
+import { PRETRAIN } from "../pipeline/pretrain/task.ts";
+import { saveCheckpoint } from "../pipeline/run/checkpoint_file.ts";
 
 const launcher = join(import.meta.dirname!, "slotcon");
 const reference = new URL("../testdata/checkpoint/tiny_lars.pth", import.meta.url).pathname;
@@ -73,5 +77,21 @@ Deno.test(
     const report = JSON.parse(damaged.out);
     assert.equal(report.sound, false);
     assert.match(report.damaged[0], /^tensor "[\w.]+" \(bytes \d+ to \d+\) does not match its checksum$/);
+  }),
+);
+
+Deno.test(
+  "slotcon inspect names an optimiser of the user's own",
+  inTestFolder(async (folder) => {
+    const config = { ...await Effect.runPromise(configure("demo")), optimizer: "adamW" };
+    const meta = { step: 3, teacherCounter: 3, instances: 40, config };
+    const tensors = new Map([["center", { shape: [1, 2], data: Float32Array.of(1, 2) }]]);
+    const file = await Effect.runPromise(saveCheckpoint(folder, PRETRAIN, { meta, tensors }));
+    const { code, out } = await slotcon(folder, "inspect", file);
+    assert.equal(code, 0);
+    assert.match(out, /^optimiser +adamW, of a step of the user's own$/m);
+    assert.match(out, /^options +--image-size 96 (?!.*--optimizer)/m);
+    const json = await slotcon(folder, "inspect", file, "--json");
+    assert.equal(JSON.parse(json.out).run.options.optimizer, "adamW");
   }),
 );

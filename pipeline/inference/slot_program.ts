@@ -1,6 +1,6 @@
 /**
  * What the slots of whole pictures are: the teacher's score maps and, at the picture's size, the prototype that wins each
- * pixel (method.md, section 11).
+ * pixel (docs/method.md, section 11).
  */
 import { Effect, Stream } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";

@@ -114,7 +114,7 @@ const goOn = Effect.fnUntraced(function* ({ file, meta, tensors }: Checkpoint<Pr
 
 /**
  * A published checkpoint goes on at the beginning of an epoch, with the teacher's counter that the published code makes
- * of that (method.md, section 3).
+ * of that (docs/method.md, section 3).
  */
 const goOnPublished = Effect.fnUntraced(function* (
   { file, tensors }: WeightsFile,

@@ -3,7 +3,7 @@ import { fillNormals, NORMAL_STEP } from "../../data/random/normals.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import type { Draw } from "../../ops/runtime/draw_normals.ts";
 import type { Declared, StateBuilder } from "../model/state_builder.ts";
-import { type StateTensor, type StateValues, statisticsNames, turned } from "./state_layout.ts";
+import { type StateTensor, type StateValues, statisticsNames, transposed } from "./state_layout.ts";
 
 /** Where a run begins. */
 export interface StartingPoint {
@@ -49,7 +49,7 @@ export class InitialTensor implements StateTensor {
     const data = new Float32Array(sizeOf(shape));
     if (init.kind === "constant") return data.fill(init.value);
     fillNormals(data, this.key, init.deviation); // in the order of the device's layout
-    return storage === "same" ? data : turned(data, shape, "toFile");
+    return storage === "same" ? data : transposed(data, shape, "toFile");
   }
 }
 

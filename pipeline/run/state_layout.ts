@@ -38,7 +38,7 @@ const shapesOf = ({ name, shape, storage }: Declared): [string, readonly number[
 export const toDevice = ({ name, shape, storage }: Declared, values: StateValues): Float32Array => {
   const dataOf = (name: string) => values.get(name)!.data;
   if (storage === "same") return dataOf(name);
-  if (storage !== "running") return turned(dataOf(name), shape, "toDevice");
+  if (storage !== "running") return transposed(dataOf(name), shape, "toDevice");
   const [mean, variance, batches] = statisticsNames(name);
   const [C] = shape;
   const data = new Float32Array(3 * C).fill(dataOf(batches)[0], 2 * C);
@@ -48,7 +48,7 @@ export const toDevice = ({ name, shape, storage }: Declared, values: StateValues
 };
 
 /** Transposes [O, I, KH, KW] to [KH, KW, I, O], or [O, I] to [I, O], for the device; or back, for a file. */
-export const turned = (
+export const transposed = (
   data: Float32Array,
   shape: readonly number[],
   direction: "toDevice" | "toFile",
@@ -78,7 +78,7 @@ const BLOCK = 32;
 /** The device data of a declared tensor under its checkpoint names, in PyTorch's layout. */
 export const toFile = ({ name, shape, storage }: Declared, data: Float32Array): [string, StateTensor][] => {
   if (storage === "same") return [[name, { shape, data }]];
-  if (storage !== "running") return [[name, { shape, data: turned(data, shape, "toFile") }]];
+  if (storage !== "running") return [[name, { shape, data: transposed(data, shape, "toFile") }]];
   const [mean, variance, batches] = statisticsNames(name);
   const [C] = shape;
   return [

@@ -1,4 +1,4 @@
-/** The nearest pictures of every prototype, and how often each is used (method.md, section 11 and point 20 of 12). */
+/** The nearest pictures of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point 20). */
 import { Effect, Schema, type Stream } from "effect";
 import type { FramedBatch } from "../inference/framed_batches.ts";
 import { type PictureOutput, runBatches, type SlotProgram } from "../inference/slot_program.ts";

@@ -1,11 +1,12 @@
-/** What is in a file of weights, and whether it is sound. */
+/** The health of the tensors in a file of weights. */
 import { Effect } from "effect";
 import { widened } from "../../data/formats/file_tensor.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
-/** Tensors that belong together: a network, or the optimiser's buffers. */
+/** The health of tensors that belong together: those of a network, or the optimiser's buffers. */
 export interface GroupHealth {
   readonly group: string;
+  /** Number of tensors, without counters of batches. */
   readonly tensors: number;
   readonly values: number;
   readonly norm: number; // Euclidean, over all finite values
@@ -13,14 +14,16 @@ export interface GroupHealth {
   readonly notFinite: number;
 }
 
+/** The health of the prototypes. */
 export interface PrototypeHealth {
   readonly count: number;
-  /** Of length 0, which no location is close to. */
+  /** Number of prototypes of length 0, which no location is close to. */
   readonly zero: number;
-  /** Within a cosine of 0.99 of one before it. */
+  /** Number of prototypes within a cosine of 0.99 of an earlier one. */
   readonly doubles: number;
 }
 
+/** What `inspect` finds in a file. */
 export interface Inspection {
   readonly groups: readonly GroupHealth[];
   /** Of the teacher, or of the student where there is none; null in a file without prototypes. */
@@ -29,8 +32,10 @@ export interface Inspection {
   readonly damaged: readonly string[];
 }
 
-/** Reads a whole file, a tensor at a time. Damaged tensors are counted, not fatal. */
-export const inspect = Effect.fn("inspect")(function* ({ tensors }: WeightsFile) {
+/** Reads a whole file, a tensor at a time. Damaged tensors are listed, not fatal. */
+export const inspect = Effect.fn("inspect")(function* (
+  { tensors, content }: WeightsFile,
+): Effect.fn.Return<Inspection> {
   const groups = new Map<string, { -readonly [Key in keyof GroupHealth]: GroupHealth[Key] }>();
   const damaged: string[] = [];
   for (const [name, { dtype, values }] of tensors) {
@@ -40,7 +45,7 @@ export const inspect = Effect.fn("inspect")(function* ({ tensors }: WeightsFile)
       continue;
     }
     if (name.endsWith("num_batches_tracked")) continue; // a counter: its size says nothing
-    const group = groupOf(name);
+    const group = content.kind === "encoder" ? "encoder" : groupOf(name);
     const health = groups.get(group) ?? { group, tensors: 0, values: 0, norm: 0, largest: 0, notFinite: 0 };
     groups.set(group, health);
     health.tensors++;
@@ -65,17 +70,17 @@ export const inspect = Effect.fn("inspect")(function* ({ tensors }: WeightsFile)
     groups: [...groups.values()].map((health) => ({ ...health, norm: Math.sqrt(health.norm) })),
     prototypes,
     damaged,
-  } satisfies Inspection as Inspection;
+  };
 });
 
-const groupOf = (name: string): string =>
-  name.startsWith("optimizer.")
-    ? "optimizer"
-    : name.match(/^(encoder_[qk]|projector_[qk]|grouping_[qk]|predictor_slot)\./)?.[1] ??
-      (name === "center" ? "center" : name.startsWith("scaler.") ? "loss scale" : "encoder");
+/** The module of a run's tensor: what comes before the first dot of its name. */
+const groupOf = (name: string): string => {
+  const [module] = name.split(".", 1);
+  return module === "scaler" ? "loss scale" : module;
+};
 
 const CLOSE = 0.99;
-const MOST_COMPARED = 1 << 14; // each with each: more than any run has, and still a matter of seconds
+const MOST_COMPARED = 1 << 14; // every pair of them: more than any run has, and still a matter of seconds
 
 const prototypeHealth = (values: Float32Array, K: number, D: number): PrototypeHealth => {
   const unit: Float32Array[] = [];
