@@ -1,22 +1,14 @@
-/** The options of a run as flags of a command, made from the one table in pipeline/config.ts. */
+/** The options of a task as flags of its command, made from the task's table. */
 import { Effect, Option } from "effect";
-import { type Command, Flag } from "effect/cli";
+import { Flag } from "effect/cli";
 import { match } from "ts-pattern";
-import {
-  type Config,
-  configure,
-  type OptionName,
-  optionNames,
-  OPTIONS,
-  presetNames,
-  type Settings,
-} from "../pipeline/pretrain/config.ts";
+import { PRETRAIN_OPTIONS } from "../pipeline/pretrain/config.ts";
 import { readConfigFile } from "../pipeline/run/config_file.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
-import type { ConfigError, Option as RunOption } from "../pipeline/run/options.ts";
+import type { ConfigError, Option as RunOption, Settings, TaskOptions } from "../pipeline/run/options.ts";
 
-const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
-  const { kind, choices, help, initial } = OPTIONS[name] as RunOption<unknown>;
+const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option<unknown>> => {
+  const { kind, choices, help, initial } = option;
   const written = flagName(name);
   const typed: Flag.Flag<unknown> = match(kind)
     .with("choice", () => Flag.Literals(written, choices!))
@@ -34,9 +26,9 @@ const flag = (name: OptionName): Flag.Flag<Option.Option<unknown>> => {
   );
 };
 
-/** Flags for `Command.make`: `--preset`, `--config` and every option of a run. */
-export const configFlags = {
-  preset: Flag.Literals("preset", presetNames).pipe(
+/** Flags for `Command.make`: `--preset`, `--config` and every option of the task. */
+const flagsOf = <C, Preset extends string>({ table, names, presets }: TaskOptions<C, Preset>) => ({
+  preset: Flag.Literals("preset", Object.keys(presets) as Preset[]).pipe(
     Flag.withDescription("a published run, or the demo's, whose options are the defaults"),
     Flag.optional,
   ),
@@ -45,25 +37,35 @@ export const configFlags = {
     Flag.withDescription("YAML or JSON file of options; flags win over it"),
     Flag.optional,
   ),
-  ...Object.fromEntries(optionNames.map((name) => [name, flag(name)])) as Record<
-    OptionName,
+  ...Object.fromEntries(names.map((name) => [name, flag(name, table[name] as RunOption<unknown>)])) as Record<
+    keyof C & string,
     ReturnType<typeof flag>
   >,
-};
+});
 
-type Parsed = Command.Command.Config.Infer<typeof configFlags>;
+/** The values of these flags. */
+type Parsed<C, Preset extends string> =
+  & { readonly preset: Option.Option<Preset>; readonly config: Option.Option<string> }
+  & Readonly<Record<keyof C & string, Option.Option<unknown>>>;
 
 /** The configuration that the flags, the file they name and the preset give. Fails with a `ConfigError`. */
-export const configOf = Effect.fn("configOf")(
-  function* (parsed: Parsed): Effect.fn.Return<Config, ConfigError> {
-    const flags: Settings = new Map(optionNames.flatMap((name) =>
-      Option.match(parsed[name], {
-        onNone: () => [],
-        onSome: (value) => [[name, { value, where: `--${flagName(name)}` }] as const],
-      })
-    ));
-    const file = Option.isSome(parsed.config) ? yield* readConfigFile(parsed.config.value) : null;
+const configFrom = <C, Preset extends string>(options: TaskOptions<C, Preset>) =>
+  Effect.fn("configOf")(function* (parsed: Parsed<C, Preset>): Effect.fn.Return<C, ConfigError> {
+    const flags: Settings<keyof C & string> = new Map(
+      options.names.flatMap((name) =>
+        Option.match(parsed[name], {
+          onNone: () => [],
+          onSome: (value) => [[name, { value, where: `--${flagName(name)}` }] as const],
+        })
+      ),
+    );
+    const file = Option.isSome(parsed.config) ? yield* readConfigFile(parsed.config.value, options) : null;
     const preset = Option.getOrNull(parsed.preset) ?? file?.preset ?? null;
-    return yield* configure(preset, file?.settings ?? new Map(), flags);
-  },
-);
+    return yield* options.configure(preset, file?.settings ?? new Map(), flags);
+  });
+
+/** The flags of a pretraining run. */
+export const configFlags = flagsOf(PRETRAIN_OPTIONS);
+
+/** The configuration of a pretraining run that its flags give. */
+export const configOf = configFrom(PRETRAIN_OPTIONS);

@@ -7,8 +7,40 @@ import { dirname, join, resolve } from "node:path";
 import { Effect, Schema } from "effect";
 import { match } from "ts-pattern";
 
-export const datasets = ["COCO", "COCOplus", "COCOval", "ImageNet", "Folder"] as const;
-export type Dataset = (typeof datasets)[number];
+/** A layout of data folders: a row of the table below. */
+interface Layout {
+  /** What `--data-dir` has to name. */
+  readonly lookedFor: string;
+  /** What the layout's name leaves open, for the help of commands. */
+  readonly help: string | null;
+  /** The paths of the pictures below `root`, which is a file if `isFile` says so. */
+  readonly list: (root: string, isFile: boolean) => Effect.Effect<readonly string[], ImageListError>;
+}
+
+const FOLDER = { lookedFor: "the folder of pictures", help: null };
+
+const LAYOUTS = {
+  COCO: { ...FOLDER, list: (root) => inFolders(root, ["train2017"], ".jpg") } as Layout,
+  COCOplus: { ...FOLDER, list: (root) => inFolders(root, ["train2017", "unlabeled2017"], ".jpg") } as Layout,
+  COCOval: { ...FOLDER, list: (root) => inFolders(root, ["val2017"], ".jpg") } as Layout,
+  ImageNet: { ...FOLDER, list: (root) => inClassFolders(root) } as Layout,
+  Folder: {
+    lookedFor: "a folder or a text file of pictures",
+    help: "any pictures, or a text file of paths",
+    list: (root, isFile) => isFile ? inTextFile(root) : anywhere(root),
+  } as Layout,
+};
+
+/** The name of a layout of data folders. */
+export type Dataset = keyof typeof LAYOUTS;
+
+/** The names of all layouts. */
+export const datasets: readonly Dataset[] = Object.keys(LAYOUTS) as Dataset[];
+
+/** What the option `dataset` of a command means. */
+export const datasetHelp: string = ["layout of the data folder"].concat(
+  datasets.flatMap((name) => LAYOUTS[name].help === null ? [] : [`${name}: ${LAYOUTS[name].help}`]),
+).join("; ");
 
 /** The suffixes under which a folder's pictures are looked for; which format it is, the content says. */
 export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
@@ -35,22 +67,21 @@ export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageL
   }
 }
 
-/** The paths of a data set's pictures: sorted in each of its folders, as listed in a text file. */
-export const listImages = Effect.fn("listImages")(
-  function* ({ dataset, dataDir }: { readonly dataset: Dataset; readonly dataDir: string }) {
-    const lookedFor = `${dataset === "Folder" ? "a folder or a text file" : "the folder"} of pictures`;
+/**
+ * The paths of a data set's pictures: sorted in each of its folders, or as a text file lists them. Fails with an
+ * `ImageListError` where the data folder does not have the layout, or no pictures.
+ */
+export const listImages: (
+  data: { readonly dataset: Dataset; readonly dataDir: string },
+) => Effect.Effect<readonly string[], ImageListError> = Effect.fn("listImages")(
+  function* ({ dataset, dataDir }) {
+    const { lookedFor, list } = LAYOUTS[dataset];
     const { isFile } = yield* attempt(() => Deno.stat(dataDir), {
       path: dataDir,
       lookedFor,
       missing: "missing",
     });
-    return yield* match(dataset)
-      .with("COCO", () => inFolders(dataDir, ["train2017"], ".jpg"))
-      .with("COCOplus", () => inFolders(dataDir, ["train2017", "unlabeled2017"], ".jpg"))
-      .with("COCOval", () => inFolders(dataDir, ["val2017"], ".jpg"))
-      .with("ImageNet", () => inClassFolders(dataDir))
-      .with("Folder", () => isFile ? inTextFile(dataDir) : anywhere(dataDir))
-      .exhaustive();
+    return yield* list(dataDir, isFile);
   },
 );
 

@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { Effect, Schema } from "effect";
 import { parseConfig } from "../run/config_file.ts";
-import { Config, configure, type OptionName, presetNames, type Settings } from "./config.ts";
+import {
+  Config,
+  configure,
+  type OptionName,
+  presetNames,
+  PRETRAIN_OPTIONS,
+  type Settings,
+} from "./config.ts";
 
 const flags = (values: Partial<Record<OptionName, unknown>>): Settings =>
   new Map(Object.entries(values).map(([name, value]) => [name as OptionName, { value, where: `--${name}` }]));
@@ -10,7 +17,7 @@ const problem = <A, E extends Error>(effect: Effect.Effect<A, E>) =>
   Effect.runSync(Effect.flip(effect)).message;
 
 Deno.test("configure() lets the command line win over a file and a file over a preset", () => {
-  const file = Effect.runSync(parseConfig("epochs: 3\nnum_prototypes: 8\n", "a.yaml"));
+  const file = Effect.runSync(parseConfig("epochs: 3\nnum_prototypes: 8\n", "a.yaml", PRETRAIN_OPTIONS));
   const config = Effect.runSync(configure("imagenet-100", file.settings, flags({ epochs: 4 })));
   assert.equal(config.epochs, 4);
   assert.equal(config.numPrototypes, 8);
@@ -37,7 +44,7 @@ Deno.test("Config decodes what it encoded, from JSON too", () => {
   for (const name of presetNames) {
     const config = Effect.runSync(configure(name));
     assert.deepEqual(Schema.decodeUnknownSync(Config)(JSON.parse(JSON.stringify(config))), config);
-    const file = Effect.runSync(parseConfig(JSON.stringify(config), "config.json"));
+    const file = Effect.runSync(parseConfig(JSON.stringify(config), "config.json", PRETRAIN_OPTIONS));
     assert.deepEqual(Effect.runSync(configure(null, file.settings)), config);
   }
 });
@@ -76,8 +83,10 @@ Deno.test("parseConfig() names the line of what it refuses", () => {
     ["\npreset: coco\n", /line 2: there is no preset "coco"/],
     ["\npreset: coco-80\n", /line 2: .*did you mean "coco-800"/],
   ];
-  for (const [text, expected] of cases) assert.match(problem(parseConfig(text, "a.yaml")), expected);
-  const { settings } = Effect.runSync(parseConfig("seed: 1\nepochs: many\n", "a.yaml"));
+  for (const [text, expected] of cases) {
+    assert.match(problem(parseConfig(text, "a.yaml", PRETRAIN_OPTIONS)), expected);
+  }
+  const { settings } = Effect.runSync(parseConfig("seed: 1\nepochs: many\n", "a.yaml", PRETRAIN_OPTIONS));
   assert.match(
     problem(configure(null, settings)),
     /^"a.yaml", line 2, epochs: expected number, found "many"$/,
@@ -86,7 +95,11 @@ Deno.test("parseConfig() names the line of what it refuses", () => {
 
 Deno.test("parseConfig() takes every spelling of every option, and a preset", () => {
   const file = Effect.runSync(
-    parseConfig("preset: demo\nbatch-size: 1\nbase_lr: 2\nnumWorkers: 3\nresume:\n", "a.yaml"),
+    parseConfig(
+      "preset: demo\nbatch-size: 1\nbase_lr: 2\nnumWorkers: 3\nresume:\n",
+      "a.yaml",
+      PRETRAIN_OPTIONS,
+    ),
   );
   assert.equal(file.preset, "demo");
   assert.deepEqual([...file.settings].map(([name, { value }]) => [name, value]), [
@@ -95,5 +108,5 @@ Deno.test("parseConfig() takes every spelling of every option, and a preset", ()
     ["numWorkers", 3],
     ["resume", null],
   ]);
-  assert.deepEqual(Effect.runSync(parseConfig("", "a.yaml")).settings.size, 0);
+  assert.deepEqual(Effect.runSync(parseConfig("", "a.yaml", PRETRAIN_OPTIONS)).settings.size, 0);
 });

@@ -2,13 +2,13 @@
 import { Effect, Schema } from "effect";
 import type { StateBuilder } from "../model/state_builder.ts";
 import type { Task } from "../run/checkpoint_file.ts";
-import { type Config, configFields, OPTIONS } from "./config.ts";
+import { type Config, OPTIONS, PRETRAIN_OPTIONS } from "./config.ts";
 
 /** The options of a run with the optimiser that it really has: a step of one's own may have another than `--optimizer` can choose. */
 export type RecordedConfig = Omit<Config, "optimizer"> & { readonly optimizer: string };
 
 const RecordedConfig = Schema.Struct({
-  ...configFields,
+  ...PRETRAIN_OPTIONS.fields,
   optimizer: Schema.String.pipe(
     Schema.withDecodingDefaultKey(Effect.succeed<string>(OPTIONS.optimizer.initial)),
   ),
@@ -27,7 +27,7 @@ export interface PretrainMeta {
 
 /** Pretraining, for reading and writing its checkpoints. */
 export const PRETRAIN: Task<PretrainMeta> = {
-  name: "pretrain",
+  name: PRETRAIN_OPTIONS.task,
   meta: Schema.Struct({
     step: Schema.Int,
     teacherCounter: Schema.Int,

@@ -1,25 +1,24 @@
-/** Configuration files in YAML or in JSON, which is YAML too. Every complaint names the line. */
+/** Configuration files of a task, in YAML or in JSON, which is YAML too. Every error names the line. */
 import { Effect } from "effect";
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
-import {
-  type OptionName,
-  optionNames,
-  type PresetName,
-  presetNames,
-  type Settings,
-} from "../pretrain/config.ts";
 import { didYouMean } from "./did_you_mean.ts";
 import { flagName, sharedSpelling } from "./option_name.ts";
-import { ConfigError } from "./options.ts";
+import { ConfigError, type Settings, type TaskOptions } from "./options.ts";
 
-export interface ConfigFile {
-  readonly preset: PresetName | null; // a file may start from one
-  readonly settings: Settings;
+/** What a configuration file says. */
+export interface ConfigFile<Name extends string, Preset extends string> {
+  /** The preset that it starts from, if it names one. */
+  readonly preset: Preset | null;
+  /** Its options, unchecked. */
+  readonly settings: Settings<Name>;
 }
 
 /** Reads a configuration file. Fails with a `ConfigError` where `parseConfig` does or the file cannot be read. */
 export const readConfigFile = Effect.fn("readConfigFile")(
-  function* (path: string): Effect.fn.Return<ConfigFile, ConfigError> {
+  function* <C, Preset extends string>(
+    path: string,
+    options: TaskOptions<C, Preset>,
+  ): Effect.fn.Return<ConfigFile<keyof C & string, Preset>, ConfigError> {
     const text = yield* Effect.tryPromise({
       try: () => Deno.readTextFile(path),
       catch: (error) =>
@@ -30,17 +29,22 @@ export const readConfigFile = Effect.fn("readConfigFile")(
             : `cannot read it (${(error as Error).message})`,
         }),
     });
-    return yield* parseConfig(text, path);
+    return yield* parseConfig(text, path, options);
   },
 );
 
 /**
- * Options from a text of `option: value` lines. Keys may be spelt batch-size, batch_size or batchSize; `preset` names the
- * preset to start from. Values are checked later, when all settings come together. Fails with a `ConfigError` where the
- * text is not YAML, or has a key that is no option.
+ * The options of a task from a text of `option: value` lines. Keys may be spelt batch-size, batch_size or batchSize;
+ * `preset` names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where the
+ * text is not YAML, or has a key that is no option of the task.
  */
 export const parseConfig = Effect.fn("parseConfig")(
-  function* (text: string, path: string): Effect.fn.Return<ConfigFile, ConfigError> {
+  function* <C, Preset extends string>(
+    text: string,
+    path: string,
+    { task, names, presets }: TaskOptions<C, Preset>,
+  ): Effect.fn.Return<ConfigFile<keyof C & string, Preset>, ConfigError> {
+    const presetNames = Object.keys(presets) as Preset[];
     const lines = new LineCounter();
     const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
     const failAt = (offset: number, problem: string) =>
@@ -50,8 +54,8 @@ export const parseConfig = Effect.fn("parseConfig")(
     if (error !== undefined) {
       return yield* failAt(error.pos[0], `this is neither YAML nor JSON: ${error.message}`);
     }
-    const settings = new Map<OptionName, { value: unknown; where: string }>();
-    let preset: PresetName | null = null;
+    const settings = new Map<keyof C & string, { value: unknown; where: string }>();
+    let preset: Preset | null = null;
     if (document.contents === null) return { preset, settings };
     if (!isMap(document.contents)) {
       return yield* failAt(document.contents.range![0], `expected lines such as "epochs: 100"`);
@@ -72,11 +76,11 @@ export const parseConfig = Effect.fn("parseConfig")(
         preset = known;
         continue;
       }
-      const name = optionNames.find((name) => sharedSpelling(name) === sharedSpelling(written));
+      const name = names.find((name) => sharedSpelling(name) === sharedSpelling(written));
       if (name === undefined) {
         return yield* failAt(
           line,
-          unknown("option", written, optionNames.map(flagName), "slotcon pretrain --help lists them"),
+          unknown("option", written, names.map(flagName), `slotcon ${task} --help lists them`),
         );
       }
       if (settings.has(name)) return yield* failAt(line, `${flagName(name)} is given twice`);
