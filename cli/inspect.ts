@@ -12,8 +12,9 @@ import { isBuiltIn } from "../pipeline/optim/optimizers.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
 import { type Config, optionNames, OPTIONS } from "../pipeline/pretrain/config.ts";
 import { publishedConfig } from "../pipeline/pretrain/published.ts";
-import type { RecordedConfig } from "../pipeline/pretrain/task.ts";
+import { PRETRAIN, pretrainMeta, type RecordedConfig } from "../pipeline/pretrain/task.ts";
 import { writtenBytes } from "../pipeline/run/bytes.ts";
+import type { CheckpointError } from "../pipeline/run/checkpoint_file.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
 import { table } from "../pipeline/run/table.ts";
 import { architectureOf, encoderOf } from "../pipeline/weights/encoder.ts";
@@ -111,25 +112,32 @@ const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
     sha256: hash.digest("hex"),
     sound: inspection.damaged.length === 0 && inspection.groups.every(({ notFinite }) => notFinite === 0),
     tensors: weights.tensors.size,
-    run: runOf(weights, encoder?.width ?? 64),
+    run: yield* runOf(weights, encoder?.width ?? 64),
     encoder,
     ...inspection,
   } satisfies Facts as Facts;
 });
 const PIECE = 1 << 24;
 
-const runOf = ({ content }: WeightsFile, width: number): Facts["run"] =>
+const runOf = (
+  { file, content }: WeightsFile,
+  width: number,
+): Effect.Effect<Facts["run"], CheckpointError> =>
   match(content)
-    .with({ kind: "checkpoint" }, ({ meta: { step, config, instances } }) => {
-      const { stepsPerEpoch } = planSchedule({ ...config, world: 1, instances });
-      return { step, epoch: Math.floor(step / stepsPerEpoch), options: config };
-    })
-    .with({ kind: "published" }, ({ published }) => ({
-      step: published.steps,
-      epoch: published.epoch,
-      options: publishedConfig(published, width),
-    }))
-    .otherwise(() => null);
+    .with({ kind: "checkpoint", task: PRETRAIN.name }, (content) =>
+      Effect.map(pretrainMeta(file, content), ({ step, config, instances }) => {
+        const { stepsPerEpoch } = planSchedule({ ...config, world: 1, instances });
+        return { step, epoch: Math.floor(step / stepsPerEpoch), options: config };
+      }))
+    .with({ kind: "published" }, ({ published }) =>
+      Effect.succeed({
+        step: published.steps,
+        epoch: published.epoch,
+        options: publishedConfig(published, width),
+      }))
+    .otherwise(() =>
+      Effect.succeed(null)
+    );
 
 const countUse = Effect.fnUntraced(function* (
   weights: WeightsFile,

@@ -9,7 +9,7 @@ import { writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeTorch } from "../data/formats/torch/write.ts";
 import { planSchedule } from "./optim/schedule.ts";
 import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
-import { PRETRAIN, type PretrainMeta } from "./pretrain/task.ts";
+import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
 import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
@@ -93,7 +93,10 @@ export const convert = Effect.fn("convert")(function* (
 const wholeRun = Effect.fnUntraced(
   function* ({ file, tensors, content }: WeightsFile, to: "slotcon" | "pth") {
     const refuse = (reason: string) => new ConvertError({ file, to, reason });
-    if (content.kind === "checkpoint") return { meta: content.meta, tensors: yield* readState(tensors) };
+    if (content.kind === "checkpoint") {
+      const meta = yield* pretrainMeta(file, content).pipe(Effect.mapError(({ reason }) => refuse(reason)));
+      return { meta, tensors: yield* readState(tensors) };
+    }
     const meta = yield* match(content)
       .with({ kind: "published" }, ({ published }) => {
         const stem = tensors.get("encoder_q.conv1.weight") ?? tensors.get("encoder_q.conv1.6.weight");

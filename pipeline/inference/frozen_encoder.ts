@@ -41,7 +41,7 @@ export const frozenEncoder = Effect.fn("frozenEncoder")(
       }
     }
     const values = new Map([...yield* readState(stored), ...counters]);
-    return { options, values, imageSize: imageSizeOf(weights, width) };
+    return { options, values, imageSize: imageSizeOf(weights) };
   },
 );
 

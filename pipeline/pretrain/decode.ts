@@ -1,36 +1,36 @@
 /**
- * The stage from a list of pictures to batches for the GPU: decode, draw the crops, pack.
+ * The stage from a list of images to batches for the GPU: decode, draw the crops, pack.
  *
- * What is in the batch of a step depends on the pictures, the seed and the step alone: not on the number of workers or
- * ranks, nor on where a run was resumed. Workers (data/decode_worker.ts) do the work; this stage says what they have to make,
- * and sees to files that cannot be decoded.
+ * What is in the batch of a step depends on the images, the seed and the step alone: not on the number of workers or
+ * ranks, nor on the step at which a run was resumed. Workers (decode_worker.ts) make the batches; this stage says which
+ * images each batch has, and replaces those that cannot be decoded.
  */
 import { Effect, Schema, Stream } from "effect";
-import { permutation, randomStream } from "../../data/random/random.ts";
+import { permutation } from "../../data/random/random.ts";
+import { badImages, type TooManyBadImagesError } from "../run/bad_images.ts";
+import type { StepBatch } from "../run/batch.ts";
 import { StageSpan } from "../run/otlp.ts";
-import { requester } from "../run/worker.ts";
+import { requester, type WorkerError } from "../run/worker.ts";
 import type { Config } from "./config.ts";
-import type { BatchReply, BatchRequest, BatchTimes } from "./decode_worker.ts";
+import type { BatchReply, BatchRequest } from "./decode_worker.ts";
 import type { PackedBatch } from "./pack.ts";
 
 /** One step's input on its way to the GPU. */
-export interface Batch extends PackedBatch {
-  readonly step: number;
-  readonly epoch: number; // from 0
-  readonly images: readonly string[]; // paths, in the order of the samples
-  readonly badImages: number; // how many of them stand in for pictures that cannot be decoded
-  readonly worker: number; // who made it, from 0
-  readonly times: BatchTimes; // and when
-}
+export interface Batch extends PackedBatch, StepBatch {}
 
+/** What the batches of a run depend on. */
 export interface DecodeConfig
   extends Pick<Config, "batchSize" | "imageSize" | "minScale" | "seed" | "numWorkers" | "maxBadImages"> {
-  readonly pixelCapacity: number; // bytes of a batch's pixel buffer
-  readonly maxTaps: number; // of the GPU's resampling, see data/view_table.ts
-  readonly rank?: number; // which part of each batch is made, of as many as there are ranks
+  /** Bytes of a batch's pixel buffer. */
+  readonly pixelCapacity: number;
+  /** Most taps of the GPU's resampling (pack.ts). */
+  readonly maxTaps: number;
+  /** The rank whose share of each batch is made, of `world` ranks; 0 of 1 if not given. */
+  readonly rank?: number;
   readonly world?: number;
 }
 
+/** The data set has fewer images than a batch. */
 export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()("BatchTooLarge", {
   batchSize: Schema.Int,
   images: Schema.Int,
@@ -40,30 +40,21 @@ export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()
   }
 }
 
-export class TooManyBadImagesError extends Schema.TaggedError<TooManyBadImagesError>()("TooManyBadImages", {
-  reasons: Schema.Array(Schema.String), // of each bad file, in the order of their discovery
-  images: Schema.Int,
-  maxBadImages: Schema.Finite,
-}) {
-  override get message() {
-    const { reasons, images, maxBadImages } = this;
-    const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");
-    return `${reasons.length} of ${images} pictures cannot be decoded, more than --max-bad-images ${maxBadImages} ` +
-      `allows: mend or remove them, or raise it. The first of them:${first}`;
-  }
-}
-
-/** Steps of an epoch: the last pictures of its order that fill no batch are left out. */
+/** Steps of an epoch: the last images of its order, which fill no batch, are left out. */
 export const stepsPerEpoch = (images: number, batchSize: number): number => Math.floor(images / batchSize);
 
-/** What tells these draws of a seed from each other and from all others: the second word of their keys. */
-const ORDER = 2, CROPS = 3, STAND_IN = 4;
+/** The word of a random key that tells the draws of orders, and of crops, from the others of a seed. */
+const ORDER = 2, CROPS = 3;
 
 /**
- * Batches from step `firstStep` on, without end. Ending the stream ends its workers. Whoever has uploaded a batch
- * should `release` its arrays (data/release.ts).
+ * Batches from step `firstStep` on, without end. Ending the stream ends its workers. Whoever has uploaded a batch should
+ * `release` its arrays (data/images/release.ts).
  */
-export const batches = (images: readonly string[], config: DecodeConfig, firstStep = 0) =>
+export const batches = (
+  images: readonly string[],
+  config: DecodeConfig,
+  firstStep = 0,
+): Stream.Stream<Batch, BatchTooLargeError | TooManyBadImagesError | WorkerError> =>
   Stream.unwrap(Effect.gen(function* () {
     const { batchSize, seed, minScale, imageSize, maxTaps, pixelCapacity: capacity } = config;
     const { rank = 0, world = 1 } = config;
@@ -74,7 +65,7 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
     const span = yield* StageSpan;
     const workers = yield* Effect.replicateEffect(decodeWorker, config.numWorkers);
     const order = epochOrder(images.length, seed);
-    const badFiles = watchBadFiles(images.length, config);
+    const bad = badImages(images.length, config);
 
     const load = Effect.fnUntraced(function* (step: number) {
       const epoch = Math.floor(step / perEpoch);
@@ -83,7 +74,7 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
       const keys = Array.from(planned, (image) => [seed, CROPS, epoch, image]);
       const worker = step % workers.length;
       while (true) {
-        const taken = Array.from(planned, (image) => badFiles.standIn(image, epoch));
+        const taken = Array.from(planned, (image) => bad.standIn(image, epoch));
         const paths = taken.map((image) => images[image]);
         const reply = yield* workers[worker]({
           paths,
@@ -95,45 +86,22 @@ export const batches = (images: readonly string[], config: DecodeConfig, firstSt
           const badImages = taken.filter((image, i) => image !== planned[i]).length;
           return { ...reply.batch, step, epoch, images: paths, badImages, worker, times: reply.times };
         }
-        yield* badFiles.add(reply.bad.map(({ place, reason }) => ({ image: taken[place], reason })));
+        yield* bad.add(reply.bad.map(({ place, reason }) => ({ image: taken[place], reason })));
       }
     });
 
     return Stream.iterate(firstStep, (step) => step + 1).pipe(
-      // Each worker makes one batch and has the next one waiting, so it need not pause while this thread is blocked.
+      // Each worker makes one batch and has the next request waiting, so that it goes on while this thread is blocked.
       Stream.mapEffect((step) => load(step).pipe(span("decode", step)), { concurrency: 2 * workers.length }),
     );
   }));
 
-/** The order of an epoch's pictures. The last one asked for is kept: an epoch has many steps. */
+/** The order of an epoch's images. The last order is kept, since an epoch has many steps. */
 const epochOrder = (images: number, seed: number) => {
   let kept: { epoch: number; order: Uint32Array } | null = null;
   return (epoch: number): Uint32Array => {
     if (kept?.epoch !== epoch) kept = { epoch, order: permutation(images, seed, ORDER, epoch) };
     return kept.order;
-  };
-};
-
-/** Remembers the files that cannot be decoded, names each once, and says which pictures take their places. */
-const watchBadFiles = (images: number, { seed, maxBadImages }: DecodeConfig) => {
-  const reasons = new Map<number, string>();
-  return {
-    /** The picture itself, or if it is bad the first good one among random others that it always gets. */
-    standIn: (image: number, epoch: number): number => {
-      const random = randomStream(seed, STAND_IN, epoch, image);
-      while (reasons.has(image)) image = random.integer(images);
-      return image;
-    },
-    add: Effect.fnUntraced(function* (found: readonly { readonly image: number; readonly reason: string }[]) {
-      for (const { image, reason } of found) {
-        if (reasons.has(image)) continue; // another batch met it meanwhile
-        reasons.set(image, reason);
-        yield* Effect.logWarning(`${reason}. Another picture takes its place.`);
-      }
-      if (reasons.size > maxBadImages * images || reasons.size === images) {
-        return yield* new TooManyBadImagesError({ reasons: [...reasons.values()], images, maxBadImages });
-      }
-    }),
   };
 };
 

@@ -11,6 +11,7 @@ import { release } from "../../data/images/release.ts";
 import { cropResize } from "../../data/images/resample.ts";
 import { randomStream } from "../../data/random/random.ts";
 import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
+import type { BatchTimes } from "../run/batch.ts";
 import { drawTwoCrops } from "./draws.ts";
 import { packBatch, type PackedBatch, type Sample } from "./pack.ts";
 
@@ -26,13 +27,6 @@ export type BatchReply =
   | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch; readonly times: BatchTimes }
   | { readonly id: number; readonly kind: "bad files"; readonly bad: readonly BadFile[] }
   | { readonly id: number; readonly kind: "failure"; readonly reason: string };
-
-/** When a batch was made, in milliseconds since 1970. */
-export interface BatchTimes {
-  readonly begin: number;
-  readonly decoded: number; // all files are read and decoded, their views drawn
-  readonly packed: number;
-}
 
 export interface BadFile {
   readonly place: number; // in the request

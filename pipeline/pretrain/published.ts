@@ -1,132 +1,24 @@
 /**
- * Full checkpoints of the published code, to read and to write (docs/method.md, section 10): a dict of `args`, `model`,
- * `optimizer`, `scheduler`, `epoch` and `scaler`, in a PyTorch file.
+ * What the published code's checkpoints mean to a pretraining run, and how a run is written as one (docs/method.md, section
+ * 10). Reading the file itself is weights/published_file.ts.
  */
 import { Effect } from "effect";
-import { FormatError } from "../../data/files/format_error.ts";
-import type { FileTensor, StoredTensor } from "../../data/formats/file_tensor.ts";
+import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { OrderedDict } from "../../data/formats/pickle/values.ts";
 import { Float, type PickleInput } from "../../data/formats/pickle/write.ts";
-import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
-import { sameShape } from "../../ops/graph/shape.ts";
 import { constant, input } from "../../ops/graph/tensor.ts";
 import { predictor } from "../model/heads.ts";
 import { within } from "../model/network.ts";
 import { forward, type ModelOptions, student, teacher } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { BACKOFF, GROWTH, GROWTH_INTERVAL, INITIAL_SCALE, SCALER } from "../optim/loss_scale.ts";
-import { isBuiltIn, type OptimizerName, optimizerNames, OPTIMIZERS } from "../optim/optimizers.ts";
+import { isBuiltIn, OPTIMIZERS } from "../optim/optimizers.ts";
 import { FLOOR_RATE, learningRate, planSchedule, teacherCounter } from "../optim/schedule.ts";
 import { sharedSpelling } from "../run/option_name.ts";
 import { checkpointShapes, type StateTensor } from "../run/state_layout.ts";
+import { integerIn, isInHalf, type Published } from "../weights/published_file.ts";
 import { type Config, configure, type OptionName, optionNames } from "./config.ts";
 import type { PretrainMeta, RecordedConfig } from "./task.ts";
-
-/** What a published checkpoint says of its run. */
-export interface Published {
-  readonly args: ReadonlyMap<string, TorchValue>;
-  readonly epoch: number; // epochs done
-  readonly steps: number | null; // optimiser steps done, where its scheduler says so
-  readonly optimizer: OptimizerName | null;
-}
-
-const isMap = (value: unknown): value is Map<TorchValue, TorchValue> => value instanceof Map;
-const integer = (value: unknown): number | null => Number.isSafeInteger(value) ? value as number : null;
-
-/** The entries of the published code's scaler, and the tensors that they are here. */
-const SCALER_ENTRIES = { scale: SCALER.scale, _growth_tracker: SCALER.growthTracker } as const;
-
-const isInHalf = (args: Published["args"]) => args.get("fp16") === true;
-
-/** Is this a full checkpoint of the published code, rather than weights alone? */
-export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
-  isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch"));
-
-/**
- * The tensors of a published checkpoint under the names that they have here, the optimiser's among them, and what it says
- * of its run. Fails with a `FormatError` where its parts do not fit together.
- */
-export const readPublished = Effect.fn("readPublished")(function* (
-  value: ReadonlyMap<TorchValue, TorchValue>,
-  file: string,
-): Effect.fn.Return<
-  { readonly tensors: ReadonlyMap<string, StoredTensor>; readonly published: Published },
-  FormatError
-> {
-  const refuse = (reason: string) => new FormatError({ file, reason });
-  const tensors = new Map<string, StoredTensor>();
-  for (const [name, tensor] of value.get("model") as ReadonlyMap<TorchValue, TorchValue>) {
-    if (typeof name !== "string" || !isStoredTensor(tensor)) {
-      return yield* refuse(`its model has an entry ${String(name)} that is no tensor`);
-    }
-    tensors.set(name.replace(/^module\./, ""), tensor);
-  }
-
-  const epoch = integer(value.get("epoch"));
-  if (epoch === null || epoch < 0) {
-    return yield* refuse(`its epoch is ${String(value.get("epoch"))}, expected how many are done`);
-  }
-  const args = value.get("args");
-  const scheduler = value.get("scheduler");
-  const optimizer = value.get("optimizer");
-  const groups = isMap(optimizer) ? optimizer.get("param_groups") : [];
-  const state = isMap(optimizer) ? optimizer.get("state") : new Map();
-  if (!isMap(state) || !Array.isArray(groups) || groups.length > 1 || !groups.every(isMap)) {
-    return yield* refuse("its optimizer is not of one group of parameters, as the published code's is");
-  }
-  const [group] = groups;
-
-  const parameters = [...tensors.keys()].filter(isParameterName);
-  let kind = group === undefined ? null : optimizerOfGroup(group);
-  for (const [index, entry] of state) {
-    const name = parameters[index as number];
-    const found = optimizerNames.find((optimizer) =>
-      isMap(entry) && isStoredTensor(entry.get(bufferName(optimizer)))
-    );
-    if (found === undefined) continue; // no buffer: this parameter has never moved
-    const velocity = (entry as ReadonlyMap<TorchValue, TorchValue>).get(bufferName(found)) as StoredTensor;
-    if (name === undefined || !sameShape(velocity.shape, tensors.get(name)!.shape)) {
-      return yield* refuse(
-        `its optimizer has a buffer [${velocity.shape.join(", ")}] for parameter ${String(index)}, ` +
-          (name === undefined ? `its model has ${parameters.length}` : `which is ${name}, of another shape`),
-      );
-    }
-    kind = found;
-    tensors.set(`optimizer.${name}`, velocity);
-  }
-  const given = new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []);
-  const scaler = value.get("scaler");
-  if (isInHalf(given) && isMap(scaler)) {
-    for (const [entry, name] of Object.entries(SCALER_ENTRIES)) {
-      const number = scaler.get(entry);
-      if (typeof number === "number") {
-        tensors.set(name, { dtype: "F32", shape: [], values: Effect.succeed(Float32Array.of(number)) });
-      }
-    }
-  }
-  return {
-    tensors,
-    published: {
-      args: given,
-      epoch,
-      steps: isMap(scheduler) ? integer(scheduler.get("last_epoch")) : null,
-      optimizer: kind,
-    },
-  };
-});
-
-const bufferName = (optimizer: OptimizerName): string => OPTIMIZERS[optimizer].published.buffer;
-
-/** The optimiser whose own options a group of parameters has. */
-const optimizerOfGroup = (group: ReadonlyMap<TorchValue, TorchValue>): OptimizerName | null =>
-  optimizerNames.find((name) =>
-    Object.keys(OPTIMIZERS[name].published.options).every((key) => group.has(key))
-  ) ??
-    null;
-
-/** Is it a parameter by its name in a published file? These, unlike buffers, are numbered by the optimiser, the teacher's too. */
-const isParameterName = (name: string) =>
-  name !== "center" && !/\.(running_mean|running_var|num_batches_tracked)$/.test(name);
 
 /** The configuration of a published run, as far as its arguments are options here; the width is not among them. */
 export const publishedConfig = ({ args }: Published, width: number): Config => {
@@ -169,8 +61,8 @@ export const withAllVelocities = (
  * data set. Its teacher's counter is the one with which the published code resumes (docs/method.md, section 3).
  */
 export const publishedMeta = (published: Published, width: number): PretrainMeta | null => {
-  const instances = integer(published.args.get("num_instances"));
-  const world = integer(published.args.get("world_size")) ?? 1;
+  const instances = integerIn(published.args.get("num_instances"));
+  const world = integerIn(published.args.get("world_size")) ?? 1;
   if (instances === null || instances < 1 || world < 1) return null;
   const config = publishedConfig(published, width);
   const options = { ...config, world, instances };

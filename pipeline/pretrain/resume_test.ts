@@ -12,11 +12,12 @@ import { lossScale } from "../optim/loss_scale.ts";
 import { learningRate, planSchedule, teacherMomentum } from "../optim/schedule.ts";
 import { checkpointPieces, saveCheckpoint } from "../run/checkpoint_file.ts";
 import { initialState } from "../run/initial_state.ts";
+import { withLossScaleOf } from "../run/resume.ts";
 import { fileTensor, type StateTensor, type StateValues } from "../run/state_layout.ts";
 import { verifyStep } from "../verify/step_recording.ts";
 import { type Config, configure } from "./config.ts";
 import { publishedContents } from "./published.ts";
-import { startingPoint, withLossScaleOf } from "./resume.ts";
+import { startingPoint } from "./resume.ts";
 import { stepGraph } from "./step_graph.ts";
 import { PRETRAIN, type PretrainMeta } from "./task.ts";
 
@@ -87,7 +88,7 @@ gpuTest(
     const start = yield* begin({ ...config, resume: file }, instances);
     const [{ lr, ema_k, ema_momentum }] = JSON.parse(recording.metadata.steps);
     assert.equal(start.step, step);
-    assert.equal(start.step + start.teacherLead, ema_k);
+    assert.equal(start.step + start.teacherStepOffset, ema_k);
     assert.ok(Math.abs(learningRate(start.step, schedule) / lr - 1) < 1e-12);
     assert.ok(Math.abs(teacherMomentum(ema_k, schedule) - ema_momentum) < 1e-14);
     assert.deepEqual(start.notes, []);

@@ -1,7 +1,7 @@
 /** Pretraining as its checkpoints describe it. */
 import { Effect, Schema } from "effect";
 import type { StateBuilder } from "../model/state_builder.ts";
-import type { Task } from "../run/checkpoint_file.ts";
+import { CheckpointError, type RunMeta, type Task } from "../run/checkpoint_file.ts";
 import { type Config, OPTIONS, PRETRAIN_OPTIONS } from "./config.ts";
 
 /** The options of a run with the optimiser that it really has: a step of one's own may have another than `--optimizer` can choose. */
@@ -41,3 +41,19 @@ export const recordedConfig = (config: Config, { optimizer }: StateBuilder): Rec
   ...config,
   optimizer: optimizer ?? config.optimizer,
 });
+
+/**
+ * What a checkpoint that was opened without naming its task says of a pretraining run. Fails with a `CheckpointError` where
+ * it is of another task, or says something else.
+ */
+export const pretrainMeta = (
+  file: string,
+  { task, meta }: { readonly task: string; readonly meta: RunMeta },
+): Effect.Effect<PretrainMeta, CheckpointError> => {
+  const fail = (reason: string) => new CheckpointError({ file, action: "load", reason });
+  return task === PRETRAIN.name
+    ? Schema.decodeUnknownEffect(PRETRAIN.meta)(meta).pipe(
+      Effect.mapError(({ message }) => fail(`its description of the run is wrong: ${message}`)),
+    )
+    : Effect.fail(fail(`this is a checkpoint of ${task}; expected one of ${PRETRAIN.name}`));
+};

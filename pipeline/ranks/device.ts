@@ -13,7 +13,6 @@ import type { Backend } from "../../ops/graph/lowering.ts";
 import { layers } from "../../ops/runtime/adapters.ts";
 import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
 import { Gpu, type GpuError } from "../../ops/runtime/gpu.ts";
-import type { Config } from "../pretrain/config.ts";
 import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
 /** No adapter can be had as --device asks for, or ranks share one. */
@@ -26,8 +25,10 @@ export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError"
   }
 }
 
-/** What `--device` says: a WebGPU, and the adapters that the ranks of a machine take in turn, where it names any. */
-export const parseDevice = (device: Config["device"]) => {
+/** The option `--device` taken apart: an implementation of WebGPU, and the adapters that the ranks of a machine take in turn. */
+export const parseDevice = (
+  device: string,
+): { readonly backend: Backend; readonly adapters: readonly string[] } => {
   const [backend, adapters = ""] = device.split(/:(.*)/s);
   return { backend: backend as Backend, adapters: adapters.split(",").filter((adapter) => adapter !== "") };
 };
@@ -38,7 +39,7 @@ export const parseDevice = (device: Config["device"]) => {
  * and may not.
  */
 export const rankGpu = (
-  config: Pick<Config, "device" | "allowSharedDevice">,
+  config: { readonly device: string; readonly allowSharedDevice: boolean },
 ): Layer.Layer<Gpu, GpuError | DeviceError | CollectiveError> =>
   Layer.unwrap(Effect.gen(function* () {
     const { backend, adapters } = parseDevice(config.device);

@@ -1,8 +1,7 @@
-/** The stage that saves checkpoints, while training goes on, and clears away those that are no longer needed. */
+/** The stage that saves checkpoints, while training goes on, and removes those that are no longer needed. */
 import { join } from "node:path";
-import { Effect, Fiber } from "effect";
+import { Effect, Fiber, type Scope } from "effect";
 import type { GpuError } from "../../ops/runtime/gpu.ts";
-import type { Config } from "../pretrain/config.ts";
 import {
   CheckpointError,
   checkpointFolder,
@@ -12,30 +11,33 @@ import {
   type Task,
 } from "./checkpoint_file.ts";
 import { StageSpan } from "./otlp.ts";
+import type { RunConfig } from "./options.ts";
 import type { RunFolderError } from "./run_folder.ts";
 import type { StateValues } from "./state_layout.ts";
 
 /** When to save, and what to keep. */
 export interface CheckpointPlan
-  extends Pick<Config, "outputDir" | "saveFreq" | "saveSteps" | "saveMinutes" | "keep"> {
+  extends Pick<RunConfig, "outputDir" | "saveFreq" | "saveSteps" | "saveMinutes" | "keep"> {
+  /** Steps from one epoch to the next: checkpoints stay that are saved after a multiple of `saveFreq` epochs. */
   readonly stepsPerEpoch: number;
+  /** Steps that will be done at the end, when a last checkpoint is saved. */
   readonly lastStep: number;
 }
 
 /** A run's checkpoints as it saves them. */
 export interface Checkpoints<Meta extends RunMeta> {
-  /** Is a checkpoint due when this many steps are done? Asked once a step. */
+  /** Whether a checkpoint is due after `done` steps. To be asked once a step. */
   readonly due: (done: number) => boolean;
   /**
-   * Saves a copy of the state, in the background: waits only where the save before it is not finished. Where one cannot
-   * be written, the run says so and goes on; it tries again at the next one. Fails if the device did.
+   * Saves a copy of the state in the background; waits only for the save before it. Where a checkpoint cannot be written,
+   * logs a warning and lets the run go on, which tries again at the next one. Fails where the device does.
    */
   readonly save: (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) => Effect.Effect<void, GpuError>;
-  /** Waits for the last save. Fails if that could not be written. */
+  /** Waits for the last save. Fails with a `CheckpointError` where that could not be written. */
   readonly settled: Effect.Effect<void, CheckpointError | GpuError>;
 }
 
-/** Of a rank that saves none. */
+/** The checkpoints of a rank that saves none. */
 export const noCheckpoints: Checkpoints<RunMeta> = {
   due: () => false,
   save: () => Effect.void,
@@ -43,14 +45,14 @@ export const noCheckpoints: Checkpoints<RunMeta> = {
 };
 
 /**
- * The checkpoints of a run. `flush` brings onto the disk what a checkpoint builds on, the metrics of its steps. A save
- * that has begun is finished before the scope ends, whatever else happens.
+ * The checkpoints of a run of a task. `flush` brings onto the disk what a checkpoint relies on: the metrics of the steps before it. A
+ * save that has begun is finished before the scope ends, whatever else happens.
  */
 export const checkpoints = Effect.fn("checkpoints")(function* <Meta extends RunMeta>(
   task: Task<Meta>,
   plan: CheckpointPlan,
   flush: Effect.Effect<void, RunFolderError>,
-) {
+): Effect.fn.Return<Checkpoints<Meta>, never, Scope.Scope> {
   const folder = checkpointFolder(plan.outputDir);
   const span = yield* StageSpan;
   yield* Effect.promise(() => removeRemains(folder));
@@ -58,7 +60,7 @@ export const checkpoints = Effect.fn("checkpoints")(function* <Meta extends RunM
   yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
 
   const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
-    const tensors = yield* copy; // first: it holds memory of the device
+    const tensors = yield* copy; // first, since it holds memory of the device
     yield* flush.pipe(
       Effect.mapError(({ message }) =>
         new CheckpointError({ file: folder, action: "save", reason: message })
@@ -71,7 +73,7 @@ export const checkpoints = Effect.fn("checkpoints")(function* <Meta extends RunM
 
   const settled = Effect.suspend(() => writing === null ? Effect.void : Fiber.join(writing));
   const save: Checkpoints<Meta>["save"] = Effect.fnUntraced(function* (meta, copy) {
-    yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // it has been told
+    yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // a warning has been logged
     writing = yield* write(meta, copy).pipe(
       span("save", meta.step),
       Effect.tapErrorTag(
@@ -100,7 +102,10 @@ const schedule = ({ saveFreq, stepsPerEpoch, saveSteps, saveMinutes, lastStep }:
   };
 };
 
-/** Checkpoints at the ends of every `saveFreq` epochs stay; of the others the newest `keep`, and those of later steps. */
+/**
+ * Removes checkpoints, but not those at the ends of every `saveFreq` epochs, not the newest `keep` others, and not those of
+ * later steps.
+ */
 const removeOld = async (
   folder: string,
   newest: number,
@@ -112,7 +117,7 @@ const removeOld = async (
   for (const { name } of others.slice(keep)) await Deno.remove(join(folder, name)).catch(() => {});
 };
 
-/** What saves left behind that were killed. */
+/** Removes the files that saves left behind when they were killed. */
 const removeRemains = async (folder: string) => {
   try {
     for await (const { name } of Deno.readDir(folder)) {

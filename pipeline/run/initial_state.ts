@@ -1,20 +1,9 @@
-/** Where a run begins: its first step, and initial values of its state. */
+/** Initial values of a run's state. */
 import { fillNormals, NORMAL_STEP } from "../../data/random/normals.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import type { Draw } from "../../ops/runtime/draw_normals.ts";
 import type { Declared, StateBuilder } from "../model/state_builder.ts";
 import { type StateTensor, type StateValues, statisticsNames, transposed } from "./state_layout.ts";
-
-/** Where a run begins. */
-export interface StartingPoint {
-  /** Optimiser steps done. */
-  readonly step: number;
-  /** By how much the teacher's counter is ahead of the step: not 0 where a run began in a later epoch. */
-  readonly teacherLead: number;
-  readonly values: StateValues;
-  /** What the user should know of it. */
-  readonly notes: readonly string[];
-}
 
 /** Tells the draws of initial values from the other draws of a seed. */
 const INITIAL_VALUES = 1;

@@ -1,4 +1,4 @@
-/** What a run does, for OpenTelemetry: a span a stage and its metrics, sent to a collector by OTLP over HTTP, as JSON. */
+/** A run's spans and metrics for OpenTelemetry, sent to a collector by OTLP over HTTP, as JSON. */
 import { resolve } from "node:path";
 import { ConfigProvider, Context, Effect, identity, Layer, Metric, type Scope } from "effect";
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from "effect/http";
@@ -6,35 +6,48 @@ import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability
 import project from "../../deno.json" with { type: "json" };
 import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
-import type { Config } from "../pretrain/config.ts";
+import type { RunConfig } from "./options.ts";
 import { metricsLine, Progress, type StepReport } from "./progress.ts";
 
-/** Marks an effect as what a stage does for a step: as nothing, unless the run is exported. */
-export const StageSpan = Context.Reference<
-  (stage: string, step: number) => <A, E, R>(work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
->("slotcon/StageSpan", { defaultValue: () => () => identity });
+/** Makes the work of a stage for a step a span; a no-op unless the run is exported. */
+export type StageSpan = (
+  stage: string,
+  step: number,
+) => <A, E, R>(work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
+
+/** The spans of the run that this effect is part of. */
+export const StageSpan: Context.Reference<StageSpan> = Context.Reference("slotcon/StageSpan", {
+  defaultValue: (): StageSpan => () => identity,
+});
+
+/** What the export needs to know of a run. */
+export interface ExportedRun extends Pick<RunConfig, "otlp" | "outputDir" | "batchSize"> {
+  /** The encoder's architecture. */
+  readonly arch: string;
+}
 
 /**
- * A run in a scope of its own, which sends what it does to the collector of `--otlp`, if there is one. The run is a span,
- * and the stages of its steps are spans within it; what `metrics.jsonl` says is gauges and counters. A collector that
- * fails is told once and does not end or hold up the run.
+ * A run of the task `task` in a scope of its own, which sends spans and metrics to the collector of `--otlp`, if there is
+ * one. The run is a span of the task's name, and the stages of its steps are spans within it; the numbers of
+ * `metrics.jsonl` are gauges and counters. A collector that fails causes one warning, and neither ends nor delays the run.
  */
 export const exported = <A, E, R>(
   run: Effect.Effect<A, E, R>,
-  config: Config,
+  task: string,
+  config: ExportedRun,
 ): Effect.Effect<A, E, Exclude<R, Scope.Scope> | Gpu> =>
-  config.otlp === null ? run.pipe(Effect.scoped, Effect.withSpan("pretrain")) : run.pipe(
+  config.otlp === null ? run.pipe(Effect.scoped, Effect.withSpan(task)) : run.pipe(
     Effect.scoped,
-    Effect.withSpan("pretrain", { root: true }),
+    Effect.withSpan(task, { root: true }),
     Effect.provide(layerOtlp(config, config.otlp)),
   );
 
-const layerOtlp = (config: Config, url: string) =>
+const layerOtlp = (config: ExportedRun, url: string) =>
   Layer.unwrap(Effect.gen(function* () {
     const { report: { description: adapter } } = yield* Gpu;
     const { rank } = yield* Collective;
     const progress = yield* Progress;
-    const registry = new Map(); // of this run's metrics alone
+    const registry = new Map(); // for the metrics of this run alone
     const collector = collectorAt(url);
 
     const step = (report: StepReport) =>
@@ -63,7 +76,7 @@ const layerOtlp = (config: Config, url: string) =>
       return { url: to.href, resource };
     };
     const spans = OtlpTracer.layer(endpoint("traces"));
-    // Metrics are those of all ranks together: the first one tells them.
+    // Metrics are sums or means over all ranks: rank 0 sends them.
     const all = rank === 0 ? Layer.mergeAll(spans, OtlpMetrics.layer(endpoint("metrics"))) : spans;
     return all.pipe(
       Layer.provide([
@@ -80,7 +93,7 @@ const layerOtlp = (config: Config, url: string) =>
     );
   }));
 
-/** How often these have happened is their sum over all steps; of everything else the newest number counts. */
+/** Metrics that are counters: their values of all steps add up. All others are gauges. */
 const COUNTED: readonly string[] = ["bad_images"];
 
 const measure = Effect.fnUntraced(function* (report: StepReport, batchSize: number) {
@@ -94,7 +107,7 @@ const measure = Effect.fnUntraced(function* (report: StepReport, batchSize: numb
   }
 });
 
-/** A client that gives a collector ten seconds to answer, and keeps in mind what went wrong first. */
+/** A client that gives a collector ten seconds to answer, and a warning, once, of the first failure. */
 const collectorAt = (url: string) => {
   let trouble: string | null = null;
   let told = false;

@@ -1,15 +1,17 @@
 /** Where the time of a run goes, as its own thread sees it. */
 
 /**
- * What the run's thread does: waits for pictures (`decode`), hands work to the device (`submit`), waits for it (`device`)
- * and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers (`report`).
+ * What the run's thread does: it waits for batches (`decode`), submits work to the device (`submit`), waits for the device
+ * (`device`) and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers (`report`).
  */
 export type Phase = "decode" | "submit" | "device" | "sync" | "checkpoint" | "report";
 
-/** Seconds since the time before: of the thread, which do one thing at a time, and of the device's stages meanwhile. */
+/** Seconds since the previous report. */
 export interface Seconds {
+  /** Of the run's thread, which is in one phase at a time. */
   readonly host: Readonly<Record<Phase, number>>;
-  readonly device: Readonly<Record<string, number>> | null; // null where the adapter cannot time them
+  /** Of the device, by stage of the step, meanwhile; null where the adapter lacks timestamps. */
+  readonly device: Readonly<Record<string, number>> | null;
 }
 
 /** No time at all. */
@@ -18,29 +20,35 @@ export const NO_TIME: Seconds = {
   device: null,
 };
 
-/**
- * An account for every moment: `lap` charges all time since the last call, and tells `note` from when to when, in
- * milliseconds; `take` gives the sums and starts again.
- */
+/** Charges every moment to a phase. */
+export interface PhaseTimer {
+  /**
+   * Charges the time since the last mark to `phase`, except for the seconds in `elsewhere`, which belong to other phases.
+   */
+  readonly mark: (phase: Phase, elsewhere?: Partial<Record<Phase, number>>) => void;
+  /** The seconds of every phase since the last call. */
+  readonly take: () => Seconds["host"];
+}
+
+/** A timer that starts now. It tells `note` of every mark: the phase, its begin and its end in milliseconds. */
 export const phaseTimer = (
-  note: (account: Phase, begin: number, end: number) => void = () => {},
+  note: (phase: Phase, begin: number, end: number) => void = () => {},
   now: () => number = () => performance.now(),
-) => {
+): PhaseTimer => {
   let host = { ...NO_TIME.host };
   let last = now();
   return {
-    /** `elsewhere` are seconds of this lap that belong to other accounts. */
-    lap: (account: Phase, elsewhere: Partial<Record<Phase, number>> = {}) => {
+    mark: (phase, elsewhere = {}) => {
       const time = now();
-      host[account] += (time - last) / 1000;
-      note(account, last, time);
+      host[phase] += (time - last) / 1000;
+      note(phase, last, time);
       last = time;
       for (const [other, seconds] of Object.entries(elsewhere) as [Phase, number][]) {
         host[other] += seconds;
-        host[account] -= seconds;
+        host[phase] -= seconds;
       }
     },
-    take: (): Seconds["host"] => {
+    take: () => {
       const taken = host;
       host = { ...NO_TIME.host };
       return taken;
@@ -48,7 +56,7 @@ export const phaseTimer = (
   };
 };
 
-/** The sum of several times. */
+/** The sum of several times, rounded to microseconds; of the device only if all of them have its stages. */
 export const added = (all: readonly Seconds[]): Seconds => {
   const sum = (parts: readonly Readonly<Record<string, number>>[]) => {
     const total: Record<string, number> = {};

@@ -1,20 +1,20 @@
 import assert from "node:assert/strict";
 import { added, phaseTimer } from "./phase_timer.ts";
 
-Deno.test("timeShares() charges every moment to one account, and added() loses none of them", () => {
+Deno.test("phaseTimer() charges every moment to one phase, and added() loses none of them", () => {
   let now = 0;
   const noted: unknown[][] = [];
-  const time = phaseTimer((...lap) => noted.push(lap), () => now);
-  const lap = (seconds: number, ...charged: Parameters<typeof time.lap>) => {
+  const time = phaseTimer((...mark) => noted.push(mark), () => now);
+  const mark = (seconds: number, ...charged: Parameters<typeof time.mark>) => {
     now += 1000 * seconds;
-    time.lap(...charged);
+    time.mark(...charged);
   };
-  lap(1, "decode");
-  lap(5, "submit", { device: 3, sync: 1.5 });
+  mark(1, "decode");
+  mark(5, "submit", { device: 3, sync: 1.5 });
   const first = time.take();
   assert.deepEqual(first, { decode: 1, submit: 0.5, device: 3, sync: 1.5, checkpoint: 0, report: 0 });
-  lap(2, "checkpoint");
-  lap(0.25, "decode");
+  mark(2, "checkpoint");
+  mark(0.25, "decode");
   const second = time.take();
   const device = { forward: 1, backward: 2 };
   const sum = added([{ host: first, device }, { host: second, device: { forward: 0.5 } }]);

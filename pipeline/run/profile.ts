@@ -1,64 +1,76 @@
 /** Where the time of a few steps goes, kernel by kernel (`--profile`): a table for the log, and a trace. */
 import { join } from "node:path";
-import { Effect, identity } from "effect";
+import { Effect, identity, Scope } from "effect";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import { traceFile, type TraceSpan } from "../../data/formats/trace_events.ts";
 import { bytesOf } from "../../ops/graph/kernel.ts";
 import type { Tensor } from "../../ops/graph/tensor.ts";
+import type { GpuError } from "../../ops/runtime/gpu.ts";
 import type { Program, TimedKernel, Upload } from "../../ops/runtime/program.ts";
-import type { Batch } from "../pretrain/decode.ts";
+import type { StepBatch } from "./batch.ts";
 import { StageSpan } from "./otlp.ts";
 import type { Phase } from "./phase_timer.ts";
 import type { RunPlan, StepReport } from "./progress.ts";
 import { table } from "./table.ts";
 
-/** Steps that go ahead: drivers compile in the first one, and caches fill. */
+/** Steps before those that are profiled: drivers compile in the first one, and caches fill. */
 const WARM_UP = 5;
 /** Steps that are profiled. */
 const PROFILED = 3;
-/** Rows of the table. */
+/** Rows of the table of ops. */
 const MOST_ROWS = 25;
 
 /** The profile of a run that is under way. */
 export interface Profile {
-  /** To be told what the run's thread has spent its time on, in milliseconds. */
-  readonly lap: (account: Phase, begin: number, end: number) => void;
-  /** To be told of each batch. */
-  readonly batch: (batch: Batch) => void;
-  /** Runs the program for a step. */
+  /** Notes a phase of the run's thread, with its begin and end in milliseconds. */
+  readonly mark: (phase: Phase, begin: number, end: number) => void;
+  /** Notes when a batch was made. */
+  readonly batch: (batch: StepBatch) => void;
+  /** Runs the program of a step, as `program.run` does. */
   readonly run: (
     step: number,
+    program: Program,
     uploads: Readonly<Record<string, Upload>>,
   ) => ReturnType<Program["run"]>;
-  /** To be told of each step that is done. */
+  /** Notes that a step is done. */
   readonly step: (report: StepReport) => Effect.Effect<void>;
   /** Gives the stage that saves checkpoints a track of its own. */
   readonly withSaves: <A, E, R>(stage: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>;
 }
 
-/** Of a run that is not profiled. */
-export const noProfile = (program: Program): Effect.Effect<Profile> =>
-  Effect.succeed({
-    lap: () => {},
-    batch: () => {},
-    run: (_, uploads) => program.run(uploads),
-    step: () => Effect.void,
-    withSaves: identity,
-  });
+/** The profile of a run that is not profiled. */
+export const noProfile: Profile = {
+  mark: () => {},
+  batch: () => {},
+  run: (_step, program, uploads) => program.run(uploads),
+  step: () => Effect.void,
+  withSaves: identity,
+};
+
+/** What a profile needs to know of its run. */
+export interface ProfiledTask extends Pick<RunPlan, "firstStep" | "lastStep" | "device"> {
+  /** The name of the task. */
+  readonly task: string;
+  /** The run's folder. */
+  readonly outputDir: string;
+}
 
 /**
  * Profiles steps 6 to 8 of a run, or its last ones where it is shorter. The device is timed in these steps, the host from
- * the start. After the last of them `trace.json` is written to the run's folder and the table is logged; the run goes on.
- * The results of a step are not changed by it. Fails with a `GpuError`.
+ * the start. After the last of them the profile writes `trace.json` to the run's folder and logs a table; the run goes on.
+ * The results of the steps do not change. `program` is that of most steps; others may come later. Fails with a `GpuError`.
  */
-export const profileOf = Effect.fnUntraced(function* (
-  outputDir: string,
-  { firstStep, lastStep, device }: RunPlan,
+export const profileOf: (
+  run: ProfiledTask,
   program: Program,
+) => Effect.Effect<Profile, GpuError, Scope.Scope> = Effect.fnUntraced(function* (
+  { task, outputDir, firstStep, lastStep, device },
+  program,
 ) {
   const begin = firstStep + Math.min(WARM_UP, Math.max(0, lastStep - firstStep - PROFILED));
   const end = Math.min(begin + PROFILED, lastStep);
-  const profiled = yield* program.profiler;
+  const profilerOf = yield* profilers;
+  yield* profilerOf(program); // now, while the device is idle
   const opened = performance.now();
   const runs: (readonly TimedKernel[])[] = [];
   const host: StepReport["seconds"]["host"][] = [];
@@ -83,17 +95,17 @@ export const profileOf = Effect.fnUntraced(function* (
         `${device} cannot time kernels: the profile needs an adapter with timestamp-query, and shows only the host's work`,
       );
     }
-    yield* writeWholeFile(file, [new TextEncoder().encode(traceFile("slotcon pretrain", tracks))]).pipe(
+    yield* writeWholeFile(file, [new TextEncoder().encode(traceFile(`slotcon ${task}`, tracks))]).pipe(
       Effect.andThen(Effect.logInfo(`trace in ${file}: open it on ui.perfetto.dev or chrome://tracing`)),
       Effect.catch(({ message }) => Effect.logWarning(`Cannot write "${file}": ${message}`)),
     );
   });
 
   return {
-    lap: (account: Phase, begin: number, end: number) => {
-      if (!finished && end > begin) thread.push({ name: WORDS[account], begin, end });
+    mark: (phase, begin, end) => {
+      if (!finished && end > begin) thread.push({ name: WORDS[phase], begin, end });
     },
-    batch: ({ step, worker, times }: Batch) => {
+    batch: ({ step, worker, times }) => {
       if (finished) return;
       const [begin, decoded, packed] = [times.begin, times.decoded, times.packed]
         .map((since1970) => since1970 - performance.timeOrigin);
@@ -116,26 +128,40 @@ export const profileOf = Effect.fnUntraced(function* (
         });
       return yield* Effect.provideService(saving, StageSpan, noting);
     }),
-    run: (step: number, uploads: Readonly<Record<string, Upload>>) => {
+    run: (step, program, uploads) => {
       if (step < begin || step >= end) return program.run(uploads);
-      return Effect.map(profiled(uploads), (reading) =>
-        Effect.map(reading, ({ outputs, kernels, host }) => {
-          thread.push(...host);
-          if (kernels !== null) {
-            runs.push(kernels);
-            deviceSpans.push(...nested(step, kernels));
-          }
-          return outputs;
-        }));
+      return Effect.map(
+        Effect.flatMap(profilerOf(program), (profiled) => profiled(uploads)),
+        (reading) =>
+          Effect.map(reading, ({ outputs, kernels, host }) => {
+            thread.push(...host);
+            if (kernels !== null) {
+              runs.push(kernels);
+              deviceSpans.push(...nested(step, kernels));
+            }
+            return outputs;
+          }),
+      );
     },
-    step: ({ step, seconds }: StepReport) => {
+    step: ({ step, seconds }) => {
       if (step >= begin && step < end) host.push(seconds.host);
       return step + 1 === end ? finish : Effect.void;
     },
   } satisfies Profile as Profile;
 });
 
-/** What the run's thread does, in words for a trace. */
+/** Prepares a program for profiled runs when the first of them asks for it, until the scope ends. */
+const profilers = Effect.gen(function* () {
+  const scope = yield* Effect.scope;
+  const known = new Map<Program, Effect.Success<Program["profiler"]>>();
+  return Effect.fnUntraced(function* (program: Program) {
+    const profiler = known.get(program) ?? (yield* Scope.provide(program.profiler, scope));
+    known.set(program, profiler);
+    return profiler;
+  });
+});
+
+/** The phases of the run's thread, in words for a trace. */
 const WORDS: Readonly<Record<Phase, string>> = {
   decode: "wait for pictures",
   submit: "submit",

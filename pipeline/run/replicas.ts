@@ -12,7 +12,8 @@ import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
-import { initialState, isInitial, type StartingPoint } from "./initial_state.ts";
+import { initialState, isInitial } from "./initial_state.ts";
+import type { StartingPoint } from "./resume.ts";
 import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 
 /** A replica differs from rank 0: which one, and in what. */
@@ -47,20 +48,18 @@ export const expectSameImages = Effect.fnUntraced(function* (
 
 /**
  * The starting point that rank 0 finds, on all ranks, which need not be able to read its checkpoint. Initial values of the
- * seed are not sent; every rank draws them. Fails as `find` does, or with a `CollectiveError`.
+ * seed are not sent; every rank draws them. What a task's starting point has besides must be JSON, and only rank 0 keeps
+ * the notes. Fails as `find` does, or with a `CollectiveError`.
  */
-export const broadcastStart = Effect.fnUntraced(function* <E, R>(
-  find: Effect.Effect<StartingPoint, E, R>,
+export const broadcastStart = Effect.fnUntraced(function* <Start extends StartingPoint, E, R>(
+  find: Effect.Effect<Start, E, R>,
   state: StateBuilder,
   seed: number,
-): Effect.fn.Return<StartingPoint, E | CollectiveError, R> {
+): Effect.fn.Return<Start, E | CollectiveError, R> {
   const { rank, world, broadcast } = yield* Collective;
   if (world === 1) return yield* find;
   const found = rank === 0 ? yield* find : null;
-  const places = yield* broadcast(
-    new Uint8Array(Float64Array.of(found?.step ?? 0, found?.teacherLead ?? 0).buffer),
-  );
-  const [step, teacherLead] = new Float64Array(places.slice().buffer);
+  const [counters] = yield* gatherTexts(JSON.stringify({ ...found, values: undefined, notes: undefined }));
   const shapes = [...checkpointShapes(state)];
   const initial = yield* broadcast(
     Uint8Array.from(shapes, ([name]) => isInitial(found?.values.get(name)) ? 1 : 0),
@@ -72,7 +71,7 @@ export const broadcastStart = Effect.fnUntraced(function* <E, R>(
     const bytes = yield* broadcast(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
     values.set(name, { shape, data: new Float32Array(bytes.buffer, bytes.byteOffset, own.length) });
   }
-  return { step, teacherLead, values, notes: found?.notes ?? [] };
+  return { ...JSON.parse(counters), values, notes: found?.notes ?? [] };
 });
 
 /** Has any rank been told to stop? Then all stop, after the same step. Fails with a `CollectiveError`. */

@@ -1,13 +1,13 @@
 /**
- * What a run tells of itself: to its folder (`log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`,
- * `tensorboard/`) and to whoever watches it.
+ * The folder of a run: `log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`, `tensorboard/`. Its
+ * `checkpoints/` are written elsewhere (checkpoint_file.ts).
  */
 import { join } from "node:path";
-import { Effect, Logger, Schema } from "effect";
+import { Effect, Logger, Schema, type Scope } from "effect";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
-import type { Config } from "../pretrain/config.ts";
+import type { RunConfig } from "./options.ts";
 import { added, type Seconds } from "./phase_timer.ts";
 import { isPrinted, metricsLine, type RunPlan, stepLine, type StepReport } from "./progress.ts";
 import { openTensorBoard } from "./tensorboard.ts";
@@ -22,91 +22,109 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
   }
 }
 
+/** The folder of a run that is under way. Its functions fail with a `RunFolderError` where a file cannot be written. */
+export interface RunFolder {
+  /**
+   * Adds a line to `metrics.jsonl` and its numbers to `tensorboard/`, and every `printFreq` steps a line to `log.txt`, and
+   * one to `times.jsonl` that says where the seconds went. While the disk is full, lines wait in memory.
+   */
+  readonly record: (report: StepReport) => Effect.Effect<void, RunFolderError>;
+  /** Adds images of the state after `done` steps to `tensorboard/`, by name. Drops them while the disk is full. */
+  readonly images: (
+    done: number,
+    images: ReadonlyMap<string, EncodedPicture>,
+  ) => Effect.Effect<void, RunFolderError>;
+  /**
+   * Brings all lines onto the disk: before a checkpoint, lest a power cut takes lines that the run will not compute again.
+   * Fails while the disk is full.
+   */
+  readonly flush: Effect.Effect<void, RunFolderError>;
+  /** Adds log messages to `log.txt`. */
+  readonly logger: Logger.Logger<unknown, void>;
+}
+
 /**
- * Opens the folder of a run until the scope ends. The metrics of a resumed run go on after its first step, as if it had
- * never stopped; those of an earlier run in this folder are kept under another name. Fails with a `RunFolderError`
- * where a file cannot be written, as do the functions it returns:
- *
- * - `record` adds a line to `metrics.jsonl` and what it says to `tensorboard/`, and every `printFreq` steps a line to
- *   `log.txt`, and one to `times.jsonl` that says where the seconds went. While the disk is full, this waits in memory;
- * - `pictures` adds pictures of the state after so many steps to `tensorboard/`, under their names. While the disk is full
- *   it does not;
- * - `flush` brings all onto the disk. Before a checkpoint, lest a power cut takes lines that it will not compute again.
- *   Fails while the disk is full;
- * - `logger` adds what the run logs to `log.txt`.
+ * Opens the folder of a run until the scope ends, and writes `config.json` and `plan.json` into it. The metrics of a resumed
+ * run go on after its first step, as if it had never stopped; those of an earlier run in this folder are kept under another
+ * name. Fails with a `RunFolderError` where a file cannot be written.
  */
-export const openRunFolder = Effect.fn("openRunFolder")(function* (config: Config, plan: RunPlan) {
-  const { outputDir } = config;
-  const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder, mapsFolder] = [
-    ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard", "slot_maps"],
-  ].map((name) => join(outputDir, name));
+export const openRunFolder: (
+  config: Pick<RunConfig, "outputDir" | "tensorboard">,
+  plan: RunPlan,
+) => Effect.Effect<RunFolder, RunFolderError, Scope.Scope> = Effect.fn("openRunFolder")(
+  function* (config, plan) {
+    const { outputDir } = config;
+    const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder, mapsFolder] = [
+      ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard", "slot_maps"],
+    ].map((name) => join(outputDir, name));
 
-  yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
-  for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
-    yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
-      Effect.mapError(({ message }) => new RunFolderError({ file, reason: message })),
-    );
-  }
-  for (const file of [metricsFile, timesFile]) {
-    yield* attempt(file, () => keepLinesBefore(plan.firstStep, file));
-  }
-  const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
-  const times = yield* opened(timesFile, () => openAppendFile(timesFile));
-  const log = yield* opened(logFile, () => openAppendFile(logFile));
-  const logLine = lineLog(log);
-  if (plan.firstStep === 0) {
-    for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
-  }
-  const board = config.tensorboard
-    ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, config, plan.firstStep))
-    : null;
+    yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+    for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
+      yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
+        Effect.mapError(({ message }) => new RunFolderError({ file, reason: message })),
+      );
+    }
+    for (const file of [metricsFile, timesFile]) {
+      yield* attempt(file, () => keepLinesBefore(plan.firstStep, file));
+    }
+    const metrics = yield* opened(metricsFile, () => openAppendFile(metricsFile));
+    const times = yield* opened(timesFile, () => openAppendFile(timesFile));
+    const log = yield* opened(logFile, () => openAppendFile(logFile));
+    const logLine = lineLog(log);
+    if (plan.firstStep === 0) {
+      for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
+    }
+    const board = config.tensorboard
+      ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, { ...config }, plan.firstStep))
+      : null;
 
-  let full = false; // whether this has been told
-  let seconds: Seconds[] = [];
-  const starving = watchForStarving();
-  return {
-    record: Effect.fnUntraced(function* (report: StepReport) {
-      const line = metricsLine(report);
-      seconds.push(report.seconds);
-      yield* attempt(metricsFile, () => {
-        metrics.add(encode(`${JSON.stringify(line)}\n`));
-        if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
-        if (isPrinted(report.step, plan) || report.step + 1 === plan.lastStep) {
-          const { step } = report;
-          times.add(encode(`${JSON.stringify({ step, steps: seconds.length, ...added(seconds) })}\n`));
-          seconds = [];
+    let full = false; // whether this has been told
+    let seconds: Seconds[] = [];
+    const starving = watchForStarving();
+    return {
+      record: Effect.fnUntraced(function* (report: StepReport) {
+        const line = metricsLine(report);
+        seconds.push(report.seconds);
+        yield* attempt(metricsFile, () => {
+          metrics.add(encode(`${JSON.stringify(line)}\n`));
+          if (isPrinted(report.step, plan)) logLine(stepLine(report, plan));
+          if (isPrinted(report.step, plan) || report.step + 1 === plan.lastStep) {
+            const { step } = report;
+            times.add(encode(`${JSON.stringify({ step, steps: seconds.length, ...added(seconds) })}\n`));
+            seconds = [];
+          }
+        });
+        if (board !== null) {
+          const { step, ...numbers } = line;
+          yield* attempt(boardFolder, () => board.numbers(step, numbers));
         }
-      });
-      if (board !== null) {
-        const { step, ...numbers } = line;
-        yield* attempt(boardFolder, () => board.numbers(step, numbers));
-      }
-      if (starving(report.seconds)) yield* Effect.logWarning(STARVING);
-      if (metrics.waits() && !full) {
-        yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
-      }
-      full = metrics.waits();
-    }),
-    pictures: (done: number, pictures: ReadonlyMap<string, EncodedPicture>) =>
-      board === null ? Effect.void : attempt(boardFolder, () => board.pictures(done, pictures)),
-    flush: attempt(metricsFile, () => {
-      metrics.sync();
-      times.sync();
-      log.sync();
-      board?.sync();
-    }),
-    logger: loggerTo(logLine),
-  };
-});
+        if (starving(report.seconds)) yield* Effect.logWarning(STARVING);
+        if (metrics.waits() && !full) {
+          yield* Effect.logWarning(`${outputDir}: the disk is full; the run goes on`);
+        }
+        full = metrics.waits();
+      }),
+      images: (done, images) =>
+        board === null ? Effect.void : attempt(boardFolder, () => board.images(done, images)),
+      flush: attempt(metricsFile, () => {
+        metrics.sync();
+        times.sync();
+        log.sync();
+        board?.sync();
+      }),
+      logger: loggerTo(logLine),
+    } satisfies RunFolder as RunFolder;
+  },
+);
 
-/** Most of a run's time that may go into waiting for pictures, after so many steps of starting and over so many seconds. */
+/** The largest share of a run's time that may go into waiting for images: without its first steps, and over some seconds. */
 const WAITING = { most: 0.02, after: 20, over: 60 };
 
 const STARVING =
   `More than ${100 * WAITING.most} % of the time goes into waiting for pictures, as times.jsonl shows: ` +
   "raise --num-workers, make the files smaller, or move them to a faster disk";
 
-/** Tells once that the device starves. */
+/** A function that is told the time of every step and says once, by true, that the device waits for images too long. */
 const watchForStarving = () => {
   let steps = 0, all = 0, waiting = 0, told = false;
   return ({ host }: Seconds): boolean => {
@@ -119,7 +137,7 @@ const watchForStarving = () => {
   };
 };
 
-/** A function that adds a line with the time to a file. */
+/** A function that adds a line of text to a file, behind the time. */
 const lineLog = (file: AppendFile) => (text: string) =>
   file.add(encode(`${timestamp(new Date())} ${text}\n`));
 
@@ -130,24 +148,30 @@ const loggerTo = (line: (text: string) => void) =>
   });
 
 /**
- * What a rank but the first has of a run's folder until the scope ends: `log.rank1.txt` for what it has to say. The first
- * rank records for all.
+ * The part of a run's folder that ranks other than 0 have until the scope ends: `log.rank1.txt` for their log messages. Rank
+ * 0 records for all. Fails with a `RunFolderError` where the file cannot be written.
  */
-export const openRankFolder = Effect.fn("openRankFolder")(function* ({ outputDir }: Config, rank: number) {
+export const openRankFolder: (
+  config: Pick<RunConfig, "outputDir">,
+  rank: number,
+) => Effect.Effect<RunFolder, RunFolderError, Scope.Scope> = Effect.fn("openRankFolder")(function* (
+  { outputDir },
+  rank,
+) {
   const file = join(outputDir, `log.rank${rank}.txt`);
   yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
   const log = yield* opened(file, () => openAppendFile(file));
   return {
     record: () => Effect.void,
-    pictures: () => Effect.void,
+    images: () => Effect.void,
     flush: Effect.void,
     logger: loggerTo(lineLog(log)),
-  } satisfies Effect.Success<ReturnType<typeof openRunFolder>>;
+  } satisfies RunFolder as RunFolder;
 });
 
 /**
- * Drops the lines of `step` and later, which the run will compute again, and a last line that was cut short. A new run
- * (`step` 0) puts the whole file aside.
+ * Drops the lines of `step` and later steps, which the run will compute again, and a last line that was cut short. Puts the
+ * whole file aside for a new run (`step` 0).
  */
 const keepLinesBefore = (step: number, file: string) => {
   if (!exists(file)) return;
@@ -190,7 +214,7 @@ const attempt = <A>(file: string, work: () => A) =>
     catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
   });
 
-/** What is open until the scope ends. */
+/** Opens something that is closed when the scope ends. */
 const opened = <A extends Disposable>(file: string, open: () => A) =>
   Effect.acquireRelease(attempt(file, open), (it) => Effect.sync(() => it[Symbol.dispose]()));
 

@@ -1,25 +1,28 @@
-/** A run's metrics as event files for TensorBoard, in a folder of their own. */
+/** A run's metrics and images as event files for TensorBoard, in a folder of their own. */
 import { join } from "node:path";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
 import { type EncodedPicture, eventFile, type SummaryValue } from "../../data/formats/tfevents.ts";
-import type { Config } from "../pretrain/config.ts";
 import { flagName } from "./option_name.ts";
 
+/** An event file that is open. */
 export interface TensorBoard extends Pick<AppendFile, "waits" | "sync">, Disposable {
-  /** Adds the numbers of a step, as `train/` and their names: what has a group in common is shown on one page. */
+  /** Adds the numbers of a step under `train/` and their names; TensorBoard shows what shares a prefix on one page. */
   readonly numbers: (step: number, numbers: Readonly<Record<string, number>>) => void;
   /**
-   * Adds pictures of the state when so many steps are done, under their names, to the last of these steps. While the disk
-   * is full they are left out.
+   * Adds images of the state after `done` steps, by name, to the last of these steps. Drops them while the disk is full.
    */
-  readonly pictures: (done: number, pictures: ReadonlyMap<string, EncodedPicture>) => void;
+  readonly images: (done: number, images: ReadonlyMap<string, EncodedPicture>) => void;
 }
 
 /**
- * Opens a new event file in `folder`, and says in it how the run is configured. It takes back what older files in the
- * folder say of `firstStep` and later ones. Throws what the system says, as do the functions.
+ * Opens a new event file in `folder` and writes the run's configuration into it. The file takes back what older files in
+ * the folder say of `firstStep` and later steps. Throws the system's errors, as do the functions.
  */
-export const openTensorBoard = (folder: string, config: Config, firstStep: number): TensorBoard => {
+export const openTensorBoard = (
+  folder: string,
+  config: Readonly<Record<string, unknown>>,
+  firstStep: number,
+): TensorBoard => {
   Deno.mkdirSync(folder, { recursive: true });
   const file = openAppendFile(join(folder, nextName(folder)));
   const events = eventFile();
@@ -32,9 +35,9 @@ export const openTensorBoard = (folder: string, config: Config, firstStep: numbe
   return {
     numbers: (step, numbers) =>
       say(step, Object.entries(numbers).map(([name, scalar]) => ({ tag: `train/${name}`, scalar }))),
-    pictures: (done, pictures) => {
+    images: (done, images) => {
       if (!file.waits()) {
-        say(Math.max(0, done - 1), Array.from(pictures, ([tag, picture]) => ({ tag, picture })));
+        say(Math.max(0, done - 1), Array.from(images, ([tag, picture]) => ({ tag, picture })));
       }
     },
     waits: file.waits,
@@ -43,7 +46,7 @@ export const openTensorBoard = (folder: string, config: Config, firstStep: numbe
   };
 };
 
-/** A name behind those of all files in the folder, whatever the clock says: files are read in the order of their names. */
+/** A name after those of all files in the folder, whatever the clock says: TensorBoard reads files in order of name. */
 const nextName = (folder: string): string => {
   const seconds = Array.from(
     Deno.readDirSync(folder),
@@ -53,7 +56,7 @@ const nextName = (folder: string): string => {
   return `events.out.tfevents.${String(next).padStart(10, "0")}.slotcon`;
 };
 
-const asTable = (config: Config): string =>
+const asTable = (config: Readonly<Record<string, unknown>>): string =>
   [
     "| option | value |",
     "| --- | --- |",

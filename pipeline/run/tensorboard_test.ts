@@ -34,7 +34,7 @@ const run = (outputDir: string, steps: readonly number[], tensorboard = true) =>
         seconds: NO_TIME,
       });
       const shown = yield* Effect.promise(() => picture(step));
-      if (step % 2 === 0) yield* folder.pictures(step + 1, new Map([["slots/a b", shown]]));
+      if (step % 2 === 0) yield* folder.images(step + 1, new Map([["slots/a b", shown]]));
     }
     yield* folder.flush;
   })));

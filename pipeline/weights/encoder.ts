@@ -1,4 +1,4 @@
-/** The encoder in a file of weights: which one, of which architecture, and under the names that other tools expect. */
+/** The encoder in a file of weights: its tensors, its architecture, and its names in other tools. */
 import { Effect } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { StoredTensor } from "../../data/formats/file_tensor.ts";
@@ -7,67 +7,79 @@ import { input } from "../../ops/graph/tensor.ts";
 import { type ArchitectureName, ARCHITECTURES, encoder, type EncoderOptions } from "../model/resnet.ts";
 import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { publishedConfig, publishedOrder, publishedState } from "../pretrain/published.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
-import type { WeightsFile } from "./weights_file.ts";
+import { encoderFacts, type WeightsFile } from "./weights_file.ts";
 
+/** One of the two networks of a pretraining run. */
 export type Which = "teacher" | "student";
 
 /**
- * An encoder's tensors under torchvision's names, in the order of its layers where the file is of a run. A file with an
+ * An encoder's tensors under torchvision's names, in the order of its layers where the file is a checkpoint. A file with an
  * encoder alone has no other. Fails with a `FormatError` where a run's file lacks this one.
  */
-export const encoderOf = Effect.fnUntraced(function* (
-  { file, tensors, content }: WeightsFile,
+export const encoderOf: (
+  weights: WeightsFile,
   which: Which,
-): Effect.fn.Return<ReadonlyMap<string, StoredTensor>, FormatError> {
-  if (content.kind === "encoder") return tensors;
-  const prefix = which === "teacher" ? "encoder_k." : "encoder_q.";
-  const names = content.kind === "checkpoint"
-    ? publishedOrder(publishedState(content.meta.config))
-    : [...tensors.keys()];
-  const found = new Map<string, StoredTensor>();
-  for (const name of names) {
-    if (name.startsWith(prefix) && tensors.has(name)) {
-      found.set(name.slice(prefix.length), tensors.get(name)!);
+) => Effect.Effect<ReadonlyMap<string, StoredTensor>, FormatError> = Effect.fnUntraced(
+  function* (weights, which) {
+    const { file, tensors, content } = weights;
+    if (content.kind === "encoder") return tensors;
+    const prefix = which === "teacher" ? "encoder_k." : "encoder_q.";
+    const { arch, width, outputStride } = encoderFacts(weights);
+    const names = arch !== null && width !== null
+      ? Array.from(encoderShapes({ arch, width, outputStride }).keys(), (name) => `${prefix}${name}`)
+      : [...tensors.keys()].filter((name) => name.startsWith(prefix));
+    const found = new Map<string, StoredTensor>();
+    for (const name of names) {
+      const tensor = tensors.get(name);
+      if (tensor !== undefined) found.set(name.slice(prefix.length), tensor);
     }
-  }
-  if (found.size > 0) return found;
-  const other = which === "teacher" ? "student" : "teacher";
-  return yield* new FormatError({ file, reason: `it has no ${which}'s encoder: try --which ${other}` });
-});
+    if (found.size > 0) return found;
+    const other = which === "teacher" ? "student" : "teacher";
+    return yield* new FormatError({ file, reason: `it has no ${which}'s encoder: try --which ${other}` });
+  },
+);
 
-/** The architecture of an encoder: as its run says, or else as the names and shapes of its tensors do. */
-export const architectureOf = Effect.fnUntraced(function* (
-  { file, content }: WeightsFile,
+/**
+ * The architecture of an encoder: as its checkpoint says, or else the first whose names and shapes are those of its tensors.
+ * Fails with a `FormatError` where there is none.
+ */
+export const architectureOf: (
+  weights: WeightsFile,
   tensors: ReadonlyMap<string, StoredTensor>,
-): Effect.fn.Return<EncoderOptions, FormatError> {
-  if (content.kind === "checkpoint") return content.meta.config;
+) => Effect.Effect<EncoderOptions, FormatError> = Effect.fnUntraced(function* (weights, tensors) {
+  const { arch: said, width: saidWidth, outputStride } = encoderFacts(weights);
+  if (said !== null && saidWidth !== null) return { arch: said, width: saidWidth, outputStride };
   const width = (tensors.get("conv1.weight") ?? tensors.get("conv1.6.weight"))?.shape[0] ?? 0;
-  const said = content.kind === "published" ? publishedConfig(content.published, width).arch : null;
   const all = Object.keys(ARCHITECTURES) as ArchitectureName[];
   for (const arch of said === null ? all : [said, ...all]) {
     if (matches(tensors, { arch, width })) return { arch, width };
   }
   const reason = `its encoder is of no known architecture (${all.join(", ")})`;
-  return yield* new FormatError({ file, reason });
+  return yield* new FormatError({ file: weights.file, reason });
 });
 
 const matches = (tensors: ReadonlyMap<string, StoredTensor>, options: EncoderOptions): boolean => {
-  const state = new StateBuilder();
   try {
-    encoder(student(state, null), input("images", [1, 64, 64, 3]), options);
+    const isCounter = (name: string) => name.endsWith("num_batches_tracked");
+    const shapes = [...encoderShapes(options)].filter(([name]) => !isCounter(name));
+    const own = [...tensors.keys()].filter((name) => !isCounter(name));
+    return own.length === shapes.length &&
+      shapes.every(([name, shape]) => tensors.has(name) && sameShape(tensors.get(name)!.shape, shape));
   } catch (error) {
     if (error instanceof ShapeError) return false; // an architecture that cannot be as narrow as this
     throw error;
   }
-  const shapes = [...checkpointShapes(state)].filter(([name]) => !name.endsWith("num_batches_tracked"));
-  const own = [...tensors.keys()].filter((name) => !name.endsWith("num_batches_tracked"));
-  return own.length === shapes.length &&
-    shapes.every(([name, shape]) => tensors.has(name) && sameShape(tensors.get(name)!.shape, shape));
 };
 
-/** A name as detectron2's ResNet has it, from torchvision's (docs/method.md, section 12, point 19). */
+/** The names and shapes of an encoder's tensors, in the order of its layers. Throws a `ShapeError`. */
+const encoderShapes = (options: EncoderOptions): ReadonlyMap<string, readonly number[]> => {
+  const state = new StateBuilder();
+  encoder(student(state, null), input("images", [1, 64, 64, 3]), options);
+  return checkpointShapes(state);
+};
+
+/** A name of torchvision's as detectron2's ResNet has it (docs/method.md, section 12, point 19). */
 export const detectron2Name = (name: string): string =>
   (/^layer\d/.test(name) ? name : `stem.${name}`)
     .replace(/^layer(\d)/, (_, stage) => `res${Number(stage) + 1}`)

@@ -1,24 +1,23 @@
 /** The teacher in a file of weights, whole: encoder, projector and prototypes. */
 import { Effect } from "effect";
-import { match } from "ts-pattern";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { StoredTensor } from "../../data/formats/file_tensor.ts";
 import { sameShape, type Shape } from "../../ops/graph/shape.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { forward, type ModelOptions, student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
-import { OPTIONS } from "../pretrain/config.ts";
-import { publishedConfig } from "../pretrain/published.ts";
 import { readState } from "../run/state.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../run/state_layout.ts";
 import { architectureOf, encoderOf } from "./encoder.ts";
-import type { WeightsFile } from "./weights_file.ts";
+import { encoderFacts, type WeightsFile } from "./weights_file.ts";
 
+/** The architecture of a teacher. */
 export interface TeacherOptions extends ModelOptions {
-  /** Side of the square views that it was trained on; where the file does not say, that of the published runs. */
+  /** Side of the square views that it was trained on, in pixels. */
   readonly imageSize: number;
 }
 
+/** A teacher and its architecture. */
 export interface Teacher {
   readonly model: TeacherOptions;
   /** Under their checkpoint names, `encoder_k.conv1.weight`. */
@@ -26,11 +25,13 @@ export interface Teacher {
 }
 
 /**
- * Reads the teacher from a checkpoint of ours, of the published code, or from the networks of a run. Fails with a
+ * Reads the teacher from a checkpoint of this project, of the published code, or from the networks of a run. Fails with a
  * `FormatError` where the file has an encoder alone, or a tensor is missing or of another shape than the others call for.
  */
-export const teacherOf = Effect.fn("teacherOf")(
-  function* (weights: WeightsFile): Effect.fn.Return<Teacher, FormatError> {
+export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatError> = Effect.fn(
+  "teacherOf",
+)(
+  function* (weights) {
     const { file, tensors, content } = weights;
     const refuse = (reason: string) => new FormatError({ file, reason });
     if (content.kind === "encoder") {
@@ -48,7 +49,7 @@ export const teacherOf = Effect.fn("teacherOf")(
       arch: encoder.arch,
       width: encoder.width,
       outputStride: encoder.outputStride,
-      imageSize: imageSizeOf(weights, encoder.width),
+      imageSize: imageSizeOf(weights),
       dimHidden: yield* rows("projector_k.mlp.0.weight"),
       dimOut: yield* rows("projector_k.mlp.6.weight"),
       numPrototypes: yield* rows("grouping_k.slot_embed.weight"),
@@ -57,15 +58,14 @@ export const teacherOf = Effect.fn("teacherOf")(
   },
 );
 
-/** Side of the square views that a network was trained on; where its file does not say, that of the published runs. */
-export const imageSizeOf = ({ content }: WeightsFile, width: number): number =>
-  match(content)
-    .with({ kind: "checkpoint" }, ({ meta }) => meta.config.imageSize)
-    .with({ kind: "published" }, ({ published }) => publishedConfig(published, width).imageSize)
-    .with({ kind: "networks" }, { kind: "encoder" }, () => OPTIONS.imageSize.initial)
-    .exhaustive();
+/** Side of the published runs' square views, in pixels. */
+const PUBLISHED_IMAGE_SIZE = 224;
 
-/** The values of all that the teacher needs, and of nothing else. */
+/** Side of the square views that a network was trained on, in pixels; as in the published runs where its file does not say. */
+export const imageSizeOf = (weights: WeightsFile): number =>
+  encoderFacts(weights).imageSize ?? PUBLISHED_IMAGE_SIZE;
+
+/** The values of the tensors that the teacher needs, and of no others. */
 const wholeState = Effect.fnUntraced(function* (
   tensors: ReadonlyMap<string, StoredTensor>,
   model: TeacherOptions,

@@ -1,46 +1,62 @@
-/** Files with weights, whoever wrote them: what a file is, its content says, whatever its name. */
+/** Files of weights, whoever wrote them. A file is recognised by its content, whatever its name. */
 import { Effect, type Scope } from "effect";
+import { match } from "ts-pattern";
 import { type ByteSource, openBytes } from "../../data/files/byte_source.ts";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { StoredTensor } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { openTorch } from "../../data/formats/torch/read.ts";
 import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
-import { isPublished, type Published, readPublished } from "../pretrain/published.ts";
-import { PRETRAIN, type PretrainMeta } from "../pretrain/task.ts";
-import { type CheckpointError, openCheckpoint } from "../run/checkpoint_file.ts";
+import { type ArchitectureName, ARCHITECTURES, type OutputStride } from "../model/resnet.ts";
+import { type CheckpointError, openCheckpoint, type RunMeta } from "../run/checkpoint_file.ts";
+import { argument, integerIn, isPublished, type Published, readPublished } from "./published_file.ts";
 
 /** A file of weights that is open. */
 export interface WeightsFile {
   readonly file: string;
-  /** In words: "safetensors", "PyTorch zip". */
+  /** The kind of file, as text: "safetensors", "PyTorch zip". */
   readonly container: string;
   /**
-   * By name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or of an encoder alone,
-   * which are torchvision's.
+   * The tensors by name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or those of an
+   * encoder alone, under torchvision's names.
    */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** What they are. */
   readonly content: Content;
 }
 
+/** What a file of weights holds. */
 export type Content =
-  /** A checkpoint of this project. */
-  | { readonly kind: "checkpoint"; readonly meta: PretrainMeta }
+  /** A checkpoint of this project, and the name of the task that wrote it. */
+  | { readonly kind: "checkpoint"; readonly task: string; readonly meta: RunMeta }
   /** A full checkpoint of the published code. */
   | { readonly kind: "published"; readonly published: Published }
   /** Student, teacher or both, without a run. */
   | { readonly kind: "networks" }
+  /** An encoder alone. */
   | { readonly kind: "encoder" };
+
+/** What a file says of the encoder in it and of its training, besides names and shapes; null where it does not say. */
+export interface EncoderFacts {
+  readonly arch: ArchitectureName | null;
+  readonly width: number | null;
+  /** Input pixels per pixel of the feature map; null also for the architecture's own. */
+  readonly outputStride: OutputStride | null;
+  /** Side of the square views that the encoder was trained on, in pixels. */
+  readonly imageSize: number | null;
+}
 
 const READABLE =
   "readable are checkpoints of this project, PyTorch files (.pth), pickles of arrays (detectron2's .pkl) and safetensors";
 
 /**
- * Opens a file of weights until the scope ends. Values are read when they are asked for. Fails with a `FormatError`, or a
- * `CheckpointError` for a damaged checkpoint of ours, that says what is wrong with the file.
+ * Opens a file of weights until the scope ends. Values are read when they are asked for. Fails with a `FormatError`, or with
+ * a `CheckpointError` for a damaged checkpoint of this project, that says what is wrong with the file.
  */
-export const openWeights = Effect.fn("openWeights")(
-  function* (file: string): Effect.fn.Return<WeightsFile, FormatError | CheckpointError, Scope.Scope> {
+export const openWeights: (
+  file: string,
+) => Effect.Effect<WeightsFile, FormatError | CheckpointError, Scope.Scope> = Effect.fn("openWeights")(
+  function* (file) {
     const source = yield* openBytes(file);
     if (source.size === 0) return yield* new FormatError({ file, reason: `it is empty; ${READABLE}` });
     if (!(yield* isSafetensors(source))) {
@@ -56,21 +72,21 @@ export const openWeights = Effect.fn("openWeights")(
     }
     const { tensors, metadata } = yield* openSafetensors(source);
     if (metadata.format?.startsWith("slotcon-checkpoint/")) {
-      const { meta, tensors } = yield* openCheckpoint(file, PRETRAIN);
-      return { file, container: "safetensors", tensors, content: { kind: "checkpoint", meta } };
+      const { task, meta, tensors } = yield* openCheckpoint(file);
+      return { file, container: "safetensors", tensors, content: { kind: "checkpoint", task, meta } };
     }
     return yield* weightsAlone(file, "safetensors", tensors);
   },
 );
 
-/** The header's length and its first character; neither a zip nor a pickle begins like this. */
+/** Whether a file begins with the length of a JSON header and its first character, as neither a zip nor a pickle does. */
 const isSafetensors = Effect.fnUntraced(function* (source: ByteSource) {
   if (source.size < 9) return false;
   const start = yield* source.read(0, 9);
   return start[8] === 0x7b && new DataView(start.buffer).getBigUint64(0, true) < 2n ** 40n;
 });
 
-/** The tensors of a state dict, also of one that lies in `state_dict` or `model`, as tools of all kinds save it. */
+/** The tensors of a state dict, or of the one under `state_dict` or `model`, where many tools store it. */
 const stateDict = (value: TorchValue): ReadonlyMap<string, StoredTensor> => {
   if (!(value instanceof Map)) return new Map();
   for (const key of ["state_dict", "model"]) {
@@ -118,7 +134,7 @@ const weightsAlone = Effect.fnUntraced(function* (
 
 const isOfEncoder = (name: string) => /^(conv1|bn1|layer[1-4])\./.test(name);
 
-/** detectron2's names, back to torchvision's; others are as they are. */
+/** A name of detectron2's as torchvision has it; other names unchanged. */
 const torchvisionName = (name: string): string =>
   /^(stem|res[2-5])\./.test(name)
     ? name.replace(/^stem\./, "")
@@ -127,3 +143,21 @@ const torchvisionName = (name: string): string =>
       .replace(/\bshortcut\.norm\./, "downsample.1.")
       .replace(/\bshortcut\./, "downsample.0.")
     : name;
+
+/** What a file says of its encoder, without looking at tensors. */
+export const encoderFacts = ({ content }: WeightsFile): EncoderFacts =>
+  match(content)
+    .with({ kind: "checkpoint" }, ({ meta }): EncoderFacts => ({ ...NOTHING_SAID, ...meta.config }))
+    .with({ kind: "published" }, ({ published }): EncoderFacts => {
+      const arch = argument(published, "arch");
+      const imageSize = integerIn(argument(published, "imageSize"));
+      return {
+        ...NOTHING_SAID,
+        arch: Object.hasOwn(ARCHITECTURES, String(arch)) ? arch as ArchitectureName : null,
+        imageSize: imageSize !== null && imageSize >= 32 ? imageSize : null,
+      };
+    })
+    .with({ kind: "networks" }, { kind: "encoder" }, () => NOTHING_SAID)
+    .exhaustive();
+
+const NOTHING_SAID: EncoderFacts = { arch: null, width: null, outputStride: null, imageSize: null };
