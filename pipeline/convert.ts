@@ -1,4 +1,4 @@
-/** Files of weights for other tools: what is in one file, as the bytes of another. */
+/** Files of weights for other tools: the contents of one file as the bytes of another. */
 import { Effect, Schema } from "effect";
 import { match } from "ts-pattern";
 import type { FormatError } from "../data/files/format_error.ts";
@@ -10,6 +10,7 @@ import { writeTorch } from "../data/formats/torch/write.ts";
 import { planSchedule } from "./optim/schedule.ts";
 import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
 import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
+import type { EncoderOptions } from "./model/resnet.ts";
 import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
@@ -17,10 +18,72 @@ import { architectureOf, detectron2Name, encoderOf, type Which } from "./weights
 import { encoderOnnx, type ExportError } from "./weights/encoder_onnx.ts";
 import type { WeightsFile } from "./weights/weights_file.ts";
 
-/** What can be written. The first two are whole runs, the others an encoder. */
-export const FORMATS = ["slotcon", "pth", "backbone", "mmseg", "detectron2", "safetensors", "onnx"] as const;
-export type Format = (typeof FORMATS)[number];
+/** A whole run: all that it needs to go on. */
+interface Run {
+  readonly meta: PretrainMeta;
+  readonly tensors: ReadonlyMap<string, StateTensor>;
+}
 
+/** An encoder: its tensors under torchvision's names, and its architecture, which may be unknown. */
+interface Encoder {
+  readonly tensors: ReadonlyMap<string, FileTensor>;
+  readonly options: Effect.Effect<EncoderOptions, FormatError>;
+}
+
+/** A format that holds a `Contents`: a row of the table below. A `RangeError` says that the format cannot hold them. */
+interface FormatOf<Needs extends string, Contents> {
+  readonly needs: Needs;
+  readonly write: (
+    contents: Contents,
+  ) => Effect.Effect<Converted["pieces"], FormatError | ExportError | RangeError>;
+  /** Sentences that the user should know about the file. */
+  readonly notes?: (contents: Contents) => readonly string[];
+}
+type RunFormat = FormatOf<"run", Run>;
+type EncoderFormat = FormatOf<"encoder", Encoder>;
+
+const written = (write: () => Converted["pieces"]): Effect.Effect<Converted["pieces"], RangeError> =>
+  Effect.try({ try: write, catch: (error) => error as RangeError });
+
+const ROWS = {
+  slotcon: { needs: "run", write: (run) => checkpointPieces(PRETRAIN, run) } as RunFormat,
+  pth: {
+    needs: "run",
+    write: ({ meta, tensors }) => written(() => writeTorch(publishedContents(meta, asFile(tensors)))),
+    notes: ({ meta }) => midEpoch(meta),
+  } as RunFormat,
+  backbone: {
+    needs: "encoder",
+    write: ({ tensors }) => written(() => writeTorch(ordered(tensors))),
+  } as EncoderFormat,
+  mmseg: {
+    needs: "encoder",
+    write: ({ tensors }) =>
+      written(() => writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
+  } as EncoderFormat,
+  detectron2: {
+    needs: "encoder",
+    write: ({ tensors }) => written(() => writePickle(detectron2(tensors))),
+  } as EncoderFormat,
+  safetensors: {
+    needs: "encoder",
+    write: ({ tensors, options }) =>
+      Effect.map(options, (options) => writeSafetensors(tensors, about(options))),
+  } as EncoderFormat,
+  onnx: {
+    needs: "encoder",
+    write: ({ tensors, options }) =>
+      Effect.flatMap(options, (options) => encoderOnnx(inFloats(tensors), options)),
+  } as EncoderFormat,
+};
+
+/** The name of a format that can be written. */
+export type Format = keyof typeof ROWS;
+
+/** All formats that can be written. */
+export const FORMATS: readonly Format[] = Object.keys(ROWS) as Format[];
+
+/** A file does not hold what a format needs, or a format cannot hold what is in a file. */
 export class ConvertError extends Schema.TaggedError<ConvertError>()("ConvertError", {
   file: Schema.String,
   to: Schema.Literals(FORMATS),
@@ -31,67 +94,55 @@ export class ConvertError extends Schema.TaggedError<ConvertError>()("ConvertErr
   }
 }
 
+/** A file in another format. */
 export interface Converted {
-  /** To be written one after the other; mostly views of the tensors, which are held once. */
+  /** Its bytes, to be written one piece after the other; mostly views of the tensors, which are held once. */
   readonly pieces: readonly Uint8Array<ArrayBuffer>[];
-  /** What the user should know. */
+  /** Sentences that the user should know about it. */
   readonly notes: readonly string[];
 }
 
 /**
- * The bytes of a file in another format; the same file gives the same bytes. Fails with a `FormatError` where a tensor
- * cannot be read, a `ConvertError` where the file does not hold what the format needs.
+ * The bytes of a file in the format `to`, of the encoder `which` where the file has two; the same file gives the same bytes.
+ * Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what the format
+ * needs, and an `ExportError` where an encoder cannot be written as ONNX.
  */
-export const convert = Effect.fn("convert")(function* (
+export const convert: (
   weights: WeightsFile,
-  { to, which }: { readonly to: Format; readonly which: Which },
-): Effect.fn.Return<Converted, FormatError | ConvertError | ExportError> {
-  // What a format cannot hold: more than 4 GiB, or types that its readers lack.
-  const written = (write: () => Converted["pieces"]) =>
-    Effect.try({
-      try: write,
-      catch: (error) => new ConvertError({ file: weights.file, to, reason: (error as RangeError).message }),
-    });
-  if (to === "slotcon" || to === "pth") {
-    const { meta, tensors } = yield* wholeRun(weights, to);
-    if (to === "slotcon") return { pieces: yield* checkpointPieces(PRETRAIN, { meta, tensors }), notes: [] };
-    return {
-      pieces: yield* written(() => writeTorch(publishedContents(meta, asFile(tensors)))),
-      notes: midEpoch(meta),
-    };
-  }
-
-  const encoder = yield* encoderOf(weights, which);
-  const alone = weights.content.kind === "encoder" && which === "student"
-    ? ["The file holds one encoder: it is neither the student's nor the teacher's"]
-    : [];
-  const tensors = yield* loaded(encoder);
-  const pieces = yield* match(to)
-    .with("backbone", () => written(() => writeTorch(ordered(tensors))))
-    .with(
-      "mmseg",
-      () => written(() => writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
-    )
-    .with("detectron2", () => written(() => writePickle(detectron2(tensors))))
-    .with(
-      "safetensors",
-      () => Effect.map(describe(weights, encoder), (about) => writeSafetensors(tensors, about)),
-    )
-    .with(
-      "onnx",
-      () =>
-        Effect.flatMap(
-          architectureOf(weights, encoder),
-          (options) => encoderOnnx(inFloats(tensors), options),
-        ),
-    )
-    .exhaustive();
-  return { pieces, notes: alone };
+  options: { readonly to: Format; readonly which: Which },
+) => Effect.Effect<Converted, FormatError | ConvertError | ExportError> = Effect.fn("convert")(function* (
+  weights,
+  { to, which },
+) {
+  const format = ROWS[to];
+  if (format.needs === "run") return yield* convertedAs(format, yield* wholeRun(weights, to), weights, to);
+  const tensors = yield* encoderOf(weights, which);
+  const encoder = { tensors: yield* loaded(tensors), options: architectureOf(weights, tensors) };
+  const { pieces, notes } = yield* convertedAs(format, encoder, weights, to);
+  const isNeither = weights.content.kind === "encoder" && which === "student";
+  const note = "The file holds one encoder: it is neither the student's nor the teacher's";
+  return { pieces, notes: isNeither ? [note, ...notes] : notes };
 });
 
-/** Everything that a run needs to go on. */
+const convertedAs = <Contents>(
+  { write, notes = () => [] }: FormatOf<string, Contents>,
+  contents: Contents,
+  { file }: WeightsFile,
+  to: Format,
+): Effect.Effect<Converted, FormatError | ConvertError | ExportError> =>
+  write(contents).pipe(
+    Effect.map((pieces) => ({ pieces, notes: notes(contents) })),
+    Effect.mapError((error) =>
+      error instanceof RangeError ? new ConvertError({ file, to, reason: error.message }) : error
+    ),
+  );
+
+/** The run that a file holds. Fails with a `ConvertError` where it holds none. */
 const wholeRun = Effect.fnUntraced(
-  function* ({ file, tensors, content }: WeightsFile, to: "slotcon" | "pth") {
+  function* (
+    { file, tensors, content }: WeightsFile,
+    to: Format,
+  ): Effect.fn.Return<Run, FormatError | ConvertError> {
     const refuse = (reason: string) => new ConvertError({ file, to, reason });
     if (content.kind === "checkpoint") {
       const meta = yield* pretrainMeta(file, content).pipe(Effect.mapError(({ reason }) => refuse(reason)));
@@ -151,13 +202,9 @@ const detectron2 = (tensors: ReadonlyMap<string, FileTensor>): PickleInput =>
   ]);
 
 /** Metadata as Hugging Face's tools write it: `format` says that names and layouts are PyTorch's. */
-const describe = Effect.fnUntraced(function* (
-  weights: WeightsFile,
-  encoder: ReadonlyMap<string, StoredTensor>,
-) {
-  const { arch, width } = yield* architectureOf(weights, encoder);
-  return { format: "pt", arch, width: String(width), method: "SlotCon" };
-});
+const about = ({ arch, width }: EncoderOptions) => (
+  { format: "pt", arch, width: String(width), method: "SlotCon" }
+);
 
 const inFloats = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<string, FileTensor> =>
   new Map([...tensors].map(([name, { dtype, shape, data }]) => [
