@@ -17,8 +17,9 @@ export class TooManyBadImagesError extends Schema.TaggedError<TooManyBadImagesEr
   }
 }
 
-/** An image that cannot be decoded, by its index in the data set, and why. */
+/** An image of a data set that cannot be decoded. */
 export interface BadImage {
+  /** Its index. */
   readonly image: number;
   /** A sentence that names the file. */
   readonly reason: string;

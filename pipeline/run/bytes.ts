@@ -1,11 +1,11 @@
-/** Numbers of bytes as people read and write them. */
+/** Numbers of bytes as text. */
 
 const UNITS: Readonly<Record<string, number>> = {
   ...{ KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 },
   ...{ kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 },
 };
 
-/** With three digits: "12.4 GiB", "715 MiB", "3 KiB". */
+/** Bytes with three digits: "12.4 GiB", "715 MiB", "3 KiB". */
 export const writtenBytes = (bytes: number): string => {
   const units = ["KiB", "MiB", "GiB"];
   let amount = bytes / 1024;
@@ -17,7 +17,7 @@ export const writtenBytes = (bytes: number): string => {
   return `${amount.toFixed(digits)} ${units[0]}`;
 };
 
-/** How many bytes "8GiB", "7.5 gib" or "500MB" are; NaN where the text is no such thing. */
+/** The bytes of "8GiB", "7.5 gib" or "500MB"; NaN where the text is not of this form. */
 export const bytesIn = (text: string): number => {
   const [, amount, written] = text.trim().match(/^(\d+(?:\.\d+)?) ?([a-z]+)$/i) ?? [];
   const unit = Object.keys(UNITS).find((unit) => unit.toLowerCase() === written?.toLowerCase());

@@ -48,47 +48,53 @@ export const noCheckpoints: Checkpoints<RunMeta> = {
  * The checkpoints of a run of a task. `flush` brings onto the disk what a checkpoint relies on: the metrics of the steps before it. A
  * save that has begun is finished before the scope ends, whatever else happens.
  */
-export const checkpoints = Effect.fn("checkpoints")(function* <Meta extends RunMeta>(
+export const checkpoints: <Meta extends RunMeta>(
   task: Task<Meta>,
   plan: CheckpointPlan,
   flush: Effect.Effect<void, RunFolderError>,
-): Effect.fn.Return<Checkpoints<Meta>, never, Scope.Scope> {
-  const folder = checkpointFolder(plan.outputDir);
-  const span = yield* StageSpan;
-  yield* Effect.promise(() => removeRemains(folder));
-  let writing: Fiber.Fiber<void, CheckpointError | GpuError> | null = null;
-  yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
+) => Effect.Effect<Checkpoints<Meta>, never, Scope.Scope> = Effect.fn("checkpoints")(
+  function* <Meta extends RunMeta>(
+    task: Task<Meta>,
+    plan: CheckpointPlan,
+    flush: Effect.Effect<void, RunFolderError>,
+  ) {
+    const folder = checkpointFolder(plan.outputDir);
+    const span = yield* StageSpan;
+    yield* Effect.promise(() => removeRemains(folder));
+    let writing: Fiber.Fiber<void, CheckpointError | GpuError> | null = null;
+    yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
 
-  const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
-    const tensors = yield* copy; // first, since it holds memory of the device
-    yield* flush.pipe(
-      Effect.mapError(({ message }) =>
-        new CheckpointError({ file: folder, action: "save", reason: message })
-      ),
-    );
-    const file = yield* saveCheckpoint(plan.outputDir, task, { meta, tensors });
-    yield* Effect.logInfo(`saved ${file}`);
-    yield* Effect.promise(() => removeOld(folder, meta.step, plan));
-  });
+    const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
+      const tensors = yield* copy; // first, since it holds memory of the device
+      yield* flush.pipe(
+        Effect.mapError(({ message }) =>
+          new CheckpointError({ file: folder, action: "save", reason: message })
+        ),
+      );
+      const file = yield* saveCheckpoint(plan.outputDir, task, { meta, tensors });
+      yield* Effect.logInfo(`saved ${file}`);
+      yield* Effect.promise(() => removeOld(folder, meta.step, plan));
+    });
 
-  const settled = Effect.suspend(() => writing === null ? Effect.void : Fiber.join(writing));
-  const save: Checkpoints<Meta>["save"] = Effect.fnUntraced(function* (meta, copy) {
-    yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // a warning has been logged
-    writing = yield* write(meta, copy).pipe(
-      span("save", meta.step),
-      Effect.tapErrorTag(
-        "CheckpointError",
-        ({ message }) =>
-          Effect.logWarning(
-            `${message}. Older checkpoints are as they were; the run goes on and tries again`,
-          ),
-      ),
-      Effect.forkDetach({ startImmediately: true }),
-    );
-  });
+    const settled = Effect.suspend(() => writing === null ? Effect.void : Fiber.join(writing));
+    const save: Checkpoints<Meta>["save"] = Effect.fnUntraced(function* (meta, copy) {
+      yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // a warning has been logged
+      writing = yield* write(meta, copy).pipe(
+        span("save", meta.step),
+        Effect.tapErrorTag(
+          "CheckpointError",
+          ({ message }) =>
+            Effect.logWarning(
+              `${message}. Older checkpoints are as they were; the run goes on and tries again`,
+            ),
+        ),
+        Effect.forkDetach({ startImmediately: true }),
+      );
+    });
 
-  return { due: schedule(plan), save, settled } satisfies Checkpoints<Meta> as Checkpoints<Meta>;
-});
+    return { due: schedule(plan), save, settled } satisfies Checkpoints<Meta> as Checkpoints<Meta>;
+  },
+);
 
 const schedule = ({ saveFreq, stepsPerEpoch, saveSteps, saveMinutes, lastStep }: CheckpointPlan) => {
   let last = performance.now();

@@ -14,11 +14,11 @@ export interface ConfigFile<Name extends string, Preset extends string> {
 }
 
 /** Reads a configuration file. Fails with a `ConfigError` where `parseConfig` does or the file cannot be read. */
-export const readConfigFile = Effect.fn("readConfigFile")(
-  function* <C, Preset extends string>(
-    path: string,
-    options: TaskOptions<C, Preset>,
-  ): Effect.fn.Return<ConfigFile<keyof C & string, Preset>, ConfigError> {
+export const readConfigFile: <C, Preset extends string>(
+  path: string,
+  options: TaskOptions<C, Preset>,
+) => Effect.Effect<ConfigFile<keyof C & string, Preset>, ConfigError> = Effect.fn("readConfigFile")(
+  function* (path, options) {
     const text = yield* Effect.tryPromise({
       try: () => Deno.readTextFile(path),
       catch: (error) =>
@@ -38,12 +38,16 @@ export const readConfigFile = Effect.fn("readConfigFile")(
  * `preset` names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where the
  * text is not YAML, or has a key that is no option of the task.
  */
-export const parseConfig = Effect.fn("parseConfig")(
+export const parseConfig: <C, Preset extends string>(
+  text: string,
+  path: string,
+  options: TaskOptions<C, Preset>,
+) => Effect.Effect<ConfigFile<keyof C & string, Preset>, ConfigError> = Effect.fn("parseConfig")(
   function* <C, Preset extends string>(
     text: string,
     path: string,
     { task, names, presets }: TaskOptions<C, Preset>,
-  ): Effect.fn.Return<ConfigFile<keyof C & string, Preset>, ConfigError> {
+  ) {
     const presetNames = Object.keys(presets) as Preset[];
     const lines = new LineCounter();
     const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });

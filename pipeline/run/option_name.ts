@@ -3,7 +3,7 @@
  * files we write, and `batch_size` in the published code's. Configuration files may use any of them.
  */
 
-/** What all spellings of an option have in common. */
+/** The form that all spellings of an option share: "batchsize". */
 export const sharedSpelling = (name: string): string => name.replace(/[-_]/g, "").toLowerCase();
 
 /** The spelling on the command line, without the hyphens in front: "batch-size". */

@@ -35,12 +35,15 @@ export interface Training<Batch extends StepBatch, Meta extends RunMeta, E, R> {
   readonly config: RunConfig;
   /** Images of the data set. */
   readonly images: number;
-  /** Where the run begins, steps from one epoch to the next, and steps that will be done at the end. */
+  /** Where the run begins. */
   readonly start: StartingPoint;
+  /** Steps from one epoch to the next. */
   readonly stepsPerEpoch: number;
+  /** Steps that will be done at the end. */
   readonly lastStep: number;
-  /** The state, as declared and on the device. Every step's program updates it in place. */
+  /** The state, as its step declares it. */
   readonly state: StateBuilder;
+  /** The state on the device, which the program of every step updates. */
   readonly buffers: DeviceState;
   /** The program whose memory and kernels the run's plan describes. */
   readonly program: Program;

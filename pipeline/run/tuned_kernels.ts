@@ -1,4 +1,4 @@
-/** What `slotcon tune` has found, remembered for each adapter in the project's cache. */
+/** The kernels that `slotcon tune` has found fastest, stored for each adapter in the project's cache. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { Effect, Layer } from "effect";
@@ -10,22 +10,25 @@ import type { Tuned } from "../../ops/runtime/autotune.ts";
 const FOLDER = join(import.meta.dirname!, "../../.cache/kernels");
 const FORMAT = "slotcon-kernels/1";
 
-interface Remembered {
+/** The fastest variant for each kind of work, as the compiler names it (ops/compiler/kernel_selection.ts). */
+export type FastestKernels = Readonly<Record<string, Pick<Tuned, "chosen" | "milliseconds">>>;
+
+/** The contents of a file. */
+interface Stored {
   readonly format: typeof FORMAT;
   readonly adapter: AdapterReport;
-  /** By what the work is, as `workOf` describes it. */
-  readonly choices: Readonly<Record<string, Pick<Tuned, "chosen" | "milliseconds">>>;
+  readonly choices: FastestKernels;
 }
 
-/** The file for an adapter: one with other limits, or of another driver, counts as another. */
+/** The path of an adapter's file. An adapter with other limits, or another driver, has another file. */
 export const tunedFile = (adapter: AdapterReport): string => {
   const name = adapter.description.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-").replaceAll(/^-|-$/g, "");
   const hash = createHash("sha256").update(JSON.stringify(adapter)).digest("hex").slice(0, 8);
   return join(FOLDER, `${name}-${hash}.json`);
 };
 
-/** What was found for this adapter so far. A file that is not what `slotcon tune` writes is passed over, and said to be. */
-export const readTuned = (adapter: AdapterReport): Remembered["choices"] => {
+/** The kernels stored for an adapter; none where there is no file. Warns of a file that `slotcon tune` did not write. */
+export const readTuned = (adapter: AdapterReport): FastestKernels => {
   const file = tunedFile(adapter);
   let text: string;
   try {
@@ -34,12 +37,12 @@ export const readTuned = (adapter: AdapterReport): Remembered["choices"] => {
     return {};
   }
   try {
-    const { format, choices }: Remembered = JSON.parse(text);
+    const { format, choices }: Stored = JSON.parse(text);
     if (format === FORMAT && Object.values(choices).every(({ chosen }) => typeof chosen === "string")) {
       return choices;
     }
   } catch {
-    // said below
+    // the warning is below
   }
   console.error(
     `slotcon: ${file} is not a file of tuned kernels: it is not used, and slotcon tune writes it anew`,
@@ -47,20 +50,21 @@ export const readTuned = (adapter: AdapterReport): Remembered["choices"] => {
   return {};
 };
 
-export const writeTuned = Effect.fnUntraced(function* (
+/** Stores the kernels of an adapter. Fails where the file cannot be written. */
+export const writeTuned: (
   adapter: AdapterReport,
-  choices: Remembered["choices"],
-) {
-  const remembered: Remembered = { format: FORMAT, adapter, choices };
+  choices: FastestKernels,
+) => Effect.Effect<void, Error> = Effect.fnUntraced(function* (adapter, choices) {
+  const stored: Stored = { format: FORMAT, adapter, choices };
   yield* Effect.promise(() => Deno.mkdir(FOLDER, { recursive: true }));
   yield* writeWholeFile(tunedFile(adapter), [
-    new TextEncoder().encode(`${JSON.stringify(remembered, null, 2)}\n`),
+    new TextEncoder().encode(`${JSON.stringify(stored, null, 2)}\n`),
   ]);
 });
 
-/** Programs take what was found for their adapter. */
+/** Has programs use the kernels that are stored for their adapter. */
 export const layerTuned: Layer.Layer<never> = Layer.sync(TunedChoices, () => {
-  const known = new Map<AdapterReport, Remembered["choices"]>();
+  const known = new Map<AdapterReport, FastestKernels>();
   return (adapter) => {
     const choices = known.get(adapter) ?? readTuned(adapter);
     known.set(adapter, choices);

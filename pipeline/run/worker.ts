@@ -1,6 +1,7 @@
-import { Deferred, Effect, Schema } from "effect";
+/** Worker threads that answer requests. */
+import { Deferred, Effect, Schema, type Scope } from "effect";
 
-/** A worker cannot go on: not over a picture, which it would report, but over itself. */
+/** A worker cannot go on, for a reason of its own: images that cannot be decoded are part of its replies. */
 export class WorkerError extends Schema.TaggedError<WorkerError>()("WorkerError", {
   reason: Schema.String,
 }) {
@@ -9,9 +10,11 @@ export class WorkerError extends Schema.TaggedError<WorkerError>()("WorkerError"
   }
 }
 
-/** What a worker sends back to the request with this number. */
-interface Reply {
+/** The answer of a worker to the request with this number. */
+export interface Reply {
+  /** The number of the request. */
   readonly id: number;
+  /** Tells replies apart; "failure" has a reason, and is an error. */
   readonly kind: string;
 }
 interface Failure extends Reply {
@@ -20,10 +23,17 @@ interface Failure extends Reply {
 }
 
 /**
- * A worker that ends with the scope, as the function from a request to its reply. Requests get a number, `id`, which
- * replies repeat; a reply of kind "failure" is an error.
+ * A worker that runs the module at `url` until the scope ends, as the function from a request to its reply. Each request
+ * gets a number, `id`, which the reply repeats. The function fails with a `WorkerError` where the reply is of kind
+ * "failure", or the worker crashes.
  */
-export const requester = <Request, Answer extends Reply>(url: URL) =>
+export const requester = <Request, Answer extends Reply>(
+  url: URL,
+): Effect.Effect<
+  (request: Request) => Effect.Effect<Exclude<Answer, Failure>, WorkerError>,
+  never,
+  Scope.Scope
+> =>
   Effect.gen(function* () {
     type Made = Exclude<Answer, Failure>;
     const worker = yield* Effect.acquireRelease(
