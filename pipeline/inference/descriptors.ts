@@ -1,4 +1,4 @@
-/** What a picture is to a classifier: numbers for the whole of it, or for each cell of a grid. */
+/** Descriptors of images for classifiers: numbers for a whole image, or for each cell of a grid. */
 import { Effect, type Scope } from "effect";
 import { div } from "../../ops/arithmetic.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
@@ -14,66 +14,80 @@ import { StateBuilder } from "../model/state_builder.ts";
 import { upload } from "../run/state.ts";
 import type { FrozenEncoder } from "./frozen_encoder.ts";
 
+/** A function from images to numbers. */
 export interface Descriptor {
-  /** Cells on each side of the grid; 1 where the picture is described as a whole. */
+  /** Cells on each side of the grid; 1 where an image is described as a whole. */
   readonly grid: number;
+  /** Numbers of each cell. */
   readonly channels: number;
-  /** `count` pictures, u32 [count, S, S] with a word a pixel, to [count, grid, grid, channels]. */
+  /** `count` images, u32 [count, S, S] with a word a pixel, to [count, grid, grid, channels]. */
   readonly describe: (pixels: Uint32Array, count: number) => Effect.Effect<Float32Array, RunError>;
 }
 
-/** A descriptor, and what it is called in tables. */
+/** A descriptor with a name. */
 export interface NamedDescriptor {
+  /** Its name in tables. */
   readonly method: string;
+  /** The descriptor. */
   readonly descriptor: Descriptor;
 }
 
 /** How running a program can fail. */
 export type RunError = GpuError | CollectiveError;
 
+/** How an encoder describes images. */
 export interface DescriptorOptions {
+  /** The side of the images, in pixels. */
   readonly imageSize: number;
-  /** Pictures at a time. */
+  /** Images at a time. */
   readonly batch: number;
-  /** Features of each cell, or their mean over the picture. */
+  /** Features of each cell, or their mean over the image. */
   readonly per: "cell" | "picture";
 }
 
-/** The last feature map of an encoder, normalised by its running statistics. The program lives as long as the scope. */
-export const encoderDescriptor = Effect.fn("encoderDescriptor")(function* (
-  { options, values }: FrozenEncoder,
-  { imageSize: S, batch, per }: DescriptorOptions,
-): Effect.fn.Return<Descriptor, GpuError | PlanError, Gpu | Scope.Scope> {
-  const state = new StateBuilder();
-  const pictures = normalizePixels(input("pictures", [batch, S, S], "u32"), IMAGENET);
-  const map = encoder(student(state, null), pictures, options);
-  const features = per === "cell" ? map : pooled(map);
-  const program = yield* compile(
-    { label: "the encoder", outputs: { features } },
-    yield* upload(state, values),
-  );
-  const grid = per === "cell" ? map.shape[1] : 1;
-  const channels = map.shape[3];
-  const describeBatch = Effect.fnUntraced(function* (pixels: Uint32Array) {
-    const full = pixels.length === batch * S * S ? pixels : new Uint32Array(batch * S * S);
-    if (full !== pixels) full.set(pixels);
-    return (yield* yield* program.run({ pictures: full })).features;
-  });
-  return {
-    grid,
-    channels,
-    describe: Effect.fnUntraced(function* (pixels, count) {
-      const each = grid * grid * channels;
-      const result = new Float32Array(count * each);
-      for (let first = 0; first < count; first += batch) {
-        const some = Math.min(batch, count - first);
-        const features = yield* describeBatch(pixels.subarray(first * S * S, (first + some) * S * S));
-        result.set(features.subarray(0, some * each), first * each);
-      }
-      return result;
-    }),
-  };
-});
+/**
+ * Describes images by the last feature map of an encoder, with its running statistics. The program lives as long as the
+ * scope. Fails with PlanError or GpuError.
+ */
+export const encoderDescriptor: (
+  encoder: FrozenEncoder,
+  options: DescriptorOptions,
+) => Effect.Effect<Descriptor, GpuError | PlanError, Gpu | Scope.Scope> = Effect.fn("encoderDescriptor")(
+  function* (
+    { options, values },
+    { imageSize: S, batch, per },
+  ) {
+    const state = new StateBuilder();
+    const images = normalizePixels(input("pictures", [batch, S, S], "u32"), IMAGENET);
+    const map = encoder(student(state, null), images, options);
+    const features = per === "cell" ? map : pooled(map);
+    const program = yield* compile(
+      { label: "the encoder", outputs: { features } },
+      yield* upload(state, values),
+    );
+    const grid = per === "cell" ? map.shape[1] : 1;
+    const channels = map.shape[3];
+    const describeBatch = Effect.fnUntraced(function* (pixels: Uint32Array) {
+      const full = pixels.length === batch * S * S ? pixels : new Uint32Array(batch * S * S);
+      if (full !== pixels) full.set(pixels);
+      return (yield* yield* program.run({ pictures: full })).features;
+    });
+    return {
+      grid,
+      channels,
+      describe: Effect.fnUntraced(function* (pixels, count) {
+        const each = grid * grid * channels;
+        const result = new Float32Array(count * each);
+        for (let first = 0; first < count; first += batch) {
+          const some = Math.min(batch, count - first);
+          const features = yield* describeBatch(pixels.subarray(first * S * S, (first + some) * S * S));
+          result.set(features.subarray(0, some * each), first * each);
+        }
+        return result;
+      }),
+    };
+  },
+);
 
 /** [N, h, w, C] to their means [N, C]. */
 const pooled = (map: Tensor): Tensor => {
@@ -86,7 +100,7 @@ const LEVELS = 4;
 const BINS = LEVELS ** 3;
 
 /**
- * What can be told without learning: how much of each colour there is in each quarter of a picture. Square roots of
+ * Describes images of side `S` without learning: the share of each colour in each quarter of an image. Square roots of
  * shares, so that the product of two such rows is their Bhattacharyya coefficient.
  */
 export const colorHistograms = (S: number): Descriptor => ({
@@ -108,7 +122,7 @@ export const colorHistograms = (S: number): Descriptor => ({
     }),
 });
 
-/** The same for cells: mean and deviation of each colour channel in a cell, and where it lies. */
+/** Describes cells without learning: mean and deviation of each colour channel in a cell, and the cell's position. */
 export const cellColors = (S: number, grid: number): Descriptor => ({
   grid,
   channels: 11,
@@ -118,11 +132,11 @@ export const cellColors = (S: number, grid: number): Descriptor => ({
       const edge = (cell: number) => Math.round(cell * S / grid);
       for (let cell = 0; cell < count * grid * grid; cell++) {
         const [column, row] = [cell % grid, Math.floor(cell / grid) % grid];
-        const picture = Math.floor(cell / grid / grid) * S * S;
+        const image = Math.floor(cell / grid / grid) * S * S;
         const sums = new Float64Array(6);
         for (let y = edge(row); y < edge(row + 1); y++) {
           for (let x = edge(column); x < edge(column + 1); x++) {
-            const word = pixels[picture + y * S + x];
+            const word = pixels[image + y * S + x];
             for (let c = 0; c < 3; c++) {
               const value = (word >> 8 * c & 255) / 255;
               sums[c] += value;

@@ -1,6 +1,6 @@
 /**
- * A worker that reads, decodes and frames whole pictures. It stands apart from the main thread because that one stops
- * whenever it waits for the GPU. A message asks for one batch and is answered by one message.
+ * A worker that reads, decodes, resizes and crops whole images. It is a thread of its own because the main thread blocks
+ * whenever it waits for the GPU. One message asks for a batch and one message answers.
  */
 import { Effect, Result } from "effect";
 import { readPicture } from "../../data/images/decode_image.ts";
@@ -8,24 +8,30 @@ import { release } from "../../data/images/release.ts";
 import { type Frame, framed } from "./framed.ts";
 import { pack } from "./packed_pictures.ts";
 
+/** The images of a batch. */
 export interface FrameRequest {
-  readonly id: number; // comes back with the reply
+  /** The number of the request, for the reply. */
+  readonly id: number;
+  /** The files of the images. */
   readonly files: readonly string[];
+  /** The size and crop of each. */
   readonly frame: Frame;
 }
 
+/** A batch, or why the worker failed. */
 export type FrameReply =
   | { readonly id: number; readonly kind: "frames"; readonly frames: Frames }
   | { readonly id: number; readonly kind: "failure"; readonly reason: string };
 
+/** A batch of N images of side S. */
 export interface Frames {
-  /** [N, S, S], a word a pixel; zeros for pictures that cannot be decoded. */
+  /** [N, S, S], a word r | g << 8 | b << 16 a pixel; zeros for images that cannot be decoded. */
   readonly pixels: Uint32Array<ArrayBuffer>;
-  /** Why a picture cannot be decoded, or null where it could: a sentence that names the file. */
+  /** Why an image cannot be decoded, a sentence that names the file; null for one that can be. */
   readonly problems: readonly (string | null)[];
 }
 
-/** Pictures at work at a time: while one is decoded, the file of the next is read. */
+/** Images in work at a time: while one is decoded, the file of the next is read. */
 const AT_ONCE = 2;
 
 const frameAll = Effect.fnUntraced(function* ({ files, frame }: FrameRequest) {
@@ -33,9 +39,9 @@ const frameAll = Effect.fnUntraced(function* ({ files, frame }: FrameRequest) {
   const pixels = new Uint32Array(files.length * words);
   const problems = yield* Effect.forEach(files, (file, i) =>
     readPicture(file).pipe(
-      Effect.map((picture) => {
-        pack(framed(picture, frame), pixels.subarray(i * words, (i + 1) * words));
-        release(picture.rgb);
+      Effect.map((image) => {
+        pack(framed(image, frame), pixels.subarray(i * words, (i + 1) * words));
+        release(image.rgb);
       }),
       Effect.result,
       Effect.map((result) => Result.isSuccess(result) ? null : result.failure.message),
@@ -43,13 +49,13 @@ const frameAll = Effect.fnUntraced(function* ({ files, frame }: FrameRequest) {
   return { pixels, problems } satisfies Frames;
 });
 
-/** This side of the channel to the main thread. */
+/** The worker's end of the channel to the main thread. */
 declare const self: {
   onmessage: (message: { readonly data: FrameRequest }) => void;
   postMessage(reply: FrameReply, transfer: readonly ArrayBufferLike[]): void;
 };
 
-// One batch after another, however many are asked for: only one at a time takes up memory.
+// One batch after another, however many requests there are: only one batch at a time takes memory.
 let queue = Promise.resolve();
 self.onmessage = ({ data: request }) => {
   const { id } = request;

@@ -1,36 +1,43 @@
+/** Whole images as squares for a network. */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { resizeCrop } from "../../data/images/resample.ts";
 
-/** How whole pictures are shown to a network that takes squares: published evaluations resize to 256 and crop 224. */
+/** How to make a square of a whole image, in pixels: published evaluations resize to 256 and crop to 224. */
 export interface Frame {
-  readonly resize: number; // pixels of the shorter side
-  readonly crop: number; // side of the square that is kept of the middle, at most as long
+  /** The length of the shorter side after resizing. */
+  readonly resize: number;
+  /** The side of the central square that is kept, at most `resize`. */
+  readonly crop: number;
 }
 
-/** The frame of published evaluations for a network that was trained on views of `imageSize`. */
+/** The frame of published evaluations, scaled to a network that was trained on views of side `imageSize`. */
 export const evaluationFrame = (imageSize: number): Frame => ({
   resize: Math.round(imageSize * 256 / 224),
   crop: imageSize,
 });
 
 /**
- * A picture resized (bilinear, antialiased) and cropped, bit for bit as torchvision's `Resize` and `CenterCrop` do it to
- * Pillow's pictures; one that has the size already is left as it is.
+ * An image resized (bilinear, antialiased) and cropped, bit for bit as torchvision's `Resize` and `CenterCrop` do it to
+ * Pillow's images. An image that has the size already is returned as it is.
  */
-export const framed = (picture: Picture, frame: Frame): Picture => {
+export const framed = (image: Picture, frame: Frame): Picture => {
   const { resize, crop } = frame;
-  if (picture.width === crop && picture.height === crop && resize === crop) return picture;
-  const { size, top, left } = placed(picture, frame);
-  return resizeCrop(picture, size, [top, left, crop, crop]);
+  if (image.width === crop && image.height === crop && resize === crop) return image;
+  const { size, top, left } = placed(image, frame);
+  return resizeCrop(image, size, [top, left, crop, crop]);
 };
 
+/** Width and height in pixels. */
 interface Size {
   readonly width: number;
   readonly height: number;
 }
 
-/** The size that a picture is resized to, and where the crop begins in it. */
-export const placed = ({ width, height }: Size, { resize, crop }: Frame) => {
+/** The size to which an image is resized, and where the crop begins in it, in pixels. */
+export const placed = (
+  { width, height }: Size,
+  { resize, crop }: Frame,
+): { readonly size: Size; readonly top: number; readonly left: number } => {
   const longer = Math.trunc(resize * Math.max(width, height) / Math.min(width, height));
   const size: Size = width <= height ? { width: resize, height: longer } : { width: longer, height: resize };
   return {
@@ -40,7 +47,7 @@ export const placed = ({ width, height }: Size, { resize, crop }: Frame) => {
   };
 };
 
-/** As Python rounds: a middle is cut one pixel further to the left where both are as close. */
+/** Rounds half to even, as Python does. */
 const roundHalfEven = (value: number): number => {
   const below = Math.floor(value);
   return value - below === 0.5 ? below + below % 2 : Math.round(value);

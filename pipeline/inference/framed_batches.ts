@@ -1,18 +1,18 @@
-/** The stage from a list of pictures to batches of whole pictures, resized and cropped, for the GPU. */
+/** The stage from a list of images to batches of whole images, resized and cropped, for the GPU. */
 import { Effect, Stream } from "effect";
 import { requester, type WorkerError } from "../run/worker.ts";
 import type { FrameReply, FrameRequest, Frames } from "./frame_worker.ts";
 import type { Frame } from "./framed.ts";
 
-/** Pictures on their way to the GPU. */
+/** Images on their way to the GPU. */
 export interface FramedBatch extends Frames {
-  readonly first: number; // place of its first picture in the list
+  /** The index of its first image in the list. */
+  readonly first: number;
 }
 
 /**
- * All pictures in their order, `batch` at a time; workers decode them while this thread waits for the GPU. Pictures that
- * cannot be decoded keep their places. Whoever has uploaded a batch should `release` its pixels. Ending the stream ends
- * the workers.
+ * All images in their order, `batch` at a time; workers decode them while this thread waits for the GPU. Images that cannot
+ * be decoded keep their places. Whoever has uploaded a batch should `release` its pixels. Ending the stream ends the workers.
  */
 export const framedBatches = (
   files: readonly string[],
@@ -25,7 +25,7 @@ export const framedBatches = (
       Math.min(8, navigator.hardwareConcurrency, count),
     );
     return Stream.range(0, count - 1).pipe(
-      // Each worker makes one batch and has the next one waiting, so it need not pause while this thread is blocked.
+      // Each worker makes one batch and has the next request waiting, so that it goes on while this thread is blocked.
       Stream.mapEffect((i) => {
         const first = i * batch;
         const request = { files: files.slice(first, first + batch), frame };

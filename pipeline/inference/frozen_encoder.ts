@@ -1,4 +1,4 @@
-/** The encoders that are compared: the one in a file, and the same architecture before any training. */
+/** Encoders to be evaluated: the one in a file, and the same architecture before any training. */
 import { Effect } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import { sameShape } from "../../ops/graph/shape.ts";
@@ -15,23 +15,28 @@ import type { WeightsFile } from "../weights/weights_file.ts";
 
 /** An encoder that is not trained any further. */
 export interface FrozenEncoder {
+  /** Its architecture. */
   readonly options: EncoderOptions;
-  readonly values: StateValues; // under torchvision's names
+  /** Its values under torchvision's names. */
+  readonly values: StateValues;
 }
 
-/** The encoder in a file, and the side of the views that it was trained on. Fails with a `FormatError`. */
-export const frozenEncoder = Effect.fn("frozenEncoder")(
-  function* (
-    weights: WeightsFile,
-    which: Which,
-  ): Effect.fn.Return<FrozenEncoder & { readonly imageSize: number }, FormatError> {
+/**
+ * The encoder in a file, and the side of the views that it was trained on, in pixels. Fails with a `FormatError` where the
+ * file has no such encoder, or a tensor is missing or of another shape.
+ */
+export const frozenEncoder: (
+  weights: WeightsFile,
+  which: Which,
+) => Effect.Effect<FrozenEncoder & { readonly imageSize: number }, FormatError> = Effect.fn("frozenEncoder")(
+  function* (weights, which) {
     const stored = yield* encoderOf(weights, which);
     const { arch, width, outputStride } = yield* architectureOf(weights, stored);
     const options = { arch, width, outputStride };
     const counters = new Map<string, StateTensor>();
     for (const [name, shape] of checkpointShapes(declared(options))) {
       const found = stored.get(name)?.shape;
-      // What counts batches plays no part in evaluation, and some files leave it out.
+      // Counters of batches do not matter in evaluation, and some files leave them out.
       if (found === undefined && name.endsWith("num_batches_tracked")) {
         counters.set(name, { shape, data: new Float32Array(1) });
       } else if (found === undefined || !sameShape(found, shape)) {
@@ -45,7 +50,7 @@ export const frozenEncoder = Effect.fn("frozenEncoder")(
   },
 );
 
-/** The same architecture with initial values. */
+/** An encoder with the initial values of a seed. */
 export const untrainedEncoder = (options: EncoderOptions, seed: number): FrozenEncoder => ({
   options,
   values: initialState(declared(options), seed),

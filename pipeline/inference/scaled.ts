@@ -1,25 +1,29 @@
-/** Pictures and the maps of their slots at other sizes, for the eye alone. */
+/** Images and the maps of their slots at other sizes, to be looked at. */
 import { Effect } from "effect";
 import sharp from "sharp";
 import type { Picture } from "../../data/images/decode_image.ts";
 
+/** A size in pixels. */
 export interface Size {
+  /** Pixels in a row. */
   readonly width: number;
+  /** Rows. */
   readonly height: number;
 }
 
-export const scaled = (picture: Picture, { width, height }: Size): Effect.Effect<Picture> => {
-  if (width === picture.width && height === picture.height) return Effect.succeed(picture);
-  const raw = { width: picture.width, height: picture.height, channels: 3 } as const;
+/** An image at another size, by a smooth filter (Mitchell); the proportions may change. */
+export const scaled = (image: Picture, { width, height }: Size): Effect.Effect<Picture> => {
+  if (width === image.width && height === image.height) return Effect.succeed(image);
+  const raw = { width: image.width, height: image.height, channels: 3 } as const;
   return Effect.promise(async () => ({
     width,
     height,
-    rgb: await sharp(picture.rgb, { raw }).resize(width, height, { fit: "fill", kernel: "mitchell" }).raw()
+    rgb: await sharp(image.rgb, { raw }).resize(width, height, { fit: "fill", kernel: "mitchell" }).raw()
       .toBuffer(),
   }));
 };
 
-/** A map of numbers: each pixel takes that of the nearest one. */
+/** A map of numbers, `from.height` rows of `from.width`, at another size: each pixel has the number of the nearest one. */
 export const scaledMap = (
   map: ArrayLike<number>,
   from: Size,

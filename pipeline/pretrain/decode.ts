@@ -25,8 +25,9 @@ export interface DecodeConfig
   readonly pixelCapacity: number;
   /** Most taps of the GPU's resampling (pack.ts). */
   readonly maxTaps: number;
-  /** The rank whose share of each batch is made, of `world` ranks; 0 of 1 if not given. */
+  /** The rank whose share of each batch to make; 0 if not given. */
   readonly rank?: number;
+  /** Ranks that share each batch; 1 if not given. */
   readonly world?: number;
 }
 

@@ -1,39 +1,48 @@
 /**
- * A worker that makes whole batches: reads the files, decodes them, draws their views and packs them for the GPU.
+ * A worker that makes whole batches: it reads and decodes files, draws their views and packs them for the GPU.
  *
- * It stands apart from the main thread because that one stops whenever it waits for the GPU. A message asks for one
- * batch and is answered by one message; the arrays of a batch move, they are not copied. Only the request decides what
- * is in the batch, so that it does not matter which worker makes it, nor when.
+ * It is a thread of its own because the main thread blocks whenever it waits for the GPU. One message asks for a batch and
+ * one message answers; the arrays of a batch are transferred, not copied. A batch depends on its request alone, not on the
+ * worker that makes it or on the time.
  */
 import { Effect, Result } from "effect";
 import { DecodeError, decodeImage } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
-import { cropResize } from "../../data/images/resample.ts";
 import { randomStream } from "../../data/random/random.ts";
 import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
 import type { BatchTimes } from "../run/batch.ts";
 import { drawTwoCrops } from "./draws.ts";
-import { packBatch, type PackedBatch, type Sample } from "./pack.ts";
+import { finishViews, packBatch, type PackedBatch, type Sample } from "./pack.ts";
 
+/** What to put into a batch. */
 export interface BatchRequest {
-  readonly id: number; // comes back with the reply
+  /** The number of the request, for the reply. */
+  readonly id: number;
+  /** The files of the images. */
   readonly paths: readonly string[];
-  readonly keys: readonly (readonly number[])[]; // of the random draws of each picture
+  /** The keys of each image's random draws. */
+  readonly keys: readonly (readonly number[])[];
+  /** The smallest share of an image's area that a view aims at. */
   readonly minScale: number;
+  /** How to pack: the size of a row of the view table, and the bytes of the pixel buffer. */
   readonly table: AugmentationRowSize & { readonly capacity: number };
 }
 
+/** A batch, or the files that cannot be decoded, or why the worker failed. */
 export type BatchReply =
   | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch; readonly times: BatchTimes }
   | { readonly id: number; readonly kind: "bad files"; readonly bad: readonly BadFile[] }
   | { readonly id: number; readonly kind: "failure"; readonly reason: string };
 
+/** A file that cannot be decoded. */
 export interface BadFile {
-  readonly place: number; // in the request
-  readonly reason: string; // a sentence that names the file
+  /** Its index in the request. */
+  readonly place: number;
+  /** Why: a sentence that names the file. */
+  readonly reason: string;
 }
 
-/** Pictures at work at a time: while one is decoded, the file of the next is read and views are drawn. */
+/** Images in work at a time: while one is decoded, the file of the next is read and views are drawn. */
 const AT_ONCE = 2;
 
 const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, table }: BatchRequest) {
@@ -59,7 +68,7 @@ const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, tabl
   return { id, kind: "batch", batch, times: { begin, decoded, packed: now() } } as const;
 });
 
-/** Milliseconds since 1970, finer than `Date.now()` has them. */
+/** Milliseconds since 1970, at a finer resolution than `Date.now()`. */
 const now = () => performance.timeOrigin + performance.now();
 
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
@@ -72,31 +81,24 @@ const readSample = Effect.fnUntraced(function* (path: string, key: readonly numb
   return { picture, draw: drawTwoCrops(randomStream(...key), picture, { minScale }) };
 });
 
-/** What the system says, without Deno's repetition of the path. */
+/** The system's message, without the path that Deno adds. */
 const whyOf = (error: unknown): string =>
   String(error instanceof Error ? error.message : error).split(": ")[0];
 
-/**
- * The same views of a smaller picture, to the bit: both are made here and stand one above the other. So a batch of
- * large photographs takes up no more memory than one of small ones.
- */
-const finished = ({ picture, draw: { views, coords } }: Sample, size: number): Sample => {
-  const rgb = new Uint8Array(2 * size * size * 3);
-  const [upper, lower] = views.map((view, side) => {
-    rgb.set(cropResize(picture, view.box, size).rgb, side * size * size * 3);
-    return { ...view, box: [side * size, 0, size, size] as const };
-  });
-  release(picture.rgb);
-  return { picture: { width: size, height: 2 * size, rgb }, draw: { views: [upper, lower], coords } };
+/** The sample with its views finished here, so that a batch of large photographs takes no more memory than one of small ones. */
+const finished = (sample: Sample, size: number): Sample => {
+  const small = finishViews(sample, size);
+  release(sample.picture.rgb);
+  return small;
 };
 
-/** This side of the channel to the main thread. */
+/** The worker's end of the channel to the main thread. */
 declare const self: {
   onmessage: (message: { readonly data: BatchRequest }) => void;
   postMessage(reply: BatchReply, transfer: readonly ArrayBufferLike[]): void;
 };
 
-// One batch after another, however many are asked for: only one at a time takes up memory.
+// One batch after another, however many requests there are: only one batch at a time takes memory.
 let queue = Promise.resolve();
 self.onmessage = ({ data: request }) => {
   queue = queue.then(async () => {

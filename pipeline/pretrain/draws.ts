@@ -1,48 +1,56 @@
 /**
  * The random draws of an image's two views: numbers only, the pixels are the GPU's work.
  *
- * Boxes, colours and probabilities are those of the published training code (two crops that are made to overlap, then
- * the asymmetric colour operations of BYOL, Grill et al. 2020, table 6).
+ * Boxes, colours and probabilities are those of the published training code: two crops that should overlap, then the
+ * asymmetric colour operations of BYOL (Grill et al. 2020, table 6).
  */
 import type { Box } from "../../data/images/resample.ts";
 import type { Random } from "../../data/random/random.ts";
 
-/** x1, y1, x2, y2 of the region that a view shares with the other one, as fractions of the view. */
+/** The region that a view shares with the other view: x1, y1, x2, y2 as fractions of the view's width and height. */
 export type Coords = readonly [x1: number, y1: number, x2: number, y2: number];
 
-/** A colour operation. 1 changes nothing, except for hue: there the unit is a turn, −0.5 … 0.5, and 0 changes nothing. */
+/** A colour operation and its factor, of which 1 changes nothing; for hue a shift in turns, −0.5 … 0.5, of which 0 does. */
 export type Jitter = readonly [kind: "brightness" | "contrast" | "saturation" | "hue", factor: number];
 
 /** How one view is made. The operations follow each other in the order of the fields. */
 export interface ViewDraw {
+  /** The region of the image that the view shows, in pixels. */
   readonly box: Box;
-  /** Mirrored left to right after resizing. */
+  /** Whether the view is mirrored left to right after resizing. */
   readonly flip: boolean;
+  /** Colour operations, one after the other; at most one of each kind. */
   readonly jitter: readonly Jitter[];
-  /** Reduced to luma. */
+  /** Whether the view is reduced to luma. */
   readonly gray: boolean;
-  /** Standard deviation of the Gaussian blur in pixels of the view. */
+  /** Standard deviation of the Gaussian blur, in pixels of the view; null without a blur. */
   readonly blur: number | null;
-  /** Values of 128 and more are inverted. */
+  /** Whether values of 128 and more are inverted. */
   readonly solarize: boolean;
 }
 
+/** How both views of an image are made. */
 export interface TwoCropDraw {
+  /** The first view and the second one. */
   readonly views: readonly [ViewDraw, ViewDraw];
-  /** The region shared by both views, in each view as it is after flipping. */
+  /** The region shared by both views, in each view after flipping. */
   readonly coords: readonly [Coords, Coords];
 }
 
-/** A picture's size in pixels. */
+/** The size of an image in pixels. */
 interface Size {
   readonly width: number;
   readonly height: number;
 }
 
-/** Draws both views of a picture; `minScale` is the smallest share of the picture's area that a box aims at. */
-export const drawTwoCrops = (random: Random, size: Size, { minScale }: { minScale: number }): TwoCropDraw => {
+/** Draws both views of an image of `size`; `minScale` is the smallest share of the image's area that a box aims at. */
+export const drawTwoCrops = (
+  random: Random,
+  size: Size,
+  { minScale }: { readonly minScale: number },
+): TwoCropDraw => {
   const first = drawBox(random, size, minScale);
-  // Ten boxes that overlap too little, and the second view is taken as it comes: it may not overlap at all.
+  // After ten boxes that overlap too little, the second view is drawn without this condition: it may not overlap at all.
   const second = tryBoxes(random, size, minScale, (box, target) => overlap(box, first) >= 0.01 * target) ??
     drawBox(random, size, minScale);
   const views = [
@@ -53,8 +61,8 @@ export const drawTwoCrops = (random: Random, size: Size, { minScale }: { minScal
 };
 
 /**
- * The region that two views share, in fractions of each, after flipping. Where they share nothing, x2 < x1 or y2 < y1.
- * Rounded to f32 at the same points as the published code, so equal to its numbers bit for bit.
+ * The region that two views share, as fractions of each view, after flipping; x2 < x1 or y2 < y1 where they share nothing.
+ * It is rounded to f32 at the same points as in the published code, so that the numbers are the same bit for bit.
  */
 export const sharedRegion = (
   views: readonly [Pick<ViewDraw, "box" | "flip">, Pick<ViewDraw, "box" | "flip">],
@@ -102,11 +110,11 @@ const drawJitter = (random: Random): Jitter[] => {
 const WIDEST = 4 / 3;
 const NARROWEST = 3 / 4;
 
-/** A box inside the picture, with width to height drawn between 3 : 4 and 4 : 3; after ten misfits the largest central one. */
+/** A box inside the image, of an aspect ratio between 3 : 4 and 4 : 3; after ten boxes that do not fit, the largest central one. */
 const drawBox = (random: Random, size: Size, minScale: number): Box =>
   tryBoxes(random, size, minScale, () => true) ?? centralBox(size);
 
-/** The first of ten boxes that lies inside the picture and is accepted; `target` is the area that the box aimed at. */
+/** The first of ten boxes that is inside the image and accepted; `target` is the area that the box aimed at. */
 const tryBoxes = (
   random: Random,
   { width, height }: Size,
@@ -131,7 +139,7 @@ const centralBox = ({ width, height }: Size): Box => {
   return [Math.floor((height - h) / 2), Math.floor((width - w) / 2), h, w];
 };
 
-/** Area that two boxes share, in pixels. */
+/** The area that two boxes share, in pixels. */
 const overlap = (a: Box, b: Box): number =>
   Math.max(0, Math.min(a[0] + a[2], b[0] + b[2]) - Math.max(a[0], b[0])) *
   Math.max(0, Math.min(a[1] + a[3], b[1] + b[3]) - Math.max(a[1], b[1]));

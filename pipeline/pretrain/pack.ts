@@ -1,7 +1,7 @@
 /**
- * The view table: one row of u32 words a view, with all that the GPU needs to make it from a picture. Whatever must
- * come out exactly is computed here, in the precision in which Pillow computes it, so that the kernels are left with
- * whole numbers. The kernels of ops/image read the rows by the names in `VIEW`.
+ * Packing of a batch for the GPU: the pixels of its images, and the view table, a row of u32 words for each view that says
+ * how to make the view from its image. What has to be exact is computed here in the precision in which Pillow computes it,
+ * so that the kernels work on integers. The kernels of ops/image read the rows by the names in `AUGMENTATION_ROW`.
  */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { bicubicTaps, type Box, cropResize, tapsNeeded } from "../../data/images/resample.ts";
@@ -13,29 +13,32 @@ import {
 } from "../../ops/image/augmentation_row.ts";
 import type { Jitter, TwoCropDraw, ViewDraw } from "./draws.ts";
 
-/** A decoded picture and how its two views are made. */
+/** An image and how its two views are made. */
 export interface Sample {
+  /** The decoded image. */
   readonly picture: Picture;
+  /** The draws of its views. */
   readonly draw: TwoCropDraw;
 }
 
-/** What the GPU is given of a batch of B samples. Rows are view-major: all first views, then all second views. */
+/** A batch of B samples as the GPU takes it. Rows are view-major: all first views, then all second views. */
 export interface PackedBatch {
-  /** RGB bytes of all pictures, each from a 4-byte boundary on; at most `capacity` bytes. */
+  /** RGB bytes of all images, each from a 4-byte boundary on; at most `capacity` bytes. */
   readonly pixels: Uint32Array;
-  /** [2B, viewWords] */
+  /** The view table, [2B, augmentationRowWords]. */
   readonly views: Uint32Array;
-  /** [2B, 4] x1, y1, x2, y2 of the region shared with the other view, in fractions of the view. */
+  /** The region shared with the other view, [2B, 4]: x1, y1, x2, y2 as fractions of the view. */
   readonly coords: Float32Array;
-  /** [2B] 1: the view is mirrored. */
+  /** 1 where the view is mirrored, [2B]. */
   readonly flips: Float32Array;
 }
 
 /**
- * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 4 a sample.
+ * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 4 a sample and a multiple of
+ * 4; throws a RangeError otherwise.
  *
- * A picture that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on
- * the GPU. The result is the same to the bit.
+ * An image that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on the
+ * GPU, with the same bits as result.
  */
 export const packBatch = (
   samples: readonly Sample[],
@@ -51,7 +54,7 @@ export const packBatch = (
     );
   }
   const words = augmentationRowWords({ imageSize, maxTaps });
-  const pixels = new Uint32Array(capacity / 4); // costs only what is written to
+  const pixels = new Uint32Array(capacity / 4); // pages that are not written to take no memory
   const bytes = new Uint8Array(pixels.buffer);
   const views = new Uint32Array(2 * count * words);
   const coords = new Float32Array(2 * count * 4);
@@ -64,7 +67,7 @@ export const packBatch = (
     const { picture, draw } = onGpu ? sample : finishViews(sample, imageSize);
     const { top, bottom } = rowsUsed(draw);
     bytes.set(picture.rgb.subarray(3 * picture.width * top, 3 * picture.width * bottom), used);
-    const start = used - 3 * picture.width * top; // where the picture's first row would be
+    const start = used - 3 * picture.width * top; // where the image's first row would be
     used += paddedBytes(picture.width * (bottom - top));
 
     draw.views.forEach((view, side) => {
@@ -79,7 +82,7 @@ export const packBatch = (
   return { pixels: pixels.subarray(0, used / 4), views, coords, flips };
 };
 
-/** The same views from a smaller picture, to the bit: both are cropped and resized, and stand one above the other. */
+/** The sample as a smaller image: both views, cropped and resized, one above the other. The same bits are computed from it. */
 export const finishViews = ({ picture, draw: { views, coords } }: Sample, size: number): Sample => {
   const rgb = new Uint8Array(2 * size * size * 3);
   const [upper, lower] = views.map((view, side) => {
@@ -89,7 +92,7 @@ export const finishViews = ({ picture, draw: { views, coords } }: Sample, size: 
   return { picture: { width: size, height: 2 * size, rgb }, draw: { views: [upper, lower], coords } };
 };
 
-/** The rows of the picture that the views take part of. */
+/** The rows of the image that its views use. */
 const rowsUsed = ({ views }: TwoCropDraw): { readonly top: number; readonly bottom: number } => ({
   top: Math.min(...views.map(({ box }) => box[0])),
   bottom: Math.max(...views.map(({ box }) => box[0] + box[2])),
@@ -100,29 +103,29 @@ const bytesUsed = ({ picture, draw }: Sample): number => {
   return paddedBytes(picture.width * (bottom - top));
 };
 
-/** What the longest side of the boxes needs. */
+/** The taps that the longest side of the boxes needs. */
 const mostTaps = ({ draw: { views } }: Sample, size: number): number =>
   tapsNeeded(Math.max(...views.flatMap(({ box: [, , height, width] }) => [height, width])), size);
 
 /** Bytes of so many RGB pixels, up to the next 4-byte boundary. */
 const paddedBytes = (pixels: number): number => Math.ceil(3 * pixels / 4) * 4;
 
-/** Where the box lies in the pixel buffer, whose byte `picture` is the picture's first, and how it is resized. */
+/** Writes where the box is in the pixel buffer, whose byte `image` is the image's first, and how it is resized. */
 const writeBox = (
   table: Uint32Array,
-  picture: number,
-  pictureWidth: number,
+  image: number,
+  imageWidth: number,
   [top, left, height, width]: Box,
   { imageSize, maxTaps }: AugmentationRowSize,
 ) => {
-  table[AUGMENTATION_ROW.start] = picture + 3 * (top * pictureWidth + left);
-  table[AUGMENTATION_ROW.stride] = 3 * pictureWidth;
+  table[AUGMENTATION_ROW.start] = image + 3 * (top * imageWidth + left);
+  table[AUGMENTATION_ROW.stride] = 3 * imageWidth;
   table.set(bicubicTaps(width, imageSize, maxTaps), AUGMENTATION_ROW.taps);
   table.set(bicubicTaps(height, imageSize, maxTaps), AUGMENTATION_ROW.taps + imageSize * (2 + maxTaps));
 };
 
 const writeOperations = (table: Uint32Array, { flip, jitter, gray, blur, solarize }: ViewDraw) => {
-  // The GPU has the picture's mean luma once, just before the first change of contrast.
+  // The GPU computes the view's mean luma once, just before the change of contrast.
   if (jitter.length > 4 || jitter.filter(([kind]) => kind === "contrast").length > 1) {
     throw new RangeError(
       `A view takes at most four colour operations, one of them contrast: ${jitter.join("; ")}`,

@@ -34,9 +34,11 @@ export interface StartingPoint extends AnyStart {
 
 /** A run as far as its starting point depends on it. */
 export interface Beginning {
+  /** The options of the run. */
   readonly config: Config;
   /** The state that the run's step declares. */
   readonly state: StateBuilder;
+  /** The schedule of the run. */
   readonly schedule: Schedule;
   /** Images of the data set. */
   readonly instances: number;

@@ -1,4 +1,4 @@
-/** What a run's step needs of an adapter, found without touching one. */
+/** What a run's step needs of an adapter, found without a device. */
 import { type Choices, GUESSED } from "../../ops/compiler/kernel_selection.ts";
 import { overLimit } from "../../ops/compiler/limits.ts";
 import { lower, type Recomputed } from "../../ops/compiler/lower.ts";
@@ -10,24 +10,32 @@ import type { Config } from "./config.ts";
 import { slotPictureBytes } from "./slot_pictures.ts";
 import { stepGraph } from "./step_graph.ts";
 
+/** The plan of a run's step for an adapter. */
 export interface StepPlan {
+  /** Kernels of a step. */
   readonly kernels: number;
-  /** Bytes of each group of tensors; of those that come and go, at the moment of most need. */
+  /** Bytes of each group of tensors; of transient ones, at the peak. */
   readonly groups: MemoryPlan["groups"];
-  readonly peakBytes: number; // in use at that moment
-  readonly reservedBytes: number; // of device memory, from the first step to the last
-  readonly slotPictureBytes: number; // that drawing slots now and then takes besides
-  /** What is computed twice for want of memory. */
+  /** Bytes in use at the peak. */
+  readonly peakBytes: number;
+  /** Bytes of device memory that the step reserves for the whole run. */
+  readonly reservedBytes: number;
+  /** Bytes that drawing slots now and then takes besides. */
+  readonly slotPictureBytes: number;
+  /** What is computed twice because of the memory limit. */
   readonly recomputed: Recomputed;
-  /** The largest buffers by the largest tensor in each, alike ones together. */
+  /** The five largest kinds of buffers: the largest tensor in each, bytes of a buffer, and buffers of this kind. */
   readonly largest: readonly { readonly tensor: string; readonly bytes: number; readonly count: number }[];
-  /** How many buffers are larger than one binding, and so are bound in slices. */
+  /** Buffers that are larger than one binding, and so are bound in slices. */
   readonly sliced: number;
-  /** Why the adapter cannot run it, or null. */
+  /** Why the adapter cannot run the step, or null. */
   readonly refusal: string | null;
 }
 
-/** Plans the step of `config` for an adapter: half a second for the published runs, a few where memory is limited. */
+/**
+ * Plans the step of `config` for an adapter of these traits and limits: half a second for the published runs, a few seconds
+ * where memory is limited. Throws a ShapeError where sizes of the configuration do not fit together.
+ */
 export const planStep = (
   config: Config,
   traits: AdapterTraits,

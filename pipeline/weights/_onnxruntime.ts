@@ -1,10 +1,11 @@
 /**
- * Runs an ONNX file in ONNX Runtime: a process of its own for tests, since the runtime is none of the project's libraries.
+ * Runs an ONNX file in ONNX Runtime, for tests: a process of its own, since the runtime is not a dependency of the project.
  *
  *     deno run ... _onnxruntime.ts SPECIFIER [MODEL {INPUT SHAPE OUTPUT}...]
  *
- * SPECIFIER is where to import the runtime from; without a model this says only whether it loads. INPUT is a file of raw
- * f32, SHAPE is its sizes with commas, OUTPUT the file to write; the shapes of the outputs are printed, one a line.
+ * SPECIFIER is the module to import the runtime from; without a model the exit status says whether it loads. INPUT is a
+ * file of raw f32, SHAPE its sizes separated by commas, OUTPUT the file to write. Prints the shapes of the outputs, one a
+ * line.
  */
 const [specifier, model, ...runs] = Deno.args;
 const { default: ort } = await import(specifier);

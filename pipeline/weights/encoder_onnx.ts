@@ -1,9 +1,9 @@
 /**
- * An encoder as an ONNX file, for runtimes elsewhere. The file is made from the graph that `encoder` builds, op by op, so
- * there is one definition of the model: an op without a rule here is an error, never another network.
+ * An encoder as an ONNX file, for other runtimes. The file is made from the graph that `encoder` builds, op by op, so that
+ * there is one definition of the model: an op without a rule here is an error.
  *
- * Graphs here are channels-last and ONNX is channels-first, which changes no operator of these networks, only the order of
- * axes at both ends; weights are channels-first in files anyway.
+ * Graphs here are channels-last and ONNX is channels-first. That changes no operator of these networks, only the order of
+ * axes of the input and the output; weights are channels-first in files anyway.
  */
 import { Effect, Schema } from "effect";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
@@ -27,20 +27,24 @@ export class ExportError extends Schema.TaggedError<ExportError>()("ExportError"
   }
 }
 
-// The file fits pictures of any size: the graph is built for one of them.
+/** Side of the images for which the graph is built; the file is for images of any size. */
 const SIDE = 224;
 
 /**
  * The bytes of an ONNX file, in pieces to be written one after the other: "images" [batch, 3, height, width], normalised
  * RGB, to "features" [batch, C, height / stride, width / stride]. The same weights give the same bytes.
  *
- * `weights` are F32 under torchvision's names, without a prefix; others among them are left out. Fails where one is
- * missing or of another shape, where the encoder has an op that has no rule here, and beyond the 2 GiB of a protobuf file.
+ * `weights` are F32 under torchvision's names, without a prefix; tensors that the encoder does not have are left out. Fails
+ * with an `ExportError` where one is missing or of another shape, where the encoder has an op without a rule here, and beyond
+ * the 2 GiB of a protobuf file.
  */
-export const encoderOnnx = Effect.fn("encoderOnnx")(function* (
+export const encoderOnnx: (
   weights: ReadonlyMap<string, FileTensor>,
   options: EncoderOptions,
-): Effect.fn.Return<readonly Uint8Array<ArrayBuffer>[], ExportError> {
+) => Effect.Effect<readonly Uint8Array<ArrayBuffer>[], ExportError> = Effect.fn("encoderOnnx")(function* (
+  weights,
+  options,
+) {
   const state = new StateBuilder();
   const images = input("images", [1, SIDE, SIDE, 3]);
   const features = encoder(student(state, null), images, options);
@@ -91,11 +95,11 @@ const weightsFor = Effect.fnUntraced(function* (
   return used;
 });
 
-/** The nodes that compute "features" from "images". Fails at an op that has no rule. */
-export const onnxNodes = Effect.fnUntraced(function* (
+/** The nodes that compute "features" from "images". Fails with an `ExportError` at an op that has no rule. */
+export const onnxNodes: (
   images: Tensor,
   features: Tensor,
-): Effect.fn.Return<readonly OnnxNode[], ExportError> {
+) => Effect.Effect<readonly OnnxNode[], ExportError> = Effect.fnUntraced(function* (images, features) {
   const last = unfolded(features);
   const layers = new Map<Tensor, Layer>();
   const open = [last];
@@ -114,7 +118,7 @@ export const onnxNodes = Effect.fnUntraced(function* (
   const names = new Map([[images, "images"]]);
   return [...layers].sort(([a], [b]) => a.id - b.id).map(([x, { operator, inputs, weights, attributes }]) => {
     const read = inputs.map((each) => names.get(each)!);
-    // A node is called what its weights are, or else what is done to what.
+    // A node has the name of its weights, or else that of its input and its operator.
     const name = weights[0]?.replace(/\.weight$/, "") ?? `${read[0]}.${operator.toLowerCase()}`;
     const output = x === last ? "features" : name;
     names.set(x, output);
@@ -122,7 +126,7 @@ export const onnxNodes = Effect.fnUntraced(function* (
   });
 });
 
-/** An operator of ONNX with the tensors and the names of the weights that it reads, in this order. */
+/** An operator of ONNX with the tensors and the names of the weights that it reads, tensors first. */
 interface Layer {
   readonly operator: string;
   readonly inputs: readonly Tensor[];
@@ -130,7 +134,7 @@ interface Layer {
   readonly attributes: Readonly<Record<string, OnnxAttribute>>;
 }
 
-/** Each op that encoders are made of, by its name. */
+/** The operator for each op that encoders are made of, by the op's name. */
 const RULES: Readonly<Record<string, (inputs: readonly Tensor[], attributes: never) => Layer>> = {
   conv2d: ([x, w], { stride, pad, dilation, groups }: Convolution) => ({
     operator: "Conv",
@@ -173,11 +177,11 @@ const layerOf = ({ source }: Tensor): Layer | null => {
   return layer.weights.includes(COMPUTED) ? null : { ...layer, inputs: layer.inputs.map(unfolded) };
 };
 
-/** The map behind a view that folds its rows and columns into one axis, or the view if it does something else. */
+/** The map behind a reshape that flattens its rows and columns, or the tensor itself where it is anything else. */
 const unfolded = (x: Tensor): Tensor =>
   x.source.kind === "reshape" && x.source.of.shape.at(-1) === x.shape.at(-1) ? unfolded(x.source.of) : x;
 
-/** The name of a parameter, or that it is none. */
+/** The name of a parameter, or COMPUTED for a tensor that is none. */
 const nameOf = (x: Tensor): string => {
   const { source } = storageOf(x);
   return source.kind === "input" ? source.name : COMPUTED;

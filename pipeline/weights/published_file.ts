@@ -27,6 +27,7 @@ export interface Published {
 export interface PublishedFile {
   /** Its tensors under the names that they have in this project's checkpoints, the optimiser's among them. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** What it says of its run. */
   readonly published: Published;
 }
 

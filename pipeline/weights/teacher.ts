@@ -19,8 +19,9 @@ export interface TeacherOptions extends ModelOptions {
 
 /** A teacher and its architecture. */
 export interface Teacher {
+  /** Its architecture. */
   readonly model: TeacherOptions;
-  /** Under their checkpoint names, `encoder_k.conv1.weight`. */
+  /** Its values under their checkpoint names, `encoder_k.conv1.weight`. */
   readonly values: StateValues;
 }
 
@@ -78,7 +79,7 @@ const wholeState = Effect.fnUntraced(function* (
   for (const [name, shape] of checkpointShapes(state)) {
     const tensor = tensors.get(name);
     if (tensor !== undefined && sameShape(tensor.shape, shape)) needed.set(name, tensor);
-    // What counts batches plays no part in evaluation, and some files leave it out.
+    // Counters of batches do not matter in evaluation, and some files leave them out.
     else if (name.endsWith("num_batches_tracked")) counters.set(name, { shape, data: new Float32Array(1) });
     else {
       const found = tensor === undefined ? "it has no such tensor" : `it is ${inWords(tensor.shape)}`;

@@ -13,6 +13,7 @@ import { argument, integerIn, isPublished, type Published, readPublished } from 
 
 /** A file of weights that is open. */
 export interface WeightsFile {
+  /** Its path. */
   readonly file: string;
   /** The kind of file, as text: "safetensors", "PyTorch zip". */
   readonly container: string;
@@ -38,7 +39,9 @@ export type Content =
 
 /** What a file says of the encoder in it and of its training, besides names and shapes; null where it does not say. */
 export interface EncoderFacts {
+  /** The architecture. */
   readonly arch: ArchitectureName | null;
+  /** Channels behind the stem. */
   readonly width: number | null;
   /** Input pixels per pixel of the feature map; null also for the architecture's own. */
   readonly outputStride: OutputStride | null;
