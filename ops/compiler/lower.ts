@@ -178,7 +178,10 @@ const lowerInOrder = (
   const scheduledFor: Tensor[] = [];
   const chosen = new Map<string, Choice>();
   const wanted = statisticsEpilogues(scheduled);
-  const left = new Map<Tensor, { readonly of: Tensor; readonly parts: Operand; readonly each: number }>();
+  const left = new Map<
+    Tensor,
+    { readonly of: Tensor; readonly partials: Operand; readonly rowsPerPartial: number }
+  >();
   const starts: number[] = []; // of each level, how many kernels run before it
   const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
   for (const { members, serves: served } of turns) {
@@ -213,7 +216,8 @@ const lowerInOrder = (
       const asked = isHalf(x) ? undefined : wanted.get(x);
       const moments = asked === undefined ? null : {
         rows: asked.of.shape[1],
-        emit: (parts: Operand, each: number) => void left.set(asked.sums, { of: asked.of, parts, each }),
+        emit: (partials: Operand, rowsPerPartial: number) =>
+          void left.set(asked.sums, { of: asked.of, partials, rowsPerPartial }),
       };
       kernels.push(...opKernels(x, operandOf, scratch, traits, choose, moments));
     }

@@ -1,13 +1,19 @@
-/** Which GEMMs take batch statistics of what they store. */
-import { storageOf, type Tensor } from "../graph/tensor.ts";
-import type { ColumnSums } from "../reduce.ts";
+/** Which GEMMs take batch statistics of their output in a fused epilogue. */
+import { isOp, storageOf, type Tensor } from "../graph/tensor.ts";
 
-/** What sums around the first row are made of: by what is stored, those sums and the groups of rows [G, R, C] that it is. */
-export const statisticsEpilogues = (
-  scheduled: readonly Tensor[],
-): ReadonlyMap<Tensor, { readonly sums: Tensor; readonly of: Tensor }> =>
-  new Map(scheduled.flatMap((x) => {
-    if (x.source.kind !== "op" || x.source.op.reduction !== "columns") return [];
-    const { aroundFirst } = x.source.attributes as ColumnSums;
-    return aroundFirst === undefined ? [] : [[storageOf(aroundFirst), { sums: x, of: aroundFirst }]];
-  }));
+/** Shifted sums that a GEMM's epilogue can prepare. */
+export interface StatisticsRequest {
+  /** The column reduction that computes them, [G, 2, C]. */
+  readonly sums: Tensor;
+  /** The rows that they are taken over, [G, R, C]: the GEMM's output or a reshape of it. */
+  readonly of: Tensor;
+}
+
+/** For each tensor that shifted sums are taken of: the reduction that takes them. */
+export const statisticsEpilogues = (scheduled: readonly Tensor[]): ReadonlyMap<Tensor, StatisticsRequest> =>
+  new Map(
+    scheduled.filter(isOp).flatMap((x) => {
+      const of = x.source.op.shiftedSumsOf?.(x.source.attributes) ?? null;
+      return of === null ? [] : [[storageOf(of), { sums: x, of }] as const];
+    }),
+  );
