@@ -49,7 +49,7 @@ export const broadcastLayout = (from: Shape, to: Shape): Layout => {
 
 /**
  * The composition of two layouts: element i is the element of `inner` at the index that `outer` reaches at i. Null where
- * strides cannot express it.
+ * strides cannot express it. The axes of `outer` may not overlap, as those of a sliding window do.
  */
 export const composed = (outer: Layout, inner: Layout): Layout | null => {
   const out: Axis[] = [];
