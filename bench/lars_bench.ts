@@ -1,7 +1,7 @@
 import { Effect } from "effect";
 import { numbers } from "../ops/_test_kit.ts";
 import { sizeOf } from "../ops/graph/shape.ts";
-import { constant, input, type Tensor } from "../ops/graph/tensor.ts";
+import { constant, input, inputName, type Tensor } from "../ops/graph/tensor.ts";
 import { Gpu } from "../ops/runtime/gpu.ts";
 import { compile } from "../ops/runtime/program.ts";
 import { encoder } from "../pipeline/model/resnet.ts";
@@ -34,7 +34,7 @@ bench(
     const noise = numbers(2 ** 16);
     /** A tensor on the device, filled with the same numbers over and over from the place `start` on. */
     const filled = Effect.fnUntraced(function* (x: Tensor, start: number) {
-      const { name } = x.source as { name: string };
+      const name = inputName(x);
       const values = new Float32Array(sizeOf(x.shape));
       for (let at = 0; at < values.length; at++) values[at] = noise[(start + at) % noise.length];
       const buffer = yield* gpu.buffer(name, values.byteLength, usage);

@@ -16,6 +16,7 @@ import { type VulkanDevice, vulkanDevices } from "../pipeline/ranks/vulkan.ts";
 import { bytesIn, writtenBytes } from "../pipeline/run/bytes.ts";
 import { decodeSpeed } from "./doctor/decode_speed.ts";
 import { diagnose, type Facts, type Finding, type StepFacts, stepFindings } from "./doctor/diagnosis.ts";
+import { dumpFlags, dumpOf, dumpStep } from "./doctor/dump_step.ts";
 import { type RankSpeed, rankSpeed } from "./doctor/rank_speed.ts";
 import { vulkanDrivers } from "./doctor/vulkan_drivers.ts";
 import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
@@ -30,6 +31,7 @@ export const doctor = Command.make(
       Flag.withDescription("print one JSON object instead of a page"),
       Flag.withDefault(false),
     ),
+    ...dumpFlags,
   },
   Effect.fn(function* ({ json, ...flags }) {
     const runOptions = optionNames.filter((name) => name !== "device");
@@ -37,6 +39,8 @@ export const doctor = Command.make(
       Option.isSome,
     );
     const config = yield* configOf({ ...flags, preset: namesRun ? flags.preset : Option.some("demo") });
+    const dump = yield* dumpOf(flags);
+    if (dump !== null) return yield* Console.log(yield* dumpStep(config, dump));
     const namesData = Option.isSome(flags.dataDir) || Option.isSome(flags.config);
     if (ownRank !== null) return yield* tellRankSpeed(config);
 
@@ -68,6 +72,10 @@ export const doctor = Command.make(
       description: "How fast eight ranks exchange, and what it costs a step",
     },
     { command: "slotcon doctor --config run.yaml --json", description: "For a program to read" },
+    {
+      command: "slotcon doctor --preset coco-800 --dump-program step --traits gpu",
+      description: "The kernels that a GPU would get, on any machine",
+    },
   ]),
 );
 

@@ -37,6 +37,29 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "slotcon doctor --dump-program writes the step for an adapter that is not there, and overwrites nothing",
+  inTestFolder(async (folder) => {
+    const dump = (...traits: string[]) => doctor(folder, "--dump-program", "step", "--traits", ...traits);
+    const { code, out } = await dump("gpu,min-subgroup-size=32");
+    assert.equal(code, 0, out);
+    assert.match(out, /^step: the step for a GPU, \d+ dispatches of \d+ shaders, /);
+    const files = new Map(
+      [...Deno.readDirSync(`${folder}/step`)].map(({ name }) => [
+        name,
+        Deno.readTextFileSync(`${folder}/step/${name}`),
+      ]),
+    );
+    const { traits, kernels } = JSON.parse(files.get("kernels.json")!);
+    assert.deepEqual([traits.cpu, traits.minSubgroupSize], [false, 32]);
+    for (const { shader } of kernels) assert.match(files.get(shader)!, /@compute/);
+
+    const again = await dump("cpu");
+    assert.deepEqual([again.code, again.out], [1, ""]);
+    assert.equal(Deno.readTextFileSync(`${folder}/step/kernels.json`), files.get("kernels.json"));
+  }),
+);
+
 mpiTest(
   "slotcon doctor --ranks measures what two ranks exchange, alone and in a step",
   inTestFolder(async (folder) => {

@@ -1,4 +1,4 @@
-/** Sums. Inputs may be chains of elementwise ops: they are computed on the way (fuse.ts) and never stored. */
+/** Sums. Inputs may be chains of elementwise ops: the compiler fuses them into the reduction, and they are never stored. */
 import { broadcastTo, div, mul, sub } from "./arithmetic.ts";
 import { sameShape, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
@@ -11,20 +11,17 @@ import { slice } from "./slice.ts";
 export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
   columnSumsOp(count === undefined ? terms : [...terms, count], {});
 
-/** Sums of differences to the first row of each group of x [G, R, C], and of their squares: [G, 2, C]. */
+/**
+ * Shifted sums of x [G, R, C]: the sums of the differences to the first row of each group, and of their squares, [G, 2, C].
+ * With `count` ([1], u32; G = 1) over the first `count` rows.
+ */
 export const shiftedSums = (x: Tensor, count?: Tensor): Tensor => {
   const difference = sub(x, slice(x, 1, 0, 1));
   const terms = [difference, mul(difference, difference)];
-  return count === undefined ? columnSumsOp(terms, { aroundFirst: x }) : columnSums(terms, count);
+  return count === undefined ? columnSumsOp(terms, { shiftedSumsOf: x }) : columnSums(terms, count);
 };
 
-/** What column sums are of. */
-export interface ColumnSums {
-  /** They are those that `sumsAroundFirst` makes of this. */
-  readonly aroundFirst?: Tensor;
-}
-
-const columnSumsOp = defineOp<ColumnSums>("columnSums", {
+const columnSumsOp = defineOp<{ readonly shiftedSumsOf?: Tensor }>("columnSums", {
   shape: (inputs) => {
     const terms = inputs.filter((x) => x.dtype === "f32");
     const [first] = terms;
@@ -34,6 +31,7 @@ const columnSumsOp = defineOp<ColumnSums>("columnSums", {
     return [first.shape[0], terms.length, first.shape[2]];
   },
   reduction: "columns",
+  shiftedSumsOf: ({ shiftedSumsOf }) => shiftedSumsOf ?? null,
   backward: ({ inputs, gradient }) =>
     inputs.map((x, term) => x.dtype === "f32" ? broadcastTo(slice(gradient, 1, term, 1), x.shape) : null),
 });
@@ -69,7 +67,7 @@ export const sumTo = (x: Tensor, shape: Shape): Tensor => {
   let current = x;
   for (let axis = x.shape.length - 1; axis >= 0; axis--) {
     if (target[axis] === current.shape[axis]) continue;
-    // Neighbouring axes that vanish together are summed in one go.
+    // Neighbouring axes that vanish together are summed by one reduction.
     let first = axis;
     while (first > 0 && target[first - 1] === 1 && current.shape[first - 1] !== 1) first -= 1;
     const before = sizeOf(current.shape.slice(0, first));

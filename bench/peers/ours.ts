@@ -6,7 +6,7 @@ import { averagePool } from "../../ops/average_pool.ts";
 import { batchMoments, batchNorm } from "../../ops/batch_norm.ts";
 import { conv2d } from "../../ops/conv2d.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
-import { constant, input, reshape, type Tensor } from "../../ops/graph/tensor.ts";
+import { constant, input, inputName, reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { maxPool } from "../../ops/max_pool.ts";
 import { sum } from "../../ops/reduce.ts";
@@ -92,7 +92,7 @@ const classificationStep = (shape: readonly number[]) => {
   const slopes = gradients(loss, learned);
   const updates = new Map<Tensor, Tensor>();
   learned.forEach((x, i) => {
-    const { name } = x.source as { name: string };
+    const name = inputName(x);
     const velocity = parameter(`velocity of ${name}`, x.shape, new Float32Array(sizeOf(x.shape)));
     const options = { rate: constant(RATE), weightDecay: 0, momentum: MOMENTUM };
     const next = sgd(x, slopes[i], () => velocity, options);
@@ -106,7 +106,7 @@ const classification = Effect.fnUntraced(function* (shape: readonly number[]) {
   const { initial, graph } = classificationStep(shape);
   const buffers = new Map<string, GPUBuffer>();
   for (const [x, values] of initial) {
-    const { name } = x.source as { name: string };
+    const name = inputName(x);
     const buffer = yield* gpu.buffer(name, values.byteLength, STORAGE);
     gpu.device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
     buffers.set(name, buffer);

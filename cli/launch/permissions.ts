@@ -34,7 +34,10 @@ const ACCESS: Readonly<Record<string, (request: Request) => Access>> = {
   demo: ({ option }) => ({ write: [option("output-dir") || "runs/demo"] }),
   doctor: ({ option }) => ({
     read: [...inputs(option), "/usr/share/vulkan", "/etc/vulkan"],
-    write: option("output-dir") === "" ? ["output", "runs/demo"] : [option("output-dir")],
+    write: [
+      option("dump-program"),
+      ...option("output-dir") === "" ? ["output", "runs/demo"] : [option("output-dir")],
+    ],
     run: launcher(option),
   }),
   tune: ({ option }) => ({ read: inputs(option) }),

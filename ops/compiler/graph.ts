@@ -1,38 +1,32 @@
-/** The graph that is compiled, and what the passes ask of its tensors. */
-import type { Tensor } from "../graph/tensor.ts";
+/** The graph that is compiled, and predicates on its tensors that several passes share. */
+import type { Exchange } from "../graph/lowering.ts";
+import { isOp, type Tensor } from "../graph/tensor.ts";
 
-export const isElementwise = (x: Tensor): boolean =>
-  x.source.kind === "op" && x.source.op.expression !== undefined;
-
-export const isReduction = (x: Tensor): boolean =>
-  x.source.kind === "op" && x.source.op.reduction !== undefined;
-
-/** A number known when the graph is built: it needs no memory. */
-export const isScalar = (x: Tensor): boolean =>
-  x.source.kind === "constant" && x.source.data.length === 1 && x.dtype === "f32";
-
-/** A pure step: which inputs it replaces by what, and what it hands back. */
+/** A pure step: the next values of the state and the values that it returns. */
 export interface Graph {
+  /** Names the program in errors and dumps. */
   readonly label: string;
-  /** State inputs and the values that they take for the next run. */
+  /** State inputs and their values for the next run. */
   readonly updates?: ReadonlyMap<Tensor, Tensor>;
-  /** Small tensors that every run hands back. */
+  /** Small tensors that every run returns. */
   readonly outputs: Readonly<Record<string, Tensor>>;
-  /** How activations and their gradients lie in memory: in f16 where it says so (half.ts). */
+  /** Whether large activations and their gradients are stored in f16 (mixed_precision.ts); f32 if not given. */
   readonly precision?: "f32" | "f16";
-  /** Bytes of device memory that may be taken in all; what there is no room for is computed again instead of kept. */
+  /** The most bytes of device memory that the program may take; activations are recomputed where they do not fit. */
   readonly memoryLimit?: number;
-  /** Bytes that others take of it. */
+  /** Bytes within the limit that others take; 0 if not given. */
   readonly memoryTaken?: number;
-  /** Names the stage of work that a tensor belongs to, where the time of stages is of interest. */
+  /** Names the stage that a tensor belongs to, for times by stage. */
   readonly stageOf?: (x: Tensor) => string;
 }
 
-export const isExchange = ({ source }: Tensor) => source.kind === "op" && source.op.exchange !== undefined;
+/** The tensors whose values a run leaves: its outputs and the next values of the state. */
+export const resultsOf = ({ outputs, updates }: Graph): readonly Tensor[] => [
+  ...Object.values(outputs),
+  ...updates?.values() ?? [],
+];
 
-export const isFused = (x: Tensor): boolean => isElementwise(x) || isReduction(x);
-
-/** All tensors that `results` depend on, in an order of work. */
+/** All tensors that `results` depend on, each after its inputs. */
 export const reachable = (results: readonly Tensor[]): readonly Tensor[] => {
   const found = new Map<number, Tensor>();
   const stack = [...results];
@@ -45,3 +39,22 @@ export const reachable = (results: readonly Tensor[]): readonly Tensor[] => {
   }
   return [...found.values()].sort((a, b) => a.id - b.id);
 };
+
+/** Whether an expression computes `x`, element by element. */
+export const isElementwise = (x: Tensor): boolean => isOp(x) && x.source.op.expression !== undefined;
+
+/** Whether `x` is a sum over rows or columns. */
+export const isReduction = (x: Tensor): boolean => isOp(x) && x.source.op.reduction !== undefined;
+
+/** Whether the kernel of `x` can compute elementwise inputs itself. */
+export const isFused = (x: Tensor): boolean => isElementwise(x) || isReduction(x);
+
+/** The collective that `x` is the result of, or null. */
+export const exchangeOf = (x: Tensor): Exchange | null => isOp(x) ? x.source.op.exchange ?? null : null;
+
+/** Whether `x` is the result of a collective: the program is split there. */
+export const isExchange = (x: Tensor): boolean => exchangeOf(x) !== null;
+
+/** Whether `x` is one number known when the graph is built: kernels get it as a uniform, without memory. */
+export const isScalar = (x: Tensor): boolean =>
+  x.source.kind === "constant" && x.source.data.length === 1 && x.dtype === "f32";

@@ -1,56 +1,72 @@
-/** Which of several variants of its kernels an op uses: guessed for the adapter, or known from tuning (tune.ts). */
+/** Which of several variants of its kernels an op uses: the first guess for the adapter, or the one that tuning found. */
 import { Context } from "effect";
 import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterReport, Variants } from "../graph/lowering.ts";
-import type { Tensor } from "../graph/tensor.ts";
+import { sizeOf } from "../graph/shape.ts";
+import type { OpTensor, Tensor } from "../graph/tensor.ts";
+import { fusedInputsOfAll, fusedLabel } from "./fused_inputs.ts";
+import { isFused } from "./graph.ts";
 
-/** The name of the variant to use for a piece of work, which `workOf` describes; undefined where nothing is known. */
+/** The name of the variant to use for a kind of work, see `workOf`; undefined where none is known to be the best. */
 export type Choices = (work: string, variants: readonly string[]) => string | undefined;
 
+/** Takes the first variant of everything. */
 export const GUESSED: Choices = () => undefined;
 
 /** What tuning has found for an adapter; nothing unless it is provided. Read whenever a program is compiled. */
-export const TunedChoices = Context.Reference<(adapter: AdapterReport) => Choices>("slotcon/TunedChoices", {
-  defaultValue: () => () => GUESSED,
-});
+export const TunedChoices: Context.Reference<(adapter: AdapterReport) => Choices> = Context.Reference<
+  (adapter: AdapterReport) => Choices
+>("slotcon/TunedChoices", { defaultValue: () => () => GUESSED });
 
-/** A piece of work that can be done in several ways, and the way that was taken. */
+/** A kind of work that has several variants, and the variant that was taken. */
 export interface Choice {
   readonly work: string;
-  /** A tensor that takes this work to make. */
-  readonly makes: Tensor;
+  /** A tensor that takes this work. */
+  readonly produces: Tensor;
   readonly variants: readonly string[];
   readonly chosen: string;
+  /** Whether tuning has found it. */
   readonly tuned: boolean;
 }
 
 /**
- * Describes what it takes to make `x`, as far as time depends on it: the op with its attributes, and the shapes of its
- * inputs, those in half precision marked.
+ * Describes the work of computing `members` together, as far as time depends on it; tuning remembers the fastest variant
+ * under this text. Of fused kernels: the ops, the shape, and the sizes of what they read. Of all others: the op with its
+ * attributes and the shapes of its inputs. An h marks tensors in half precision.
  */
-export const workOf = (x: Tensor, inHalf: readonly boolean[]): string => {
-  if (x.source.kind !== "op") throw new Error("only what comes from an op takes work");
-  const { op, inputs, attributes } = x.source;
-  const shapes = inputs.map(({ shape }, i) => `[${shape.join()}]${inHalf[i] ? "h" : ""}`);
-  return `${op.name} ${
-    [...shapes, ...attributes === undefined ? [] : [JSON.stringify(attributes)]].join(" ")
-  }`;
+export const workOf = (
+  members: readonly OpTensor[],
+  isInlined: (x: Tensor) => boolean,
+  isHalf: (x: Tensor) => boolean,
+): string => {
+  const [first] = members;
+  const marked = (size: string | number, x: Tensor) => `${size}${isHalf(x) ? "h" : ""}`;
+  if (isFused(first)) {
+    const read = new Set(fusedInputsOfAll(members, isInlined)!.map(({ tensor }) => tensor));
+    const sizes = [...read].map((x) => marked(sizeOf(x.shape), x));
+    return `${fusedLabel(members)} [${first.shape.join()}] of ${sizes.sort().join(", ")}`;
+  }
+  const { op, inputs, attributes } = first.source;
+  const shapes = inputs.map((x) => marked(`[${x.shape.join()}]`, x));
+  return [op.name, ...shapes, ...attributes === undefined ? [] : [JSON.stringify(attributes)]].join(" ");
 };
 
-/** Chooses how to make a tensor, and notes what was chosen where there is a choice. */
+/** Chooses among variants for a tensor, and notes the choice where there is more than one. */
 export const chooser = (
-  makes: Tensor,
-  describe: () => string,
-  choices: Choices,
-  note: (choice: Choice) => void,
+  { produces, work, choices, note }: {
+    readonly produces: Tensor;
+    readonly work: () => string;
+    readonly choices: Choices;
+    readonly note: (choice: Choice) => void;
+  },
 ) =>
 (variants: Variants): readonly Kernel[] => {
   const names = Object.keys(variants);
   if (names.length === 1) return variants[names[0]]();
-  const work = describe();
-  const wanted = choices(work, names);
+  const description = work();
+  const wanted = choices(description, names);
   const tuned = wanted !== undefined && names.includes(wanted);
   const chosen = tuned ? wanted : names[0];
-  note({ work, makes, variants: names, chosen, tuned });
+  note({ work: description, produces, variants: names, chosen, tuned });
   return variants[chosen]();
 };

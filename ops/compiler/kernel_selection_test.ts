@@ -80,7 +80,7 @@ const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
     const { choices } = lower(graph, traits, () => false);
     assert.ok(choices.length > 0);
     const plain = yield* run((_, variants) => variants.find((name) => !/^winograd|subgroups/.test(name)));
-    for (const { work, variants, makes } of choices) {
+    for (const { work, variants, produces } of choices) {
       assert.ok(variants.length > 1, work);
       if (name in rowWorks) {
         assert.equal(variants.some((name) => /subgroups/.test(name)), traits.minSubgroupSize > 0);
@@ -88,7 +88,7 @@ const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
       for (const variant of variants) {
         const got = yield* run((other) => other === work ? variant : undefined);
         for (const i in got) {
-          assertClose(got[i], plain[i], { rtol: 2e-6, what: `${variant}: ${makes.shape}` });
+          assertClose(got[i], plain[i], { rtol: 2e-6, what: `${variant}: ${produces.shape}` });
         }
       }
     }

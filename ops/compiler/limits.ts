@@ -2,6 +2,7 @@
 import { Schema } from "effect";
 import { bytesOf } from "../graph/kernel.ts";
 import type { AdapterReport } from "../graph/lowering.ts";
+import { inputName } from "../graph/tensor.ts";
 import type { Graph } from "./graph.ts";
 import type { Lowered } from "./lower.ts";
 
@@ -39,7 +40,7 @@ export const overLimit = (
   const needed = plan.total + memoryTaken;
   if (needed > memoryLimit) return refuse(null, needed, "memory limit", memoryLimit);
   const buffers = [
-    ...inputs.map((x) => ({ name: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
+    ...inputs.map((x) => ({ name: inputName(x), bytes: bytesOf(operandOf(x)) })),
     ...plan.slots.map(({ name, bytes }) => ({ name, bytes })),
   ];
   const large = buffers.find(({ bytes }) => bytes > limits.maxBufferSize);

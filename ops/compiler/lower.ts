@@ -1,24 +1,24 @@
 /**
- * Lowering, the part of compiling that needs no device: drops what nothing uses, decides what is fused into what, turns
- * ops into kernels in an order of work, and plans memory.
+ * Lowering: from a graph to kernels and a memory plan, without a device. `fuse` and `lowerSchedule` are the passes in order;
+ * each is a function over plain data in a file of its own.
  */
-import { bytesOf, type Kernel, type Operand } from "../graph/kernel.ts";
+import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
-import { type Shape, sizeOf } from "../graph/shape.ts";
-import { storageOf, type Tensor } from "../graph/tensor.ts";
-import { shiftedSumsOfPartials } from "../kernels/batch_statistics.ts";
-import { secondsOf } from "./cost_model.ts";
-import { fusedInputs, fusedInputsOfAll } from "./fused_inputs.ts";
-import { elementwiseKernels, fusedWork } from "./fused_kernels.ts";
-import { columnSumKernels, rowSumKernels } from "./fused_reductions.ts";
+import { inputName, type OpTensor, storageOf, type Tensor } from "../graph/tensor.ts";
+import { assignBuffers, type BufferAssignment } from "./buffer_assignment.ts";
+import { scheduledOps } from "./cost_model.ts";
+import { emitKernels } from "./emit_kernels.ts";
 import { chooseInlined } from "./fusion.ts";
-import { type Graph, isElementwise, isExchange, isFused, reachable } from "./graph.ts";
+import { type Graph, reachable, resultsOf } from "./graph.ts";
 import { fusedHorizontally } from "./horizontal_fusion.ts";
-import { type Choice, type Choices, chooser, GUESSED, workOf } from "./kernel_selection.ts";
+import { updatesInPlace } from "./in_place_updates.ts";
+import { type Choice, type Choices, GUESSED } from "./kernel_selection.ts";
+import { kernelUses, lifetimesOf, withExchanges } from "./lifetimes.ts";
 import { type Lifetime, type MemoryPlan, planMemory } from "./memory_plan.ts";
 import { storedInHalf } from "./mixed_precision.ts";
-import { opKernels } from "./op_kernels.ts";
-import { type ScheduledOp, scheduleWithin } from "./rematerialize.ts";
+import { scheduleWithin } from "./rematerialize.ts";
+import { isRecomputed, scheduleOrder, type ScheduleStep, scheduleSteps, storedReads } from "./schedule.ts";
+import type { ScheduledOp } from "./schedule_simulation.ts";
 import { statisticsEpilogues } from "./statistics_epilogue.ts";
 import { planSyncPoints, syncDepths, type SyncPoint } from "./sync_points.ts";
 
@@ -26,24 +26,32 @@ import { planSyncPoints, syncDepths, type SyncPoint } from "./sync_points.ts";
 export interface Lowered {
   readonly kernels: readonly Kernel[];
   /** The tensor that each kernel works for. */
-  readonly produces: readonly Tensor[];
-  /** The tensor in whose turn each kernel runs: the one it makes, or one that reads what it makes once more. */
-  readonly scheduledFor: readonly Tensor[];
+  readonly produces: readonly OpTensor[];
+  /** For each kernel the tensor that it produces or, where it recomputes that, the tensor that needs it again. */
+  readonly scheduledFor: readonly OpTensor[];
+  /** The variant that each kernel belongs to; null where there is only one. */
+  readonly variants: readonly (string | null)[];
   readonly recomputed: Recomputed;
   /** Where the program waits for other ranks; none in a program for one process. */
   readonly syncPoints: readonly SyncPoint[];
   readonly plan: MemoryPlan;
-  /** The buffer each tensor's values end up in. */
+  /** From which kernel to which each storage is in use; their numbers are their indices. */
+  readonly lifetimes: readonly Lifetime[];
+  /** Where the values of a tensor are stored at the end of a run. */
   readonly operandOf: (x: Tensor) => Operand;
-  /** State whose next value does not lie in its place and has to be copied there after a run. */
+  /** Next values of the state that overwrite the current value, an input. */
+  readonly inPlace: ReadonlyMap<Tensor, Tensor>;
+  /** State whose next value is stored elsewhere and has to be copied after a run. */
   readonly copies: readonly { readonly from: Tensor; readonly to: Tensor }[];
   readonly inputs: readonly Tensor[];
   readonly constants: readonly Tensor[];
-  /** What could be done in several ways, each kind of work once. */
+  /** All kinds of work that have several variants, each once. */
   readonly choices: readonly Choice[];
+  /** The graph after fusion. */
+  readonly fused: FusedGraph;
 }
 
-/** What is computed again instead of being kept, for want of memory. */
+/** What is recomputed instead of being kept, for lack of memory. */
 export interface Recomputed {
   readonly tensors: number;
   readonly bytes: number;
@@ -51,9 +59,40 @@ export interface Recomputed {
   readonly work: number;
 }
 
+/** A graph after the passes that do not depend on its schedule. */
+export interface FusedGraph {
+  readonly graph: Graph;
+  /** The outputs and the next values of the state. */
+  readonly results: readonly Tensor[];
+  /** All tensors that the results depend on, each after its inputs. */
+  readonly live: readonly Tensor[];
+  /** The tensors that hold the results. */
+  readonly kept: ReadonlySet<Tensor>;
+  /** Tensors that the kernels of their readers compute; they are not stored. */
+  readonly isInlined: (x: Tensor) => boolean;
+  /** For each tensor the fewest sync points before it. */
+  readonly depths: ReadonlyMap<Tensor, number>;
+  /** The tensors that have kernels of their own, in order. */
+  readonly scheduled: readonly OpTensor[];
+  /** The tensors in memory that the kernels of a scheduled tensor read. */
+  readonly readsOf: (x: Tensor) => readonly Tensor[];
+  /** The schedule in groups of tensors that one kernel computes. */
+  readonly groups: readonly (readonly OpTensor[])[];
+  /** Tensors that are stored in f16. */
+  readonly half: ReadonlySet<Tensor>;
+}
+
+/** What a graph is lowered for. */
+interface Target {
+  readonly traits: AdapterTraits;
+  /** Whether the input of this name stays on the device between runs. */
+  readonly isState: (name: string) => boolean;
+  readonly choices: Choices;
+}
+
 /**
- * Lowers `graph` for an adapter; inputs for which `isState` holds live on between runs. Where the graph's memory limit is
- * lower than can be, the plan is for about as few bytes as can be.
+ * Lowers `graph` for an adapter; inputs for which `isState` holds stay on the device between runs. Where the graph's memory
+ * limit is lower than its least memory, the plan has about the fewest bytes that were found.
  */
 export const lower = (
   graph: Graph,
@@ -61,274 +100,127 @@ export const lower = (
   isState: (name: string) => boolean,
   choices: Choices = GUESSED,
 ): Lowered => {
-  const analysis = analysed(graph, traits);
-  const usual = lowerInOrder(analysis, traits, isState, choices);
+  const fused = fuse(graph, traits);
+  const target = { traits, isState, choices };
+  const { lowered, ops } = lowerSchedule(fused, scheduleSteps(fused.groups), target);
   const limit = (graph.memoryLimit ?? Infinity) - (graph.memoryTaken ?? 0);
-  let best = usual.lowered;
-  const { groups, needed, total } = best.plan;
-  // What is always there, and what sharing buffers wastes, leave so much for all that comes and goes.
-  let budget = limit - groups.state - groups.batch - groups.constants - (total - needed);
-  for (let tries = 0; tries < 8 && best.plan.total > limit; tries++) {
-    const { order, peak } = scheduleWithin(usual.works, budget);
-    const { lowered } = lowerInOrder(analysis, traits, isState, choices, order);
-    if (lowered.plan.total < best.plan.total) best = lowered;
-    if (peak > budget) break;
-    budget -= lowered.plan.total - limit + tries * 0.002 * limit; // more is wasted now
-  }
-  return best;
+  return lowered.plan.total <= limit ? lowered : rematerialized(lowered, ops, limit, target);
 };
 
-/** What a graph is made of: what is worked out in which order, what on the way, and what lies in memory in half. */
-const analysed = (graph: Graph, traits: AdapterTraits) => {
-  const updates = graph.updates ?? new Map<Tensor, Tensor>();
-  const results = [...Object.values(graph.outputs), ...updates.values()];
+/** The passes that do not depend on the schedule. */
+export const fuse = (graph: Graph, traits: AdapterTraits): FusedGraph => {
+  const results = resultsOf(graph);
   const live = reachable(results);
-  const kept = new Set(results.map((x) => storageOf(x).id));
+  const kept = new Set(results.map(storageOf));
   const inlined = chooseInlined(live, kept, traits);
-
-  const levels = syncDepths(live);
-  const scheduled = live.filter((x) => x.source.kind === "op" && !inlined.has(x.id))
-    .sort((a, b) => levels.get(a.id)! - levels.get(b.id)! || a.id - b.id);
-  const isInlined = (x: Tensor) => inlined.has(x.id);
-  const reads = new Map(scheduled.map((x) => [
-    x,
-    isFused(x)
-      ? fusedInputs(x, isInlined)!.map((leaf) => leaf.tensor)
-      : x.source.kind === "op"
-      ? x.source.inputs.map(storageOf)
-      : [],
-  ]));
-  const readsOf = (x: Tensor): readonly Tensor[] => reads.get(x)!;
-  const next = new Set([...updates.values()].map(storageOf));
-  const most = traits.maxStorageBuffers;
-  const bundles = fusedHorizontally(scheduled, { next, levels, readsOf, inlined: isInlined, most });
-  const half = graph.precision === "f16"
-    ? storedInHalf({ made: scheduled, readsOf, kept })
-    : new Set<number>();
-  return { graph, updates, results, live, kept, isInlined, levels, scheduled, readsOf, bundles, half };
+  const isInlined = (x: Tensor) => inlined.has(x);
+  const depths = syncDepths(live);
+  const scheduled = scheduleOrder(live, isInlined, depths);
+  const reads = storedReads(scheduled, isInlined);
+  const readsOf = (x: Tensor) => reads.get(x)!;
+  const next = new Set([...graph.updates?.values() ?? []].map(storageOf));
+  const { maxStorageBuffers } = traits;
+  const groups = fusedHorizontally(scheduled, { next, depths, readsOf, isInlined, maxStorageBuffers });
+  const half = graph.precision === "f16" ? storedInHalf(scheduled, readsOf, kept) : new Set<Tensor>();
+  return { graph, results, live, kept, isInlined, depths, scheduled, readsOf, groups, half };
 };
 
-/** Lowers a graph whose bundles are made in `order` (of their places among `works`), some of them more than once. */
-const lowerInOrder = (
-  analysis: ReturnType<typeof analysed>,
-  traits: AdapterTraits,
-  isState: (name: string) => boolean,
-  choices: Choices,
-  order?: readonly number[],
-): { readonly lowered: Lowered; readonly works: readonly ScheduledOp[] } => {
-  const { graph, updates, results, live, kept, isInlined, levels, scheduled, readsOf, bundles, half } =
-    analysis;
-  const turns = scheduleSteps(bundles, order);
-  const turn = new Map(turns.flatMap(({ members }, i) => members.map((x) => [x.id, i] as const)));
-  const leavesOfBundle = (x: Tensor) => fusedInputsOfAll(turns[turn.get(x.id)!].members, isInlined)!;
-
-  // A next value takes the place of the current one where nothing reads the current one afterwards.
-  const lastReader = new Map<Tensor, number>();
-  turns.forEach(({ members }, i) => members.flatMap(readsOf).forEach((read) => lastReader.set(read, i)));
-  const place = new Map<number, Tensor>();
-  const copies: { from: Tensor; to: Tensor }[] = [];
-  for (const [current, next] of updates) {
-    const made = storageOf(next);
-    if (made === current) continue;
-    const overwrites = isElementwise(made) && !place.has(made.id) &&
-      (lastReader.get(current) ?? -1) <= (turn.get(made.id) ?? -1) &&
-      !isInlined(made) &&
-      leavesOfBundle(made).every((leaf) =>
-        leaf.tensor !== current ||
-        (leaf.offset === 0 && leaf.layout.length <= 1 && leaf.layout.every((axis) => axis.stride === 1))
-      ) && sizeOf(made.shape) === sizeOf(current.shape);
-    if (overwrites) place.set(made.id, current);
-    else copies.push({ from: next, to: current });
-  }
-
-  // Storage numbers: one a materialised tensor, and one a scratch area.
-  const operands = new Map<number, Operand>();
-  const reserved: { readonly name: string; readonly bytes: number }[] = [];
-  const narrowing = traits.cpu ? "integers" : "native";
-  const reserve = (shape: Shape, dtype: Operand["dtype"], name: string): Operand => {
-    const operand: Operand = { shape, dtype, storage: reserved.length, offset: 0, narrowing };
-    reserved.push({ name, bytes: bytesOf(operand) });
-    return operand;
-  };
-  const operandOf = (x: Tensor): Operand => {
-    const home = place.get(storageOf(x).id) ?? storageOf(x);
-    let operand = operands.get(home.id);
-    if (operand === undefined) {
-      const { source } = home;
-      const name = source.kind === "op"
-        ? `${source.op.name} [${home.shape.join(", ")}]`
-        : source.kind === "input"
-        ? source.name
-        : source.kind;
-      operands.set(home.id, operand = reserve(home.shape, half.has(home.id) ? "f16" : home.dtype, name));
-    }
-    return { ...operand, shape: x.shape };
-  };
-
-  const inputs = live.filter((x) => x.source.kind === "input");
-  const inputNames = new Set(inputs.map((x) => x.source.kind === "input" ? x.source.name : ""));
-  if (inputNames.size < inputs.length) {
-    throw new Error(`two inputs of ${graph.label} share a name: ${[...inputNames]}`);
-  }
-  const stored = new Set([...scheduled.flatMap(readsOf), ...results.map(storageOf)]);
-  const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
-  for (const x of [...inputs, ...constants]) operandOf(x);
-  const kernels: Kernel[] = [];
-  const produces: Tensor[] = [];
-  const scheduledFor: Tensor[] = [];
-  const chosen = new Map<string, Choice>();
-  const wanted = statisticsEpilogues(scheduled);
-  const left = new Map<Tensor, { readonly of: Tensor; readonly parts: Operand; readonly each: number }>();
-  const starts: number[] = []; // of each level, how many kernels run before it
-  const scratchBytes = new Map<number, number>(); // of all kernels of a tensor
-  for (const { members, serves: served } of turns) {
-    const [x] = members;
-    if (x.source.kind !== "op") continue;
-    while (starts.length <= levels.get(served.id)!) starts.push(kernels.length);
-    const { op } = x.source;
-    if (op.exchange !== undefined) continue;
-    if (x !== served) operands.delete(x.id); // whoever reads it from now on reads the new one
-    scratchBytes.set(x.id, 0);
-    const scratch = (shape: Shape, dtype: Operand["dtype"] = "f32") => {
-      const operand = reserve(shape, dtype, "scratch");
-      scratchBytes.set(x.id, scratchBytes.get(x.id)! + bytesOf(operand));
-      return operand;
-    };
-    const isHalf = (tensor: Tensor) => operandOf(tensor).dtype === "f16";
-    const { inputs } = x.source;
-    const describe = () =>
-      isFused(x)
-        ? fusedWork(members, fusedInputsOfAll(members, isInlined)!, isHalf)
-        : workOf(x, inputs.map(isHalf));
-    const choose = chooser(x, describe, choices, (choice) => chosen.set(choice.work, choice));
-    const context = { inlined: isInlined, operandOf, scratch, traits, choose };
-    const found = left.get(x);
-    if (found !== undefined) {
-      kernels.push(...shiftedSumsOfPartials(operandOf(found.of), found, operandOf(x), scratch));
-    } else if (op.reduction === "columns") kernels.push(...columnSumKernels(x, context));
-    else if (op.reduction === "rows") kernels.push(...rowSumKernels(x, context));
-    else if (isElementwise(x)) {
-      kernels.push(...elementwiseKernels(members, context, ({ id }) => place.get(id) ?? null));
-    } else {
-      const asked = isHalf(x) ? undefined : wanted.get(x);
-      const moments = asked === undefined ? null : {
-        rows: asked.of.shape[1],
-        emit: (parts: Operand, each: number) => void left.set(asked.sums, { of: asked.of, parts, each }),
-      };
-      kernels.push(...opKernels(x, operandOf, scratch, traits, choose, moments));
-    }
-    for (; produces.length < kernels.length; produces.push(x)) scheduledFor.push(served);
-  }
-
-  const uses = new Map<number, { first: number; last: number }>();
-  const resident = new Map<number, Lifetime["group"]>();
-  for (const x of inputs) {
-    const name = x.source.kind === "input" ? x.source.name : "";
-    resident.set(operandOf(x).storage, isState(name) ? "state" : "batch");
-  }
-  for (const x of constants) resident.set(operandOf(x).storage, "constants");
-  const until = new Set(results.map((x) => operandOf(x).storage));
-  kernels.forEach((kernel, at) => {
-    const touched = [
-      ...kernel.bindings.map((binding) => binding.operand),
-      ...("indirect" in kernel.workgroups ? [kernel.workgroups.indirect] : []),
-    ];
-    for (const { storage } of touched) {
-      const use = uses.get(storage);
-      uses.set(storage, { first: use?.first ?? at, last: at });
-    }
+/** The passes for one schedule; `ops` describe its groups to rematerialisation. */
+const lowerSchedule = (
+  fused: FusedGraph,
+  steps: readonly ScheduleStep[],
+  { traits, isState, choices }: Target,
+): { readonly lowered: Lowered; readonly ops: readonly ScheduledOp[] } => {
+  const { graph, results, scheduled, depths, half } = fused;
+  const { inPlace, copies } = updatesInPlace(graph.updates ?? new Map(), steps, fused);
+  const buffers = assignBuffers({ inPlace, half, narrowing: traits.cpu ? "integers" : "native" });
+  const { operandOf } = buffers;
+  const { inputs, constants, resident } = assignResident(fused, buffers, isState);
+  const statistics = statisticsEpilogues(scheduled, half);
+  const { emitted, depthStarts, scratchBytes, ...emission } = emitKernels(steps, {
+    ...{ ...fused, inPlace, statistics, buffers, traits, choices },
   });
-  const syncPoints = planSyncPoints(scheduled, levels, {
-    startOf: (level) => starts[level] ?? kernels.length,
+  const kernels = emitted.map(({ kernel }) => kernel);
+
+  const uses = kernelUses(kernels);
+  const syncPoints = planSyncPoints(scheduled, depths, {
+    kernelsBefore: (depth) => depthStarts[depth] ?? kernels.length,
     firstUse: (x) => uses.get(operandOf(x).storage)?.first ?? kernels.length,
     operandOf,
   });
-  syncPoints.forEach(({ after, exchanges }) => {
-    for (const { from, to, segment } of exchanges) {
-      const [source, target] = [from, to].map(({ storage }) => uses.get(storage));
-      if (source !== undefined) source.last = Math.max(source.last, after - 1);
-      const written = syncPoints[segment - 1].after;
-      if (target !== undefined) target.first = written;
-      else uses.set(to.storage, { first: written, last: written });
-    }
+  const lifetimes = lifetimesOf(buffers.storages, withExchanges(uses, syncPoints), {
+    resident,
+    results: new Set(results.map((x) => operandOf(x).storage)),
+    kernels: kernels.length,
   });
-  const plan = planMemory(
-    reserved.map(({ name, bytes }, storage) => ({
-      storage,
-      name,
-      bytes,
-      group: resident.get(storage) ?? (name === "scratch" ? "scratch" : "activations"),
-      first: uses.get(storage)?.first ?? 0,
-      last: until.has(storage) ? kernels.length : uses.get(storage)?.last ?? 0,
-    })),
-    kernels,
-  );
-
-  const exchanged = new Set(scheduled.flatMap((x) => isExchange(x) ? [x, ...readsOf(x)] : []));
-  const index = new Map(bundles.flatMap((members, i) => members.map((x) => [x, i] as const)));
-  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
-  const works = bundles.map((members, i): ScheduledOp => {
-    const reads = new Set(members.flatMap(readsOf));
-    const made = members.filter(({ id }) => !place.has(id));
-    const bytes = sum(made.map((x) => bytesOf(operandOf(x))));
-    const isResult = members.some(({ id }) => kept.has(id));
-    return {
-      reads: [...new Set([...reads].flatMap((read) => index.get(read) ?? []))].filter((j) => j !== i),
-      bytes,
-      scratch: scratchBytes.get(members[0].id) ?? 0,
-      cost: isExchange(members[0])
-        ? 0
-        : secondsOf(members[0], bytes + sum([...reads].map((x) => bytesOf(operandOf(x)))), traits),
-      repeatable: !isResult && !exchanged.has(members[0]),
-      isResult,
-    };
-  });
-  const again = turns.flatMap(({ members: [x], serves }) => x === serves ? [] : works[index.get(x)!]);
-  const recomputed = {
-    tensors: again.length,
-    bytes: sum(again.map(({ bytes }) => bytes)),
-    work: sum(again.map(({ cost }) => cost)) / sum(works.map(({ cost }) => cost)),
+  const plan = planMemory(lifetimes, kernels);
+  const ops = scheduledOps(fused.groups, { ...fused, inPlace, operandOf, scratchBytes, traits });
+  const lowered = {
+    ...{ kernels, syncPoints, plan, lifetimes, operandOf, inPlace, copies, inputs, constants, fused },
+    produces: emitted.map(({ produces }) => produces),
+    scheduledFor: emitted.map(({ scheduledFor }) => scheduledFor),
+    variants: emitted.map(({ variant }) => variant),
+    choices: emission.choices,
+    recomputed: recomputedIn(steps, fused.groups, ops),
   };
+  return { lowered, ops };
+};
+
+/** Assigns memory to inputs and constants, which exist before the first kernel. Throws where two inputs share a name. */
+const assignResident = (
+  { graph, live, scheduled, readsOf, results }: FusedGraph,
+  { operandOf }: BufferAssignment,
+  isState: (name: string) => boolean,
+) => {
+  const inputs = live.filter(({ source }) => source.kind === "input");
+  const names = new Set(inputs.map(inputName));
+  if (names.size < inputs.length) throw new Error(`two inputs of ${graph.label} share a name: ${[...names]}`);
+  const stored = new Set([...scheduled.flatMap(readsOf), ...results.map(storageOf)]);
+  const constants = live.filter((x) => x.source.kind === "constant" && stored.has(x));
+  const resident = new Map<number, Lifetime["group"]>();
+  for (const x of inputs) resident.set(operandOf(x).storage, isState(inputName(x)) ? "state" : "batch");
+  for (const x of constants) resident.set(operandOf(x).storage, "constants");
+  return { inputs, constants, resident };
+};
+
+/** What a schedule recomputes, and its share of the cost of all ops. */
+const recomputedIn = (
+  steps: readonly ScheduleStep[],
+  groups: readonly (readonly OpTensor[])[],
+  ops: readonly ScheduledOp[],
+): Recomputed => {
+  const opOf = new Map(groups.map(([first], i) => [first, ops[i]]));
+  const recomputed = steps.filter(isRecomputed).map(({ members: [x] }) => opOf.get(x)!);
+  const sum = (of: readonly ScheduledOp[], value: (op: ScheduledOp) => number) =>
+    of.reduce((total, op) => total + value(op), 0);
+  const cost = (op: ScheduledOp) => op.cost;
   return {
-    lowered: {
-      ...{
-        kernels,
-        produces,
-        scheduledFor,
-        recomputed,
-        syncPoints,
-        plan,
-        operandOf,
-        copies,
-        inputs,
-        constants,
-      },
-      choices: [...chosen.values()],
-    },
-    works,
+    tensors: recomputed.length,
+    bytes: sum(recomputed, ({ bytes }) => bytes),
+    work: recomputed.length === 0 ? 0 : sum(recomputed, cost) / sum(ops, cost),
   };
 };
 
-/** What is made together, in its own turn or before the turn of another tensor, which needs it again. */
-interface ScheduleStep {
-  readonly members: readonly Tensor[];
-  readonly serves: Tensor; // of a bundle the first one
-}
+/** Plans that are tried for a memory limit, each with a smaller budget, until sharing buffers wastes little enough. */
+const MOST_PLANS = 8;
 
-const scheduleSteps = (
-  bundles: readonly (readonly Tensor[])[],
-  order: Iterable<number> = bundles.keys(),
-): readonly ScheduleStep[] => {
-  const made = new Set<number>();
-  let again: (readonly Tensor[])[] = [];
-  return [...order].flatMap((place): ScheduleStep[] => {
-    if (made.has(place)) {
-      again.push(bundles[place]);
-      return [];
-    }
-    made.add(place);
-    const turns = [...again, bundles[place]].map((members) => ({ members, serves: bundles[place][0] }));
-    again = [];
-    return turns;
-  });
+/** Recomputes so much that the plan stays within `limit`, or as little above it as was found. */
+const rematerialized = (
+  usual: Lowered,
+  ops: readonly ScheduledOp[],
+  limit: number,
+  target: Target,
+): Lowered => {
+  const { fused, plan: { groups, needed, total } } = usual;
+  let best = usual;
+  // Bytes for what does not always exist, less what sharing buffers wastes.
+  let budget = limit - groups.state - groups.batch - groups.constants - (total - needed);
+  for (let tries = 0; tries < MOST_PLANS && best.plan.total > limit; tries++) {
+    const { order, peak } = scheduleWithin(ops, budget);
+    const { lowered } = lowerSchedule(fused, scheduleSteps(fused.groups, order), target);
+    if (lowered.plan.total < best.plan.total) best = lowered;
+    if (peak > budget) break;
+    budget -= lowered.plan.total - limit + tries * 0.002 * limit; // another schedule may waste more
+  }
+  return best;
 };

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { numbers } from "../_test_kit.ts";
-import { type ScheduledOp, scheduleWithin } from "./rematerialize.ts";
+import { scheduleWithin } from "./rematerialize.ts";
+import type { ScheduledOp } from "./schedule_simulation.ts";
 
 const MIB = 2 ** 20;
 const work = (reads: readonly number[], bytes: number, cost: number): ScheduledOp => (

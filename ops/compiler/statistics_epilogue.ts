@@ -1,13 +1,23 @@
-/** Which GEMMs take batch statistics of what they store. */
-import { storageOf, type Tensor } from "../graph/tensor.ts";
-import type { ColumnSums } from "../reduce.ts";
+/** Which GEMMs take batch statistics of their output in a fused epilogue. */
+import { type OpTensor, storageOf, type Tensor } from "../graph/tensor.ts";
 
-/** What sums around the first row are made of: by what is stored, those sums and the groups of rows [G, R, C] that it is. */
+/** Shifted sums that a GEMM's epilogue can prepare. */
+export interface StatisticsRequest {
+  /** The column reduction that computes them, [G, 2, C]. */
+  readonly sums: OpTensor;
+  /** The rows that they are taken over, [G, R, C]: the GEMM's output or a reshape of it. */
+  readonly of: Tensor;
+}
+
+/**
+ * For each tensor that shifted sums are taken of, the reduction that takes them. Tensors in `half` are left out: their
+ * statistics are those of the rounded values, and a tile in registers is not rounded.
+ */
 export const statisticsEpilogues = (
-  scheduled: readonly Tensor[],
-): ReadonlyMap<Tensor, { readonly sums: Tensor; readonly of: Tensor }> =>
-  new Map(scheduled.flatMap((x) => {
-    if (x.source.kind !== "op" || x.source.op.reduction !== "columns") return [];
-    const { aroundFirst } = x.source.attributes as ColumnSums;
-    return aroundFirst === undefined ? [] : [[storageOf(aroundFirst), { sums: x, of: aroundFirst }]];
+  scheduled: readonly OpTensor[],
+  half: ReadonlySet<Tensor>,
+): ReadonlyMap<Tensor, StatisticsRequest> =>
+  new Map(scheduled.flatMap((sums) => {
+    const of = sums.source.op.shiftedSumsOf?.(sums.source.attributes) ?? null;
+    return of === null || half.has(storageOf(of)) ? [] : [[storageOf(of), { sums, of }] as const];
   }));

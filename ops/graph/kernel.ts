@@ -1,33 +1,37 @@
-/** A kernel as plain data: the unit that ops lower to, and what it is bound to. */
+/** A kernel as plain data, the unit that ops are lowered to, and the operands that it binds. */
 import { type DType, type Shape, sizeOf } from "./shape.ts";
 
 /** A piece of device memory that holds a tensor, or some of its rows. */
 export interface Operand {
   readonly shape: Shape;
-  /** How the elements lie in memory; kernels compute with f16 as with f32. */
+  /** The element type in memory; kernels compute in f32 what is stored as f16. */
   readonly dtype: DType | "f16";
-  /** Which buffer; resolved by the memory plan. */
+  /** The number of a tensor's memory or of a scratch area; the memory plan says which buffer holds it. */
   readonly storage: number;
-  /** Where in the buffer it starts, in elements. */
+  /** Elements before the first one. */
   readonly offset: number;
-  /** Of f16: how kernels come to it; `native` if not given. */
+  /** For f16: how kernels convert from f32; `native` if not given. */
   readonly narrowing?: Narrowing;
 }
 
-/** By the driver's conversion of f32 to f16; or by integers, where the driver takes long to compile its own. */
+/** Conversion from f32 to f16 by the driver, or by integer operations where the driver is slow to compile its own. */
 export type Narrowing = "native" | "integers";
 
+/** An operand with the access that a kernel has to it. */
 export interface Binding {
   readonly operand: Operand;
   readonly access: "read" | "write";
 }
 
+/** A shader and one dispatch of it. */
 export interface Kernel {
   readonly label: string;
+  /** WGSL with the entry point `main`. */
   readonly code: string;
   /** In the order of their binding numbers; `sizes` follow them as a uniform. */
   readonly bindings: readonly Binding[];
   readonly sizes: Uint32Array | null;
+  /** Counts of workgroups, or the operand that holds them when the kernel starts. */
   readonly workgroups: readonly [number, number, number] | { readonly indirect: Operand };
 }
 
@@ -38,5 +42,5 @@ export const elementBytes = ({ dtype }: Pick<Operand, "dtype">): number => dtype
 export const bytesOf = (operand: Pick<Operand, "shape" | "dtype">): number =>
   Math.ceil(sizeOf(operand.shape) * elementBytes(operand) / 4) * 4;
 
-/** Bindings begin at multiples of so many elements (256 bytes). */
+/** Bindings begin at multiples of this many elements (256 bytes, WebGPU's default alignment). */
 export const alignmentOf = (operand: Pick<Operand, "dtype">): number => 256 / elementBytes(operand);

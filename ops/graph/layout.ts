@@ -1,24 +1,27 @@
 /**
- * How an expression walks through a tensor: sizes and strides from the fastest axis to the slowest.
+ * Strided layouts: in which order an expression reads the elements of a tensor.
  *
- * All tensors of a fused kernel are walked by one running index, so broadcasting, slicing, transposing and reshaping
- * are only different strides. A stride of 0 repeats the same element.
+ * One running index goes through all tensors of a fused kernel, so broadcasting, slicing, transposing and reshaping are only
+ * different strides. A stride of 0 repeats the same element.
  */
 import { type Shape, sizeOf } from "./shape.ts";
 
-/** An op whose input is read at other places than its output's own: a slice or a transposition. */
+/** Where an op reads its input: output element i is the input element that `layout` reaches at i, plus `offset`. */
 export interface Access {
   readonly layout: Layout;
   readonly offset: number;
 }
 
+/** One axis of a layout; the stride is in elements. */
 export interface Axis {
   readonly size: number;
   readonly stride: number;
 }
+
+/** Axes from the fastest to the slowest: the running index counts through the first one first. */
 export type Layout = readonly Axis[];
 
-/** Drops axes of size 1 and joins neighbours that are walked as one. */
+/** The same order with as few axes as possible: without axes of size 1, and neighbours merged where one stride does. */
 export const joined = (layout: Layout): Layout => {
   const out: Axis[] = [];
   for (const axis of layout) {
@@ -31,20 +34,23 @@ export const joined = (layout: Layout): Layout => {
   return out;
 };
 
-/** Strides of a row-major tensor, slowest axis first, as its shape. */
+/** Strides of a row-major tensor, in the order of its shape: slowest axis first. */
 export const stridesOf = (shape: Shape): number[] => shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
 
-/** A tensor of shape `from` walked in the order of the shape `to` that it is broadcast to. */
+/** Reads a tensor of shape `from` in the order of the shape `to` that it is broadcast to. */
 export const broadcastLayout = (from: Shape, to: Shape): Layout => {
   const strides = stridesOf(from);
   const axes = to.map((size, axis) => {
-    const own = axis - to.length + from.length;
-    return { size, stride: own < 0 || (from[own] === 1 && size !== 1) ? 0 : strides[own] };
+    const source = axis - to.length + from.length;
+    return { size, stride: source < 0 || (from[source] === 1 && size !== 1) ? 0 : strides[source] };
   });
   return joined(axes.reverse());
 };
 
-/** `inner`, walked in the order in which `outer` walks the result of `inner`; null if that needs more than strides. */
+/**
+ * The composition of two layouts: element i is the element of `inner` at the index that `outer` reaches at i. Null where
+ * strides cannot express it. The axes of `outer` may not overlap, as those of a sliding window do.
+ */
 export const composed = (outer: Layout, inner: Layout): Layout | null => {
   const out: Axis[] = [];
   for (const { size, stride } of outer) {
@@ -53,27 +59,30 @@ export const composed = (outer: Layout, inner: Layout): Layout | null => {
       continue;
     }
     let skip = stride;
-    let left = size;
+    let remaining = size;
     for (const axis of inner) {
-      if (left === 1) break;
+      if (remaining === 1) break;
       if (skip >= axis.size) {
         if (skip % axis.size !== 0) return null;
         skip /= axis.size;
         continue;
       }
       if (axis.size % skip !== 0) return null;
-      const taken = Math.min(left, axis.size / skip);
-      if (left % taken !== 0) return null;
+      const taken = Math.min(remaining, axis.size / skip);
+      if (remaining % taken !== 0) return null;
       out.push({ size: taken, stride: axis.stride * skip });
-      left /= taken;
+      remaining /= taken;
       skip = 1;
     }
-    if (left !== 1) return null;
+    if (remaining !== 1) return null;
   }
   return joined(out);
 };
 
-/** Sizes, fastest first, into which all layouts can be cut so that each has one stride an axis; null if none exist. */
+/**
+ * Sizes of axes, fastest first, such that each of the `layouts` has one stride along each of them; they also end at each
+ * product in `cuts`. The layouts have `total` elements. Null where no such sizes exist.
+ */
 export const commonSizes = (
   layouts: readonly Layout[],
   total: number,
@@ -93,7 +102,7 @@ export const commonSizes = (
   return sizes;
 };
 
-/** The stride of a layout along each of the `sizes` that `commonSizes` gave. */
+/** The stride of a layout along each of the `sizes`, a result of `commonSizes`. */
 export const stridesAlong = (layout: Layout, sizes: readonly number[]): number[] => {
   const strides: number[] = [];
   let axis = 0;

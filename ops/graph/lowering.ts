@@ -1,14 +1,16 @@
-/** What an op is told when it is lowered to kernels: its operands, the adapter, and ways to choose from. */
+/** What an op is given when it is lowered to kernels: its operands, the adapter's traits, and variants to choose from. */
 import type { Kernel, Operand } from "./kernel.ts";
 import type { Shape } from "./shape.ts";
 
-/** How the results of an exchange come about, and when they are needed. */
+/** A collective operation over the ranks of a run. */
 export interface Exchange {
+  /** `gather` concatenates the operands of all ranks, `sum` adds them up. */
   readonly kind: "gather" | "sum";
-  /** Only what comes last in the program reads the result: its way may take as long as the rest. */
+  /** Only the end of the program reads the result, so the exchange may overlap with all other work. */
   readonly overlappable: boolean;
 }
 
+/** Which WebGPU implementation a device comes from: Deno's own or Google's Dawn. */
 export type Backend = "native" | "dawn";
 
 /** What is known about the adapter, in plain values. */
@@ -17,40 +19,41 @@ export interface AdapterReport {
   readonly vendor: string;
   readonly architecture: string;
   readonly description: string;
+  /** Whether it runs on a CPU. */
   readonly software: boolean;
   readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
 }
 
-/** What `kernels` of an op is given: where its inputs lie and where its output goes. */
+/** What `kernels` of an op is given. */
 export interface LoweringContext<A> {
   readonly inputs: readonly Operand[];
   readonly output: Operand;
   readonly attributes: A;
-  /** Memory that lives only while this op runs. */
+  /** Reserves memory that only this op uses, while it runs; f32 if no element type is given. */
   readonly scratch: (shape: Shape, dtype?: Operand["dtype"]) => Operand;
   readonly adapter: AdapterTraits;
-  /** Who wants to know moments of the output's columns; null if nobody does. */
+  /** The statistics of the output's columns that a GEMM should take in its epilogue; null where nothing reads them. */
   readonly statistics: StatisticsEpilogue | null;
-  /** The kernels of one of several ways to do the same: what tuning found for this op and these shapes, else the first. */
+  /** The kernels of one of several variants: the one that tuning found for this op and these shapes, else the first. */
   readonly choose: (variants: Variants) => readonly Kernel[];
 }
 
 /**
- * Batch statistics are about to be taken of what a product stores: while it has a tile at hand, it can leave that tile's
- * mean and spread, and spare others the way through memory.
+ * A fused epilogue: while a tile of the output is in registers, a GEMM also writes the mean and M2 (the sum of squared
+ * differences to the mean) of its columns, so that batch norm need not read the output again.
  */
 export interface StatisticsEpilogue {
-  /** Rows that statistics are taken of, one block of them after the other. */
+  /** Rows of each group that statistics are taken over; the groups follow one another in the output. */
   readonly rows: number;
-  /** For parts [rows of the output / each, 2, columns]: of so many rows each the mean, and the sum of squares around it. */
-  readonly emit: (parts: Operand, each: number) => void;
+  /** Announces `partials` [rows of the output / rowsPerPartial, 2, columns]: mean and M2 of so many rows each. */
+  readonly emit: (partials: Operand, rowsPerPartial: number) => void;
 }
 
-/** Ways to do the same work, by name; the best guess for the adapter at hand comes first. */
+/** Kernels that compute the same in different ways, by name; the best guess for the adapter at hand comes first. */
 export type Variants = Readonly<Record<string, () => readonly Kernel[]>>;
 
-/** What a kernel may want to know about the device that it is written for. */
+/** What kernels depend on of the device that they are generated for. */
 export interface AdapterTraits {
   /** Runs on a CPU: few lanes, no cheap workgroup memory, a dispatch costs tens of microseconds. */
   readonly cpu: boolean;
@@ -60,6 +63,9 @@ export interface AdapterTraits {
   readonly maxBinding: number;
   /** Can store f16 (shader-f16). */
   readonly shaderF16: boolean;
-  /** Invocations that each subgroup has at least, where they can combine values without memory (subgroups, subgroup_id); or 0. */
+  /**
+   * The fewest invocations of a subgroup, where the adapter has WebGPU's `subgroups` and WGSL's `subgroup_id`; 0 where it
+   * lacks either.
+   */
   readonly minSubgroupSize: number;
 }

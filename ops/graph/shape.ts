@@ -1,10 +1,13 @@
 /** Shapes and element types of tensors, and how shapes fit together. */
 import { Schema } from "effect";
 
+/** Sizes of the axes, slowest first; [] is a scalar. */
 export type Shape = readonly number[];
+
+/** Element types. */
 export type DType = "f32" | "u32";
 
-/** Raised while a graph is being built: a programming or configuration mistake, never a matter of data. */
+/** Shapes do not fit together. Raised while a graph is being built: a programming or configuration mistake. */
 export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
   op: Schema.String,
   needs: Schema.String,
@@ -17,16 +20,19 @@ export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
   }
 }
 
+/** Throws a ShapeError. */
 export const shapeError = (op: string, needs: string, ...found: readonly Shape[]): never => {
   throw new ShapeError({ op, needs, found: found.map((shape) => [...shape]) });
 };
 
+/** The number of elements. */
 export const sizeOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
 
+/** Whether two shapes have the same sizes. */
 export const sameShape = (a: Shape, b: Shape): boolean =>
   a.length === b.length && a.every((size, i) => size === b[i]);
 
-/** NumPy's broadcasting rule. Throws ShapeError where two sizes differ and neither is 1. */
+/** The shape of the result by NumPy's broadcasting rule. Throws ShapeError where two sizes differ and neither is 1. */
 export const broadcastShape = (op: string, shapes: readonly Shape[]): Shape => {
   const rank = Math.max(...shapes.map((shape) => shape.length));
   return Array.from({ length: rank }, (_, axis) => {

@@ -1,16 +1,17 @@
 /**
- * Symbolic tensors. A tensor is a description: its shape, its element type and how it comes about. Calling an op
- * runs nothing; `compile` (compile.ts) turns a graph of tensors into a program for one adapter.
+ * Symbolic tensors. A tensor is a description: its shape, its element type and the source of its values. Calling an op
+ * computes nothing; `compile` (runtime/program.ts) turns a graph of tensors into a program for one adapter.
  *
- * Data is row-major. Pictures and feature maps are channels-last, [N, H, W, C]; files speak [N, C, H, W].
+ * Data is row-major. Images and feature maps are channels-last, [N, H, W, C]; weight files store [N, C, H, W].
  */
 import type { Kernel } from "./kernel.ts";
 import type { Access } from "./layout.ts";
 import type { Exchange, LoweringContext } from "./lowering.ts";
 import { type DType, type Shape, shapeError, sizeOf } from "./shape.ts";
 
+/** A node of a graph: the description of an array that a program computes or is given. */
 export interface Tensor {
-  /** Counts up in the order of creation, so that every tensor comes after what it is made from. */
+  /** Counts up in the order of creation, so that every tensor comes after its inputs. */
   readonly id: number;
   readonly shape: Shape;
   readonly dtype: DType;
@@ -18,17 +19,56 @@ export interface Tensor {
 }
 
 /** Where a tensor's values come from. */
-export type Source =
-  | { readonly kind: "input"; readonly name: string }
-  | { readonly kind: "constant"; readonly data: Float32Array | Uint32Array }
-  /** The same values under another shape; `differentiable: false` is a stopped gradient. */
-  | { readonly kind: "reshape"; readonly of: Tensor; readonly differentiable: boolean }
-  | {
-    readonly kind: "op";
-    readonly op: OpDefinition<unknown>;
-    readonly inputs: readonly Tensor[];
-    readonly attributes: unknown;
-  };
+export type Source = InputSource | ConstantSource | ReshapeSource | OpSource;
+
+/** Values given from outside, under a name that is unique in the graph. */
+export interface InputSource {
+  readonly kind: "input";
+  readonly name: string;
+}
+
+/** Values known when the graph is built. */
+export interface ConstantSource {
+  readonly kind: "constant";
+  readonly data: Float32Array | Uint32Array;
+}
+
+/** The values of another tensor under another shape; `differentiable: false` is a stopped gradient. */
+export interface ReshapeSource {
+  readonly kind: "reshape";
+  readonly of: Tensor;
+  readonly differentiable: boolean;
+}
+
+/** The result of an op. */
+export interface OpSource {
+  readonly kind: "op";
+  readonly op: OpDefinition<unknown>;
+  readonly inputs: readonly Tensor[];
+  readonly attributes: unknown;
+}
+
+/** A tensor that an op computes. */
+export type OpTensor = Tensor & { readonly source: OpSource };
+
+/** Whether an op computes `x`. */
+export const isOp = (x: Tensor): x is OpTensor => x.source.kind === "op";
+
+/** The name of an input. Throws where `x` is no input. */
+export const inputName = ({ source }: Tensor): string => {
+  if (source.kind !== "input") {
+    throw new Error(`this tensor is no input: its source is of kind "${source.kind}"`);
+  }
+  return source.name;
+};
+
+/** The values of a constant. Throws where `x` is no constant. */
+export const constantData = ({ source }: Tensor): Float32Array | Uint32Array => {
+  if (source.kind !== "constant") {
+    throw new Error(`this tensor is no constant: its source is of kind "${source.kind}"`);
+  }
+  return source.data;
+};
 
 /** What `backward` of an op is given. */
 export interface BackwardContext<A> {
@@ -39,45 +79,52 @@ export interface BackwardContext<A> {
   readonly attributes: A;
 }
 
+/** How an op can be computed in slices, see `OpDefinition.slices`. */
 export interface Slices {
+  /** Which inputs are sliced along their first axis that is not 1. */
   readonly along: readonly number[];
+  /** Whether a slice computes rows of the output, or a term of it that is added to those of the other slices. */
   readonly output: "rows" | "sum";
 }
 
+/** An op: the shape of its result, how it is computed, and its gradient. */
 export interface OpDefinition<A> {
   readonly name: string;
+  /** The shape of the result. Throws ShapeError where the inputs do not fit. */
   readonly shape: (inputs: readonly Tensor[], attributes: A) => Shape;
+  /** The element type of the result; f32 if not given. */
   readonly dtype?: DType;
   /**
    * Elementwise ops give a WGSL expression over their (broadcast) inputs instead of kernels; `T` in it is the element
-   * type, f32 or vec4<f32>, and `U` as many u32. The compiler fuses chains of them.
+   * type, f32 or vec4<f32>, and `U` as many u32. The compiler fuses chains of them (compiler/fusion.ts).
    */
   readonly expression?: (inputs: readonly string[], attributes: A) => string;
   /** WGSL functions that `expression` calls, as `fn name(x: T) -> T`. */
   readonly functions?: string;
-  /** For elementwise ops that read their input at other places than their output's own: slices, transpositions. */
+  /** For elementwise ops that read their input at other indices than those of their output: slices, transpositions. */
   readonly access?: (input: Shape, attributes: A) => Access;
+  /** Kernels that compute the result, for ops that are neither elementwise, reductions nor collectives. */
   readonly kernels?: (context: LoweringContext<A>) => readonly Kernel[];
-  /** In place of kernels: what ranks do with their inputs (collective.ts). */
+  /** In place of kernels: the collective operation that ranks perform on their inputs (collective.ts). */
   readonly exchange?: Exchange;
-  /** Reductions read their inputs through fused elementwise expressions (fuse.ts). */
+  /** Reductions over columns or rows; their inputs are read through fused elementwise expressions. */
   readonly reduction?: "columns" | "rows";
   /**
-   * How the result is stored in a program of half precision (half.ts): products in `half`; in `full` what would lose too
-   * much, such as sums over many rows and softmaxes. If not given, as the largest inputs are.
+   * For a column reduction: the tensor [G, R, C] whose shifted sums [G, 2, C] it computes (the sums of the differences to
+   * the first row of each group, and of their squares). A GEMM that computes this tensor may then reduce its tiles in its
+   * epilogue (`StatisticsEpilogue`), and the reduction need not read the tensor again. Null where it computes other sums.
+   */
+  readonly shiftedSumsOf?: (attributes: A) => Tensor | null;
+  /**
+   * How the result is stored in a program of half precision (compiler/mixed_precision.ts): GEMMs in `half`; in `full` what
+   * would lose too much, such as sums over many rows and softmaxes. If not given, as the largest inputs are.
    */
   readonly precision?: "half" | "full";
-  /**
-   * Floating-point operations that it takes, where these are more than a few an element of the result: products and
-   * convolutions.
-   */
+  /** Floating-point operations, where these are more than a few per element of the result: GEMMs and convolutions. */
   readonly flops?: (inputs: readonly Tensor[], output: Shape) => number;
-  /**
-   * How the op can be done in slices, where tensors are larger than one binding: `along` the first axis (that is not
-   * 1) of which inputs, and whether slices of the output are its rows or whole outputs to be added up.
-   */
+  /** How the op can be computed in slices where tensors are larger than one binding; null where it cannot. */
   readonly slices?: (inputs: readonly Tensor[]) => Slices | null;
-  /** One gradient an input; `null` where none flows. Shapes are summed over broadcast axes by the caller. */
+  /** One gradient per input; `null` where none flows. The caller sums them over axes that were broadcast. */
   readonly backward?: (context: BackwardContext<A>) => readonly (Tensor | null)[];
 }
 
@@ -89,7 +136,7 @@ const tensor = (shape: Shape, dtype: DType, source: Source): Tensor => ({
   source,
 });
 
-/** Values given from outside: state that lives on the device, or a batch uploaded before each run. */
+/** Values given from outside: state that stays on the device between runs, or a batch uploaded before each run. */
 export const input = (name: string, shape: Shape, dtype: DType = "f32"): Tensor =>
   tensor(shape, dtype, { kind: "input", name });
 
@@ -118,10 +165,10 @@ export const reshape = (x: Tensor, shape: Shape): Tensor => {
 export const stopGradient = (x: Tensor): Tensor =>
   tensor(x.shape, x.dtype, { kind: "reshape", of: x, differentiable: false });
 
-/** What calling an op is: nothing runs, a description is made. */
+/** An op as a function from tensors to the description of its result; nothing runs. */
 export type Op<A = void> = (inputs: readonly Tensor[], attributes: A) => Tensor;
 
-/** The callable of an op. */
+/** Defines an op. `definition.shape` throws ShapeError where inputs do not fit. */
 export const defineOp =
   <A = void>(name: string, definition: Omit<OpDefinition<A>, "name">): Op<A> => (inputs, attributes) => {
     const op: OpDefinition<A> = { name, ...definition };
@@ -134,5 +181,5 @@ export const defineOp =
     });
   };
 
-/** The tensor whose memory a view shares. */
+/** The tensor whose memory holds the values of `x`: `x` itself, or what it is a reshape of. */
 export const storageOf = (x: Tensor): Tensor => x.source.kind === "reshape" ? storageOf(x.source.of) : x;

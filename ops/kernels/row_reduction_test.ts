@@ -1,4 +1,5 @@
 import { assertClose, gpuTest, numbers } from "../_test_kit.ts";
+import type { AdapterTraits } from "../graph/lowering.ts";
 import { constant, defineOp } from "../graph/tensor.ts";
 import { evaluate } from "../runtime/program.ts";
 import { rowVariants, type RowWork } from "./row_reduction.ts";
@@ -59,7 +60,7 @@ const reduced = defineOp<Dealt>("reduced", {
   let all = vec3<f32>(${largest("top")}, ${total("sum")}, ${total("squares")});
   if (lane == p.width % ${attributes.lanes}u) { for (var i = 0u; i < 3u; i++) { y[row * 3u + i] = all[i]; } }`,
       });
-    const traits = { ...adapter, cpu: false, minSubgroupSize: 4 };
+    const traits: AdapterTraits = { ...adapter, cpu: false, minSubgroupSize: 4 };
     return rowVariants(width, traits, (split) => [kernelOf(split(rows))])[variant]();
   },
 });

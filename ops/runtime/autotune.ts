@@ -41,7 +41,7 @@ export const tune = (
       const milliseconds: Record<string, number | null> = {};
       for (const [i, variant] of choice.variants.entries()) {
         const { kernels, produces } = lowered[i];
-        const own = kernels.filter((_, at) => produces[at] === choice.makes);
+        const own = kernels.filter((_, at) => produces[at] === choice.produces);
         milliseconds[variant] = yield* timeOf(own, stampTime).pipe(
           Effect.scoped,
           Effect.catchTag("GpuError", () => Effect.succeed(null)),

@@ -12,7 +12,7 @@ import type { SyncPoint } from "../compiler/sync_points.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "../graph/kernel.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
-import type { Tensor } from "../graph/tensor.ts";
+import { constantData, inputName, type Tensor } from "../graph/tensor.ts";
 import { Collective, type CollectiveError } from "./collective.ts";
 import { dispatchesOf, encodeDispatches } from "./dispatches.ts";
 import { Gpu, type GpuError, lacksHalf, mapped, STORAGE } from "./gpu.ts";
@@ -120,7 +120,7 @@ export const compile = Effect.fn("compile")(function* (
   const buffers = new Map<number, { readonly buffer: GPUBuffer; readonly offset: number }>(); // in bytes
   const uploads = new Map<string, GPUBuffer>();
   for (const x of lowered.inputs) {
-    const { name } = x.source as { name: string };
+    const name = inputName(x);
     const operand = operandOf(x);
     const buffer = state.get(name) ?? (yield* gpu.buffer(name, bytesOf(operand), STORAGE));
     buffers.set(operand.storage, { buffer, offset: 0 });
@@ -129,7 +129,7 @@ export const compile = Effect.fn("compile")(function* (
   for (const x of lowered.constants) {
     const operand = operandOf(x);
     const buffer = yield* gpu.buffer("constant", bytesOf(operand), STORAGE);
-    device.queue.writeBuffer(buffer, 0, (x.source as { data: Float32Array<ArrayBuffer> }).data);
+    device.queue.writeBuffer(buffer, 0, constantData(x) as Float32Array<ArrayBuffer>);
     buffers.set(operand.storage, { buffer, offset: 0 });
   }
   for (const slot of plan.slots) {

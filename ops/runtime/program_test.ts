@@ -6,7 +6,7 @@ import { gradients } from "../autodiff.ts";
 import { batchMoments, batchNorm } from "../batch_norm.ts";
 import type { Graph } from "../compiler/graph.ts";
 import { conv2d } from "../conv2d.ts";
-import { constant, input, reshape, type Tensor } from "../graph/tensor.ts";
+import { constant, input, inputName, reshape, type Tensor } from "../graph/tensor.ts";
 import { matmul } from "../matmul.ts";
 import { maxPool } from "../max_pool.ts";
 import { sum } from "../reduce.ts";
@@ -93,8 +93,7 @@ gpuTest(
     }
     const run = Effect.fnUntraced(function* (maxStorageBuffers: number) {
       const state = new Map<string, GPUBuffer>();
-      for (const { source } of updates.keys()) {
-        const { name } = source as { name: string };
+      for (const name of [...updates.keys()].map(inputName)) {
         state.set(name, yield* gpu.buffer(name, 24, STORAGE));
       }
       const traits = { ...gpu.traits, maxStorageBuffers };

@@ -5,6 +5,7 @@ import { lower, type Recomputed } from "../../ops/compiler/lower.ts";
 import type { MemoryPlan } from "../../ops/compiler/memory_plan.ts";
 import { bytesOf } from "../../ops/graph/kernel.ts";
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
+import { inputName } from "../../ops/graph/tensor.ts";
 import { lacksHalf } from "../../ops/runtime/gpu.ts";
 import type { Config } from "./config.ts";
 import { slotPictureBytes } from "./slot_pictures.ts";
@@ -49,7 +50,7 @@ export const planStep = (
   const { kernels, plan, recomputed, inputs, operandOf } = lowered;
   const buffers = [
     ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),
-    ...inputs.map((x) => ({ tensor: (x.source as { name: string }).name, bytes: bytesOf(operandOf(x)) })),
+    ...inputs.map((x) => ({ tensor: inputName(x), bytes: bytesOf(operandOf(x)) })),
   ].sort((a, b) => b.bytes - a.bytes);
   const alike = Map.groupBy(buffers, ({ tensor }) => tensor);
   return {
