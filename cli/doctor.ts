@@ -13,6 +13,7 @@ import { planStep, type StepPlan } from "../pipeline/pretrain/step_plan.ts";
 import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { type VulkanDevice, vulkanDevices } from "../pipeline/ranks/vulkan.ts";
+import { adviceOn } from "../pipeline/run/advice.ts";
 import { bytesIn, writtenBytes } from "../pipeline/run/bytes.ts";
 import { decodeSpeed } from "./doctor/decode_speed.ts";
 import { diagnose, type Facts, type Finding, type StepFacts, stepFindings } from "./doctor/diagnosis.ts";
@@ -95,7 +96,7 @@ const gather = Effect.fn("gather")(
       onSuccess: (context): StepFacts["adapter"] => Context.get(context, Gpu).report,
       onFailure: (error) =>
         error._tag === "GpuError"
-          ? { failure: `cannot ${error.during}: ${error.reason}`, remedy: error.remedy }
+          ? { failure: `cannot ${error.subject}: ${error.reason}`, remedy: adviceOn(error) }
           : { failure: error.message, remedy: "see --device" },
     });
     const limits = gpu?.report.limits ?? GUARANTEED;

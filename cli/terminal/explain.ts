@@ -1,6 +1,9 @@
 import { Cause } from "effect";
 import { CliError } from "effect/cli";
 import { match, P } from "ts-pattern";
+import { PlanError } from "../../ops/compiler/limits.ts";
+import { GpuError } from "../../ops/runtime/gpu.ts";
+import { explained } from "../../pipeline/run/advice.ts";
 
 /** What to tell the user about a command line that cannot be understood. */
 export const explainUsage = (error: CliError.NonShowHelpErrors): string =>
@@ -39,6 +42,7 @@ export const explain = (cause: Cause.Cause<unknown>): string | null => {
       { _tag: "ShapeError", message: P.string },
       ({ message }) => `${message}. Please report the command you ran`,
     )
+    .with(P.union(P.instanceOf(GpuError), P.instanceOf(PlanError)), explained)
     .with({ _tag: P.string, message: P.string }, ({ message }) => message)
     .otherwise(() =>
       `This is a mistake of ours, please report it with the command you ran:\n${Cause.pretty(cause)}`

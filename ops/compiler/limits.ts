@@ -6,30 +6,52 @@ import { inputName } from "../graph/tensor.ts";
 import type { Graph } from "./graph.ts";
 import type { Lowered } from "./lower.ts";
 
-/** The graph needs more than this adapter offers: known before anything runs. */
+/** A graph needs more than its memory limit or the adapter allows. Known before anything runs. */
 export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
+  /** Label of the graph. */
   label: Schema.String,
-  tensor: Schema.NullOr(Schema.String), // null: all of it together
+  /** The tensor that is too large; null where it is the memory of all tensors together. */
+  tensor: Schema.NullOr(Schema.String),
+  /** Bytes. */
   needs: Schema.Number,
+  /** Bytes. */
   limit: Schema.Number,
+  /** Name of the limit: "memory limit", "largest buffer" or "largest binding". */
   what: Schema.String,
 }) {
-  override get message() {
-    if (this.tensor === null) {
-      const [unit, name] = this.needs < 2 ** 30 ? [2 ** 20, "MiB"] : [2 ** 30, "GiB"];
-      const amount = (bytes: number) => `${(Math.ceil(100 * bytes / unit) / 100).toFixed(2)} ${name}`;
-      return `Cannot run ${this.label} within ${amount(this.limit)} of device memory: ` +
-        `it takes ${amount(this.needs)} even where it computes twice what it can. ` +
-        "Raise --memory-limit, or lower --batch-size or --image-size";
-    }
-    const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-    return `Cannot run ${this.label} on this adapter as ${this.tensor} needs ${
-      mib(this.needs)
-    }: its ${this.what} is ${mib(this.limit)}. Lower --batch-size or --image-size`;
+  /** What could not be done: completes "Cannot …". */
+  get subject(): string {
+    return this.tensor === null
+      ? `run ${this.label} within ${roundedUp(this.limit, this.needs)} of device memory`
+      : `run ${this.label} on this adapter as ${this.tensor} needs ${mebibytes(this.needs)}`;
+  }
+  /** Why not. */
+  get reason(): string {
+    return this.tensor === null
+      ? `it takes ${roundedUp(this.needs, this.needs)} even where it computes twice what it can`
+      : `its ${this.what} is ${mebibytes(this.limit)}`;
+  }
+  /** What to change. */
+  get remedy(): string {
+    return this.tensor === null
+      ? "Raise the memory limit, or lower the batch size or the image size"
+      : "Lower the batch size or the image size";
+  }
+  /** Subject, reason and remedy as a sentence or two. */
+  override get message(): string {
+    return `Cannot ${this.subject}: ${this.reason}. ${this.remedy}`;
   }
 }
 
-/** What a lowered graph needs beyond its memory limit or these limits of an adapter, or null where it fits. */
+/** Bytes rounded up, in MiB, or in GiB where `compared` has as many. */
+const roundedUp = (bytes: number, compared: number) => {
+  const [unit, name] = compared < 2 ** 30 ? [2 ** 20, "MiB"] : [2 ** 30, "GiB"];
+  return `${(Math.ceil(100 * bytes / unit) / 100).toFixed(2)} ${name}`;
+};
+
+const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+/** What a lowered graph needs beyond its memory limit or the limits of an adapter; null where it can run. */
 export const overLimit = (
   { label, memoryLimit = Infinity, memoryTaken = 0 }: Graph,
   { kernels, plan, inputs, operandOf }: Lowered,

@@ -200,7 +200,7 @@ gpuTest("compile() refuses half precision where the adapter lacks it, and says w
   const error = yield* Effect.flip(compile(graph, new Map(), { ...traits, shaderF16: false }));
   assert.equal(
     error.message,
-    `Cannot run the step in half precision: ${report.description} has no shader-f16. Use --precision f32`,
+    `Cannot run the step in half precision: ${report.description} has no shader-f16. Use precision f32`,
   );
 });
 

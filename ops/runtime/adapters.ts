@@ -1,9 +1,9 @@
-/** Where a device comes from: Deno's own WebGPU, or Dawn. */
-import { Effect, Layer } from "effect";
+/** Where a device comes from: WebGPU as the runtime has it (Deno's own, or a browser's), or Dawn. */
+import { Effect, Layer, type Scope } from "effect";
 import type { Backend } from "../graph/lowering.ts";
-import { Gpu, GpuError, service, type Wgpu } from "./gpu.ts";
+import { Gpu, GpuError, type GpuShape, service, type Wgpu } from "./gpu.ts";
 
-/** The limits that programs make use of: the defaults are small, so the adapter's own are asked for. */
+/** The limits that programs make use of: WebGPU's defaults are small, so the adapter's own are requested. */
 const LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
@@ -16,73 +16,72 @@ const LIMITS = [
 /** Features that are used where the adapter has them. */
 const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query", "shader-f16", "subgroups"];
 
-const open = (backend: Backend, gpu: GPU | undefined) =>
-  Effect.gen(function* () {
-    const failed = (reason: string) =>
-      new GpuError({
-        during: `use the GPU (${backend})`,
-        reason,
-        remedy:
-          "Install a Vulkan, Metal or DirectX 12 driver, or Mesa's software driver (Debian: mesa-vulkan-drivers)",
-      });
-    if (gpu === undefined) return yield* failed("this runtime has no WebGPU");
-    const adapter = yield* Effect.tryPromise({
-      try: () => gpu.requestAdapter({ powerPreference: "high-performance" }),
-      catch: (error) => failed(String(error)),
-    });
-    if (adapter === null) return yield* failed("no adapter was found");
-    const limits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
-    const requiredFeatures = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
-    const device = yield* Effect.acquireRelease(
-      Effect.tryPromise({
-        try: () => adapter.requestDevice({ requiredLimits: limits, requiredFeatures }),
-        catch: (error) => failed(String(error)),
-      }),
-      (device) => Effect.sync(() => device.destroy()),
-    );
-    return yield* service(backend, gpu as Wgpu, adapter, device);
+/** Opens the high-performance adapter of a WebGPU implementation; the device is destroyed with the scope. */
+const open = Effect.fnUntraced(function* (
+  backend: Backend,
+  gpu: GPU | undefined,
+): Effect.fn.Return<GpuShape, GpuError, Scope.Scope> {
+  const failed = (reason: string) =>
+    new GpuError({ kind: "adapter", subject: `use the GPU (${backend})`, reason });
+  if (gpu === undefined) return yield* failed("this runtime has no WebGPU");
+  const adapter = yield* Effect.tryPromise({
+    try: () => gpu.requestAdapter({ powerPreference: "high-performance" }),
+    catch: (error) => failed(String(error)),
   });
+  if (adapter === null) return yield* failed("no adapter was found");
+  const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+  const requiredFeatures = OPTIONAL_FEATURES.filter((feature) => adapter.features.has(feature));
+  const device = yield* Effect.acquireRelease(
+    Effect.tryPromise({
+      try: () => adapter.requestDevice({ requiredLimits, requiredFeatures }),
+      catch: (error) => failed(String(error)),
+    }),
+    (device) => Effect.sync(() => device.destroy()),
+  );
+  return yield* service(backend, gpu as Wgpu, adapter, device);
+});
 
-/** Deno's own WebGPU. */
+/** The runtime's own WebGPU, `navigator.gpu`: Deno's, or a browser's. Fails with GpuError. */
 export const native: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Gpu,
   Effect.suspend(() => open("native", navigator.gpu)),
 );
 
-const { setImmediate: schedule } = globalThis;
-let asked = 0; // in the wait that goes on
+const { setImmediate: schedule } = globalThis; // undefined in a browser, where Dawn is not loaded
+let polls = 0; // of the wait in progress
+
+/** Polls of a wait that follow each other immediately, about a millisecond; later ones are POLL_INTERVAL apart. */
+const IMMEDIATE_POLLS = 100;
+/** Milliseconds. */
+const POLL_INTERVAL = 1;
 
 /**
- * Dawn waits for the device by asking whether it is ready whenever the event loop comes round, each time by a new function:
- * some 100,000 a second. They take a core, and Deno stops for seconds to minutes when they are collected as garbage. So in
- * a wait of more than about a millisecond it asks once a millisecond.
+ * `setImmediate` for Dawn, which waits for the device by polling: whenever the event loop comes round it schedules a new
+ * native function, some 100,000 a second. That takes a core, and Deno stops for seconds to minutes when it collects these
+ * functions as garbage. So a long wait polls once a millisecond.
  */
-const scheduleSparingly = ((f: (...args: unknown[]) => void, ...args: unknown[]) => {
+const schedulePolls = ((f: (...args: unknown[]) => void, ...args: unknown[]) => {
   if (!/\[native code\]/.test(Function.prototype.toString.call(f))) return schedule(f, ...args);
-  const ask = () => {
-    const before = asked;
+  const poll = () => {
+    const before = polls;
     f();
-    if (asked === before) asked = 0; // the wait is over
+    if (polls === before) polls = 0; // it scheduled no further poll: the wait is over
   };
-  return ++asked < 100 ? schedule(ask) : setTimeout(ask, 1);
+  return ++polls < IMMEDIATE_POLLS ? schedule(poll) : setTimeout(poll, POLL_INTERVAL);
 }) as typeof schedule;
 
-/** Dawn, Chromium's WebGPU, from the npm package `webgpu`: faster readback, needs --allow-ffi. */
+/** Dawn, Chromium's WebGPU, from the npm package `webgpu`: faster readback, needs FFI. Fails with GpuError. */
 export const dawn: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Gpu,
   Effect.tryPromise({
     try: async () => {
       const { create, globals } = await import("webgpu");
-      Object.assign(globalThis, globals, { setImmediate: scheduleSparingly });
+      Object.assign(globalThis, globals, { setImmediate: schedulePolls });
       return create(["disable-dawn-features=timestamp_quantization"]); // would round times to 65 µs
     },
-    catch: (error) =>
-      new GpuError({
-        during: "load Dawn",
-        reason: String(error),
-        remedy: "Use --device native, or install the npm package webgpu for this platform",
-      }),
+    catch: (error) => new GpuError({ kind: "package", subject: "load Dawn", reason: String(error) }),
   }).pipe(Effect.flatMap((gpu) => open("dawn", gpu))),
 );
 
-export const layers = { native, dawn };
+/** The layers by the names of their backends. */
+export const layers: Readonly<Record<Backend, Layer.Layer<Gpu, GpuError>>> = { native, dawn };

@@ -69,7 +69,8 @@ const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[], time: De
     buffers.set(storage, buffer);
     fill(device, buffer, same[0]);
   }
-  const commands = yield* dispatchesOf(kernels, (operand) => ({
+  const bind = yield* dispatchesOf(kernels);
+  const dispatches = bind((operand) => ({
     buffer: buffers.get(operand.storage)!,
     offset: operand.offset * elementBytes(operand),
     size: bytesOf(operand),
@@ -80,7 +81,7 @@ const timeOf = Effect.fnUntraced(function* (kernels: readonly Kernel[], time: De
   const run = Effect.gen(function* () {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass({ timestampWrites: clock?.spans[0].timestampWrites });
-    encodeDispatches(pass, commands);
+    encodeDispatches(pass, dispatches);
     pass.end();
     if (clock === null) encoder.copyBufferToBuffer([...buffers.values()][0], 0, staging, 0, bytes);
     else clock.copy(encoder, staging);

@@ -1,35 +1,40 @@
-/** The collectives of the ranks (processes) that run the same program on their own data, as a service for the host. */
+/** The collectives of the ranks (processes) that run the same program on their own data, as a service of the host. */
 import { Context, Effect, Schema } from "effect";
 
-/** An exchange between ranks failed: what was being done, and what the messaging library says. */
+/** Ranks cannot exchange data. */
 export class CollectiveError extends Schema.TaggedError<CollectiveError>()("CollectiveError", {
   rank: Schema.Int,
-  during: Schema.String,
+  /** What could not be done: completes "Rank 0 cannot …". */
+  subject: Schema.String,
+  /** Why not, as the messaging library says it. */
   reason: Schema.String,
 }) {
-  override get message() {
-    return `Rank ${this.rank} cannot ${this.during}: ${this.reason}`;
+  /** Subject and reason as a sentence. */
+  override get message(): string {
+    return `Rank ${this.rank} cannot ${this.subject}: ${this.reason}`;
   }
 }
 
 /**
- * All ranks call the same functions in the same order, with as many values each. Calls may be made before earlier ones
- * have come back: they take their turn.
+ * Collective operations. All ranks have to call the same functions in the same order, with as many values each. Calls made
+ * before earlier ones have finished are queued. All fail with CollectiveError.
  */
 export interface CollectiveShape {
+  /** The number of this rank, below `world`. */
   readonly rank: number;
+  /** How many ranks there are. */
   readonly world: number;
-  /** Sums over ranks, element by element; all ranks get the same bits. */
+  /** Element-wise sums over the ranks; all ranks get the same bits. */
   readonly allReduceSum: (own: Float32Array) => Effect.Effect<Float32Array, CollectiveError>;
-  /** What all ranks have, one after the other: [world · length]. */
+  /** The values of all ranks, in the order of ranks: [world · length]. */
   readonly allGather: (own: Float32Array) => Effect.Effect<Float32Array, CollectiveError>;
-  /** What rank 0 has; the others give as many bytes of whatever content. */
+  /** The bytes of rank 0; the other ranks pass as many, of any value. */
   readonly broadcast: (bytes: Uint8Array) => Effect.Effect<Uint8Array, CollectiveError>;
-  /** Waits until all ranks have come this far. */
+  /** Waits until all ranks have called it. */
   readonly barrier: Effect.Effect<void, CollectiveError>;
 }
 
-/** One process: everything is its own already. */
+/** A single process: the results are its own values. */
 const single: CollectiveShape = {
   rank: 0,
   world: 1,
@@ -39,22 +44,28 @@ const single: CollectiveShape = {
   barrier: Effect.void,
 };
 
-/** The ranks that this process is one of; alone, unless a layer says otherwise. */
-export const Collective = Context.Reference<CollectiveShape>("slotcon/Collective", {
-  defaultValue: () => single,
-});
+/** The ranks that this process is one of; a single process unless a layer provides others. */
+export const Collective: Context.Reference<CollectiveShape> = Context.Reference<CollectiveShape>(
+  "slotcon/Collective",
+  { defaultValue: () => single },
+);
 
-/** The texts of all ranks, in their order. */
-export const gatherTexts = Effect.fnUntraced(function* (own: string) {
-  const { allGather, world } = yield* Collective;
-  const bytes = new TextEncoder().encode(own);
-  const lengths = yield* allGather(Float32Array.of(bytes.length));
-  const longest = Math.ceil(Math.max(...lengths) / 4);
-  const padded = new Uint8Array(4 * longest);
-  padded.set(bytes);
-  const all = yield* allGather(new Float32Array(padded.buffer)); // bits are handed on as they are
-  return Array.from({ length: world }, (_, rank) =>
-    new TextDecoder().decode(
-      new Uint8Array(all.buffer, all.byteOffset + 4 * longest * rank, lengths[rank]),
-    ));
-});
+/** The texts of all ranks, in the order of ranks. Fails with CollectiveError. */
+export const gatherTexts: (own: string) => Effect.Effect<string[], CollectiveError> = Effect.fnUntraced(
+  function* (own) {
+    const { allGather, world } = yield* Collective;
+    const bytes = new TextEncoder().encode(own);
+    const lengths = yield* allGather(Float32Array.of(bytes.length));
+    const longest = Math.ceil(Math.max(...lengths) / 4);
+    const padded = new Uint8Array(4 * longest);
+    padded.set(bytes);
+    const all = yield* allGather(new Float32Array(padded.buffer)); // copied bit by bit, whatever floats they make
+    return Array.from(
+      { length: world },
+      (_, rank) =>
+        new TextDecoder().decode(
+          new Uint8Array(all.buffer, all.byteOffset + 4 * longest * rank, lengths[rank]),
+        ),
+    );
+  },
+);

@@ -1,8 +1,10 @@
-/** Kernels made ready to be dispatched: pipelines, bind groups and sizes. */
-import { Effect } from "effect";
+/** Kernels made ready to be dispatched: pipelines, bind groups and uniforms. */
+import { Effect, type Scope } from "effect";
 import type { Kernel, Operand } from "../graph/kernel.ts";
-import { Gpu } from "./gpu.ts";
+import { Gpu, type GpuError } from "./gpu.ts";
+import type { Clock } from "./timestamps.ts";
 
+/** One dispatch of a pipeline: with counts of workgroups, or the buffer and offset (bytes) that hold them. */
 export interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
@@ -12,58 +14,87 @@ export interface Dispatch {
   };
 }
 
-/** Where an operand lies, in bytes. */
-interface Region {
+/** The bytes of a buffer that hold an operand. */
+export interface Region {
   readonly buffer: GPUBuffer;
-  readonly offset: number;
-  readonly size: number;
+  readonly offset: number; // in bytes
+  readonly size: number; // in bytes
 }
 
-/** The commands of kernels, whose sizes all lie in one uniform buffer, until the scope ends. */
+/** Binds kernels to the regions of their operands. */
+export type Bind = (regionOf: (operand: Operand) => Region) => readonly Dispatch[];
+
+/**
+ * Compiles the pipelines of kernels, and writes the sizes of all of them to one uniform buffer, which lives as long as the
+ * scope. The result makes the bind groups: anew whenever operands have moved to other buffers. Fails with GpuError.
+ */
 export const dispatchesOf = Effect.fnUntraced(function* (
   kernels: readonly Kernel[],
-  regionOf: (operand: Operand) => Region,
-) {
+): Effect.fn.Return<Bind, GpuError, Gpu | Scope.Scope> {
   const { device, buffer, pipeline: pipelineOf } = yield* Gpu;
   const alignment = device.limits.minUniformBufferOffsetAlignment;
   const stride = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
-  const sizeBytes = kernels.reduce((total, kernel) => total + stride(kernel.sizes?.byteLength ?? 0), 0);
-  const sizes = new Uint8Array(Math.max(sizeBytes, 16));
-  const sizeBuffer = yield* buffer("sizes", sizes.length, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+  const totalBytes = kernels.reduce((total, { sizes }) => total + stride(sizes?.byteLength ?? 0), 0);
+  const uniforms = new Uint8Array(Math.max(totalBytes, 16));
+  const uniformBuffer = yield* buffer(
+    "sizes",
+    uniforms.length,
+    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  );
 
-  const commands: Dispatch[] = [];
-  let at = 0;
+  const prepared: { kernel: Kernel; pipeline: GPUComputePipeline; uniform: GPUBufferBinding | null }[] = [];
+  let offset = 0;
   for (const kernel of kernels) {
     const pipeline = yield* pipelineOf(kernel.label, kernel.code);
-    const entries: GPUBindGroupEntry[] = kernel.bindings.map(({ operand }, binding) => ({
-      binding,
-      resource: regionOf(operand),
-    }));
-    if (kernel.sizes !== null) {
-      sizes.set(new Uint8Array(kernel.sizes.buffer), at);
-      entries.push({
-        binding: entries.length,
-        resource: { buffer: sizeBuffer, offset: at, size: kernel.sizes.byteLength },
-      });
-      at += stride(kernel.sizes.byteLength);
+    const { sizes } = kernel;
+    const uniform = sizes && { buffer: uniformBuffer, offset, size: sizes.byteLength };
+    if (sizes !== null) {
+      uniforms.set(new Uint8Array(sizes.buffer), offset);
+      offset += stride(sizes.byteLength);
     }
-    const { workgroups } = kernel;
-    commands.push({
-      pipeline,
-      group: device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
-      workgroups: "indirect" in workgroups ? regionOf(workgroups.indirect) : workgroups,
-    });
+    prepared.push({ kernel, pipeline, uniform });
   }
-  device.queue.writeBuffer(sizeBuffer, 0, sizes);
-  return commands;
+  device.queue.writeBuffer(uniformBuffer, 0, uniforms);
+
+  return (regionOf) =>
+    prepared.map(({ kernel: { bindings, workgroups }, pipeline, uniform }): Dispatch => {
+      const resources = bindings.map(({ operand }): GPUBufferBinding => regionOf(operand));
+      if (uniform !== null) resources.push(uniform);
+      const entries = resources.map((resource, binding) => ({ binding, resource }));
+      return {
+        pipeline,
+        group: device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+        workgroups: "indirect" in workgroups ? regionOf(workgroups.indirect) : workgroups,
+      };
+    });
 });
 
-export const encodeDispatches = (pass: GPUComputePassEncoder, commands: readonly Dispatch[]): void => {
+/** Encodes dispatches into a pass, in their order. */
+export const encodeDispatches = (pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void => {
   let current: GPUComputePipeline | null = null;
-  for (const { pipeline, group, workgroups } of commands) {
+  for (const { pipeline, group, workgroups } of dispatches) {
     if (pipeline !== current) pass.setPipeline(current = pipeline);
     pass.setBindGroup(0, group);
     if ("length" in workgroups) pass.dispatchWorkgroups(...workgroups);
     else pass.dispatchWorkgroupsIndirect(workgroups.buffer, workgroups.offset);
+  }
+};
+
+/**
+ * Encodes the dispatches from `begin` to `end` (exclusive): in one pass, or, with a clock, in a pass for each of its spans
+ * that begins there.
+ */
+export const encodePasses = (
+  encoder: GPUCommandEncoder,
+  dispatches: readonly Dispatch[],
+  begin: number,
+  end: number,
+  clock: Clock | null,
+): void => {
+  const whole = [{ first: begin, end, timestampWrites: undefined }];
+  for (const span of clock?.spans.filter(({ first }) => begin <= first && first < end) ?? whole) {
+    const pass = encoder.beginComputePass({ timestampWrites: span.timestampWrites });
+    encodeDispatches(pass, dispatches.slice(span.first, span.end));
+    pass.end();
   }
 };

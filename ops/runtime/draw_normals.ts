@@ -38,14 +38,15 @@ export const drawNormals = Effect.fn("drawNormals")(function* (
       return normalsKernel(tableOperand, { shape, dtype: "f32", storage, offset }, draw);
     });
   });
-  const commands = yield* dispatchesOf(kernels, ({ shape: [size], storage, offset }) => ({
+  const bind = yield* dispatchesOf(kernels);
+  const dispatches = bind(({ shape: [size], storage, offset }) => ({
     buffer: draws[storage]?.buffers[0] ?? table,
     offset: 4 * offset,
     size: 4 * size,
   }));
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
-  encodeDispatches(pass, commands);
+  encodeDispatches(pass, dispatches);
   pass.end();
   for (const { buffers: [first, ...others], count } of draws) {
     for (const other of others) encoder.copyBufferToBuffer(first, 0, other, 0, 4 * count);

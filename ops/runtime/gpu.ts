@@ -1,230 +1,278 @@
-/** The device as a service: adapter, limits, buffers, pipelines, reading back. A scoped Layer owns it all. */
+/** The device as a service: adapter, limits, buffers, pipelines, readback. The scoped layers of adapters.ts own it. */
 import { Context, Effect, Schema, type Scope } from "effect";
 import type { AdapterReport, AdapterTraits, Backend } from "../graph/lowering.ts";
 
-/** What went wrong on the device, and what the user can do about it. */
+/** What kind of failure a GpuError is. */
+export type GpuFailure = keyof typeof REMEDIES;
+
+/** What helps against each kind of failure. */
+const REMEDIES = {
+  /** There is no adapter, or it gives no device. */
+  adapter:
+    "Install a Vulkan, Metal or DirectX 12 driver, or Mesa's software driver (Debian: mesa-vulkan-drivers)",
+  /** The package of another WebGPU implementation cannot be loaded. */
+  package: "Use Deno's own WebGPU, or install the npm package webgpu for this platform",
+  /** A program stores f16, which the adapter cannot. */
+  precision: "Use precision f32",
+  /** A buffer cannot be created. */
+  memory: "Lower the batch size, set a memory limit, or free this GPU",
+  /** A shader or its pipeline is refused. */
+  kernel: "Please report this with the adapter and its driver",
+  /** WebGPU reported an error of work that was submitted before. */
+  run: "If memory ran out, lower the batch size or set a memory limit; else please report this",
+  /** The device was lost, or its memory cannot be read. */
+  lost: "Lower the batch size, set a memory limit, or update the driver",
+} as const;
+
+/** A failure of the device or its driver. */
 export class GpuError extends Schema.TaggedError<GpuError>()("GpuError", {
-  during: Schema.String,
+  kind: Schema.Literals(Object.keys(REMEDIES) as GpuFailure[]),
+  /** What could not be done: completes "Cannot …". */
+  subject: Schema.String,
+  /** Why not, as WebGPU says it. */
   reason: Schema.String,
-  remedy: Schema.String,
 }) {
-  override get message() {
-    return `Cannot ${this.during}: ${this.reason}. ${this.remedy}`;
+  /** What to change. */
+  get remedy(): string {
+    return REMEDIES[this.kind];
+  }
+  /** Subject, reason and remedy as two sentences. */
+  override get message(): string {
+    return `Cannot ${this.subject}: ${this.reason}. ${this.remedy}`;
   }
 }
 
-/** A program stores f16, which this adapter cannot. */
+/** The error for a program that stores f16 on an adapter (its description) that cannot. */
 export const lacksHalf = (program: string, adapter: string): GpuError =>
   new GpuError({
-    during: `run ${program} in half precision`,
+    kind: "precision",
+    subject: `run ${program} in half precision`,
     reason: `${adapter} has no shader-f16`,
-    remedy: "Use --precision f32",
   });
 
 /** The first bytes of a buffer. */
-export interface Region {
+export interface Prefix {
   readonly buffer: GPUBuffer;
   readonly bytes: number;
 }
 
+/** What the service `Gpu` offers. */
 export interface GpuShape {
   readonly device: GPUDevice;
   readonly report: AdapterReport;
   readonly traits: AdapterTraits;
-  /** A buffer that is destroyed with the scope; filled with zeros. */
+  /** Creates a buffer of zeros, rounded up to a multiple of 16 bytes; it is destroyed with the scope. */
   readonly buffer: (
     label: string,
     bytes: number,
     usage: number,
   ) => Effect.Effect<GPUBuffer, GpuError, Scope.Scope>;
-  /** The compute pipeline of a shader; the same code is compiled once. Entry point `main`. */
+  /** The compute pipeline of a shader with the entry point `main`; the same code is compiled once for each device. */
   readonly pipeline: (label: string, code: string) => Effect.Effect<GPUComputePipeline, GpuError>;
   /**
-   * Copies the first `bytes` (a multiple of 4) of buffers, as they are after all work submitted so far. The inner effect
-   * brings the copies to the host; it blocks the thread until the device is there.
+   * Copies the first `bytes` (a multiple of 4) of buffers as they are after all work submitted so far. The inner effect
+   * maps the copies; it blocks the thread until the device has made them.
    */
   readonly read: (
-    regions: readonly Region[],
+    prefixes: readonly Prefix[],
   ) => Effect.Effect<Effect.Effect<ArrayBuffer[], GpuError>, GpuError>;
   /** Fails if the device reported an error since the last call: WebGPU's errors are silent otherwise. */
   readonly check: Effect.Effect<void, GpuError>;
 }
 
+/** An open GPU device. */
 export class Gpu extends Context.Service<Gpu, GpuShape>()("slotcon/Gpu") {}
 
-/** Usage of buffers that hold tensors: bound as storage, filled and read back by copies. */
-export const STORAGE = 0x80 | 0x08 | 0x04; // STORAGE, COPY_DST, COPY_SRC; Dawn brings the names later
+/**
+ * Usage of buffers that hold tensors: STORAGE, COPY_DST and COPY_SRC. As a number, since `GPUBufferUsage` is not defined
+ * before Dawn is loaded.
+ */
+export const STORAGE = 0x80 | 0x08 | 0x04;
 
-/** Deno's types lack one of WebGPU's properties. */
+/** WebGPU's entry point. Deno's types lack one of its properties. */
 export type Wgpu = GPU & { readonly wgslLanguageFeatures: ReadonlySet<string> };
 
-export const service = (
+/** The service of an open device, whose lifetime is that of the scope. */
+export const service = Effect.fnUntraced(function* (
   backend: Backend,
   { wgslLanguageFeatures }: Wgpu,
   adapter: GPUAdapter,
   device: GPUDevice,
-) =>
-  Effect.gen(function* () {
-    const { info } = adapter;
-    const limits: Record<string, number> = {};
-    for (const name in adapter.limits) {
-      const value = adapter.limits[name as keyof GPUSupportedLimits];
-      if (typeof value === "number") limits[name] = value;
-    }
-    // Dawn tells of its software adapters by name only.
-    const cpu = info.isFallbackAdapter ||
-      /llvmpipe|swiftshader|software|lavapipe/i.test(
-        `${info.description} ${info.device} ${info.architecture}`,
-      );
-    const report: AdapterReport = {
-      backend,
-      vendor: info.vendor,
-      architecture: info.architecture,
-      description: info.description || info.device,
-      software: cpu,
-      features: [...adapter.features].sort(),
-      limits,
-    };
-
-    let failure: GpuError | null = null;
-    const fail = (during: string, reason: string, remedy: string) => {
-      failure ??= new GpuError({ during, reason: reason.trim().replace(/\.$/, ""), remedy });
-    };
-    device.addEventListener("uncapturederror", (event) => {
-      const { error } = event as GPUUncapturedErrorEvent;
-      fail(
-        "run on the GPU",
-        error.message,
-        "If memory ran out, lower --batch-size or set --memory-limit; else please report this",
-      );
-    });
-    let closing = false;
-    yield* Effect.addFinalizer(() => Effect.sync(() => closing = true));
-    device.lost.then((info) => { // of Dawn's making, and not to be read when the process ends
-      if (!closing) fail("go on", `the device was lost (${info.message || "no reason given"})`, LOST);
-    });
-
-    const check = Effect.suspend(() => {
-      const error = failure;
-      failure = null;
-      return error === null ? Effect.void : Effect.fail(error);
-    });
-
-    /** Runs a creation and turns WebGPU's validation and memory errors into a typed one. */
-    const guarded = <A>(during: string, remedy: string, create: () => A | Promise<A>) =>
-      Effect.tryPromise({
-        try: async () => {
-          device.pushErrorScope("out-of-memory");
-          device.pushErrorScope("validation");
-          const made = await create();
-          const [invalid, exhausted] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
-          const error = invalid ?? exhausted;
-          if (error !== null) throw new Error(error.message);
-          return made;
-        },
-        catch: (error) =>
-          new GpuError({ during, reason: error instanceof Error ? error.message : String(error), remedy }),
-      });
-
-    const pipelines = new Map<string, GPUComputePipeline>();
-    const shape: GpuShape = {
-      device,
-      report,
-      traits: {
-        cpu,
-        maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
-        maxBinding: limits.maxStorageBufferBindingSize,
-        shaderF16: device.features.has("shader-f16"),
-        minSubgroupSize: device.features.has("subgroups") && wgslLanguageFeatures.has("subgroup_id")
-          ? info.subgroupMinSize
-          : 0,
-      },
-      check,
-      buffer: (label, bytes, usage) =>
-        Effect.acquireRelease(
-          guarded(
-            `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
-            LOWER,
-            () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
-          ),
-          (buffer) => Effect.sync(() => buffer.destroy()),
+): Effect.fn.Return<GpuShape, never, Scope.Scope> {
+  const report = reportOf(backend, adapter);
+  const check = yield* errorCheck(device);
+  return {
+    device,
+    report,
+    traits: traitsOf(report, adapter, device, wgslLanguageFeatures),
+    check,
+    buffer: (label, bytes, usage) =>
+      Effect.acquireRelease(
+        guarded(
+          device,
+          "memory",
+          `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
+          () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
         ),
-      pipeline: (label, code) =>
-        Effect.suspend(() => {
-          const known = pipelines.get(code);
-          if (known !== undefined) return Effect.succeed(known);
-          return guarded(
-            `compile the kernel ${label}`,
-            "Please report this with the output of `slotcon doctor`",
-            () =>
-              device.createComputePipeline({
-                label,
-                layout: "auto",
-                compute: { module: device.createShaderModule({ label, code }), entryPoint: "main" },
-              }),
-          ).pipe(Effect.tap((pipeline) => Effect.sync(() => pipelines.set(code, pipeline))));
-        }),
-      read: (regions) =>
-        Effect.gen(function* () {
-          const parts = inParts(regions);
-          const encoder = device.createCommandEncoder();
-          const stagings: GPUBuffer[] = [];
-          for (const part of parts) {
-            const bytes = part.reduce((sum, region) => sum + region.bytes, 0);
-            const staging = yield* guarded(
-              "reserve memory for reading back",
-              LOWER,
-              () =>
-                device.createBuffer({
-                  size: bytes,
-                  usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-                }),
-            );
-            stagings.push(staging);
-            let offset = 0;
-            for (const region of part) {
-              encoder.copyBufferToBuffer(region.buffer, 0, staging, offset, region.bytes);
-              offset += region.bytes;
-            }
-          }
-          device.queue.submit([encoder.finish()]);
-          return Effect.gen(function* () {
-            // Several maps at once take no longer than one.
-            yield* Effect.all(stagings.map(mapped), { concurrency: "unbounded" });
-            yield* check;
-            return stagings.flatMap((staging, i) => {
-              const data = staging.getMappedRange();
-              let offset = 0;
-              return parts[i].map(({ bytes }) => data.slice(offset, offset += bytes));
-            });
-          }).pipe(Effect.ensuring(Effect.sync(() => stagings.forEach((staging) => staging.destroy()))));
-        }),
-    };
-    return shape;
-  });
+        (buffer) => Effect.sync(() => buffer.destroy()),
+      ),
+    pipeline: pipelineCache(device),
+    read: (prefixes) => readback(device, prefixes, check),
+  };
+});
 
-const LOWER = "Lower --batch-size, set --memory-limit, or free this GPU";
-const LOST =
-  "Lower --batch-size, set --memory-limit, or update the driver; --auto-resume continues from the last checkpoint";
-
-/** Regions in their order, in parts that one buffer can take. */
-const inParts = (regions: readonly Region[]): Region[][] => {
-  const parts: Region[][] = [];
-  let total = Infinity;
-  for (const region of regions) {
-    if (total + region.bytes > 2 ** 28) {
-      parts.push([]);
-      total = 0;
-    }
-    parts[parts.length - 1].push(region);
-    total += region.bytes;
+const reportOf = (backend: Backend, { info, features, limits: supported }: GPUAdapter): AdapterReport => {
+  const limits: Record<string, number> = {};
+  for (const name in supported) {
+    const value = supported[name as keyof GPUSupportedLimits];
+    if (typeof value === "number") limits[name] = value;
   }
-  return parts;
+  // Dawn tells its software adapters by their names only.
+  const names = `${info.description} ${info.device} ${info.architecture}`;
+  return {
+    backend,
+    vendor: info.vendor,
+    architecture: info.architecture,
+    description: info.description || info.device,
+    software: info.isFallbackAdapter || /llvmpipe|swiftshader|software|lavapipe/i.test(names),
+    features: [...features].sort(),
+    limits,
+  };
 };
 
-/** Waits until a buffer's content can be read by the host. */
+const traitsOf = (
+  { software, limits }: AdapterReport,
+  { info }: GPUAdapter,
+  { features }: GPUDevice,
+  languageFeatures: ReadonlySet<string>,
+): AdapterTraits => ({
+  cpu: software,
+  maxStorageBuffers: Math.min(limits.maxStorageBuffersPerShaderStage, 24),
+  maxBinding: limits.maxStorageBufferBindingSize,
+  shaderF16: features.has("shader-f16"),
+  minSubgroupSize: features.has("subgroups") && languageFeatures.has("subgroup_id")
+    ? info.subgroupMinSize
+    : 0,
+});
+
+/** Listens for errors that WebGPU reports by events. The effect returned fails with the first one since it last ran. */
+const errorCheck = Effect.fnUntraced(function* (device: GPUDevice) {
+  let failure: GpuError | null = null;
+  const fail = (kind: GpuFailure, subject: string, reason: string) => {
+    failure ??= new GpuError({ kind, subject, reason: reason.trim().replace(/\.$/, "") });
+  };
+  device.addEventListener("uncapturederror", (event) => {
+    fail("run", "run on the GPU", (event as GPUUncapturedErrorEvent).error.message);
+  });
+  let closing = false;
+  yield* Effect.addFinalizer(() => Effect.sync(() => closing = true));
+  device.lost.then((info) => { // an object of Dawn's, which must not be read once the process ends
+    if (!closing) fail("lost", "go on", `the device was lost (${info.message || "no reason given"})`);
+  });
+  return Effect.suspend(() => {
+    const error = failure;
+    failure = null;
+    return error === null ? Effect.void : Effect.fail(error);
+  });
+});
+
+/** Creates an object of the device, and turns WebGPU's validation and memory errors into a GpuError. */
+const guarded = <A>(
+  device: GPUDevice,
+  kind: GpuFailure,
+  subject: string,
+  create: () => A | Promise<A>,
+): Effect.Effect<A, GpuError> =>
+  Effect.tryPromise({
+    try: async () => {
+      device.pushErrorScope("out-of-memory");
+      device.pushErrorScope("validation");
+      const created = await create();
+      const [invalid, exhausted] = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+      const error = invalid ?? exhausted;
+      if (error !== null) throw new Error(error.message);
+      return created;
+    },
+    catch: (error) =>
+      new GpuError({ kind, subject, reason: error instanceof Error ? error.message : String(error) }),
+  });
+
+/** Compiles pipelines, each code once. */
+const pipelineCache = (device: GPUDevice): GpuShape["pipeline"] => {
+  const known = new Map<string, GPUComputePipeline>();
+  const compile = (label: string, code: string) =>
+    guarded(device, "kernel", `compile the kernel ${label}`, () =>
+      device.createComputePipeline({
+        label,
+        layout: "auto",
+        compute: { module: device.createShaderModule({ label, code }), entryPoint: "main" },
+      }));
+  return (label, code) =>
+    Effect.suspend(() => {
+      const pipeline = known.get(code);
+      if (pipeline !== undefined) return Effect.succeed(pipeline);
+      return Effect.tap(compile(label, code), (made) => Effect.sync(() => known.set(code, made)));
+    });
+};
+
+/** Copies to staging buffers, by one submission; the inner effect maps them and destroys them. */
+const readback = Effect.fnUntraced(function* (
+  device: GPUDevice,
+  prefixes: readonly Prefix[],
+  check: GpuShape["check"],
+) {
+  const groups = inGroups(prefixes);
+  const encoder = device.createCommandEncoder();
+  const stagings: GPUBuffer[] = [];
+  for (const group of groups) {
+    const size = group.reduce((sum, { bytes }) => sum + bytes, 0);
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const staging = yield* guarded(
+      device,
+      "memory",
+      "reserve memory for reading back",
+      () => device.createBuffer({ size, usage }),
+    );
+    stagings.push(staging);
+    let offset = 0;
+    for (const { buffer, bytes } of group) {
+      encoder.copyBufferToBuffer(buffer, 0, staging, offset, bytes);
+      offset += bytes;
+    }
+  }
+  device.queue.submit([encoder.finish()]);
+  return Effect.gen(function* () {
+    yield* Effect.all(stagings.map(mapped), { concurrency: "unbounded" }); // takes no longer than the last of them
+    yield* check;
+    return stagings.flatMap((staging, i) => {
+      const data = staging.getMappedRange();
+      let offset = 0;
+      return groups[i].map(({ bytes }) => data.slice(offset, offset += bytes));
+    });
+  }).pipe(Effect.ensuring(Effect.sync(() => stagings.forEach((staging) => staging.destroy()))));
+});
+
+/** Bytes of a staging buffer, unless a single tensor takes more. */
+const STAGING_BYTES = 2 ** 28;
+
+/** Prefixes in their order, in groups that share a staging buffer. */
+const inGroups = (prefixes: readonly Prefix[]): Prefix[][] => {
+  const groups: Prefix[][] = [];
+  let total = Infinity;
+  for (const prefix of prefixes) {
+    if (total + prefix.bytes > STAGING_BYTES) {
+      groups.push([]);
+      total = 0;
+    }
+    groups[groups.length - 1].push(prefix);
+    total += prefix.bytes;
+  }
+  return groups;
+};
+
+/** Waits until the host can read a buffer's content. Fails with GpuError where the device was lost. */
 export const mapped = (buffer: GPUBuffer): Effect.Effect<void, GpuError> =>
   Effect.tryPromise({
     try: () => buffer.mapAsync(GPUMapMode.READ),
-    catch: (error) => new GpuError({ during: "read from the GPU", reason: String(error), remedy: LOST }),
+    catch: (error) => new GpuError({ kind: "lost", subject: "read from the GPU", reason: String(error) }),
   });

@@ -11,7 +11,8 @@ import { matmul } from "../matmul.ts";
 import { maxPool } from "../max_pool.ts";
 import { sum } from "../reduce.ts";
 import { Gpu, STORAGE } from "./gpu.ts";
-import { compile, IN_FLIGHT } from "./program.ts";
+import { IN_FLIGHT } from "./outputs.ts";
+import { compile } from "./program.ts";
 
 /** A small network with every kind of kernel: fused, reductions, convolution, products, pooling, and their gradients. */
 const network = (): Graph => {

@@ -23,6 +23,7 @@ import { StateBuilder } from "../model/state_builder.ts";
 import type { Observer } from "../run/train.ts";
 import { distinctColors } from "../visualize/colors.ts";
 import { tinted } from "../visualize/tinted.ts";
+import { explained } from "../run/advice.ts";
 import type { Config } from "./config.ts";
 
 /** Draws the slots of a run's teacher now and then: into `slot_maps/` of the run's folder, and as the image "slots". */
@@ -79,8 +80,8 @@ export const slotPictures: (
   const shown = yield* spreadOut(images, size);
   if (shown.length === 0) return null;
   const program = yield* compile(graph, run.buffers).pipe(
-    Effect.catch(({ message }) =>
-      Effect.as(Effect.logWarning(`${message}. The run shows no slot maps.`), null)
+    Effect.catch((error) =>
+      Effect.as(Effect.logWarning(`${explained(error)}. The run shows no slot maps.`), null)
     ),
   );
   if (program === null) return null;

@@ -7,6 +7,7 @@ import { bytesOf } from "../../ops/graph/kernel.ts";
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
 import { inputName } from "../../ops/graph/tensor.ts";
 import { lacksHalf } from "../../ops/runtime/gpu.ts";
+import { explained } from "../run/advice.ts";
 import type { Config } from "./config.ts";
 import { slotPictureBytes } from "./slot_pictures.ts";
 import { stepGraph } from "./step_graph.ts";
@@ -52,6 +53,7 @@ export const planStep = (
     ...plan.slots.map(({ name, bytes }) => ({ tensor: name, bytes })),
     ...inputs.map((x) => ({ tensor: inputName(x), bytes: bytesOf(operandOf(x)) })),
   ].sort((a, b) => b.bytes - a.bytes);
+  const refusal = overLimit(graph, lowered, limits);
   const alike = Map.groupBy(buffers, ({ tensor }) => tensor);
   return {
     kernels: kernels.length,
@@ -67,7 +69,7 @@ export const planStep = (
     })),
     sliced: buffers.filter(({ bytes }) => bytes > traits.maxBinding).length,
     refusal: config.precision === "f16" && !traits.shaderF16
-      ? lacksHalf(graph.label, "this adapter").message
-      : overLimit(graph, lowered, limits)?.message ?? null,
+      ? explained(lacksHalf(graph.label, "this adapter"))
+      : refusal && explained(refusal),
   };
 };

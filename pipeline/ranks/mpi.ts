@@ -60,11 +60,11 @@ const joined = Effect.fnUntraced(
         `rank ${told[0]} of ${
           told[1]
         }: SLOTCON_MPI_LIBRARY must name the library that belongs to the launcher`;
-      return yield* new CollectiveError({ rank, during: "join the other ranks", reason });
+      return yield* new CollectiveError({ rank, subject: "join the other ranks", reason });
     }
     if (granted[0] < SERIALIZED) {
       const reason = `${library.version} was built without support for threads`;
-      return yield* new CollectiveError({ rank, during: "join the other ranks", reason });
+      return yield* new CollectiveError({ rank, subject: "join the other ranks", reason });
     }
     return shape(rank, world, library, (during, calls) => exchange(during, watchdogMinutes, calls));
   },
@@ -82,7 +82,7 @@ const oneAfterTheOther = (rank: number, library: MpiLibrary) => {
 
   const made = async (during: string, minutes: number, call: Call) => {
     if (failure !== null) return;
-    const fail = (reason: string) => failure ??= new CollectiveError({ rank, during, reason });
+    const fail = (reason: string) => failure ??= new CollectiveError({ rank, subject: during, reason });
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const watchdog = setTimeout(resolve, minutes * 60_000);
     await Promise.race([
