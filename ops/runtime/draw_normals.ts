@@ -1,40 +1,41 @@
 /**
- * Normal numbers drawn by the device: those of data/normals.ts, bit for bit. It is integers up to a last product, which
- * nothing can be fused with.
+ * Normal random numbers drawn on the device, bit for bit those of data/random/normals.ts on the host: Philox4x32-10 and a
+ * table of quantiles, in integer arithmetic up to one last product, which no compiler can fuse with anything.
  */
 import { Effect } from "effect";
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import { kernel, vectors } from "../kernels/wgsl.ts";
 import { dispatchesOf, encodeDispatches } from "./dispatches.ts";
-import { Gpu, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, STORAGE } from "./gpu.ts";
 
-/** `count` normal numbers, whole multiples of `scale`, which all of the buffers get. */
+/** `count` normal numbers, whole multiples of `scale`, which are written to each of the buffers. */
 export interface Draw {
   readonly buffers: readonly GPUBuffer[];
   readonly count: number;
+  /** The unit of the quantiles: a number is `scale` times a signed entry of the table, interpolated. */
   readonly scale: number;
-  /** At most five words in [0, 2^32). */
+  /** Key and counter of the stream: at most five words in [0, 2^32). */
   readonly key: readonly number[];
 }
 
 /**
- * Draws with the table that normal numbers come from; they are there for all that is submitted later on. A single
- * submission: Mesa's software driver takes the next one only when it is done.
+ * Draws by the table of quantiles (u32) that data/random/normals.ts describes; work submitted later finds the numbers there.
+ * A single submission, since Mesa's software driver accepts the next one only when it is done. Fails with GpuError.
  */
-export const drawNormals = Effect.fn("drawNormals")(function* (
+export const drawNormals: (
   draws: readonly Draw[],
   quantiles: Uint32Array<ArrayBuffer>,
-) {
+) => Effect.Effect<void, GpuError, Gpu> = Effect.fn("drawNormals")(function* (draws, quantiles) {
   const { device, buffer, check, traits } = yield* Gpu;
   const table = yield* buffer("quantiles", quantiles.byteLength, STORAGE);
   device.queue.writeBuffer(table, 0, quantiles);
   const tableOperand: Operand = { shape: [quantiles.length], dtype: "u32", storage: draws.length, offset: 0 };
-  const atOnce = Math.floor(traits.maxBinding / 256) * 64; // a binding begins at a multiple of 256 bytes
+  const largestPiece = Math.floor(traits.maxBinding / 256) * 64; // a binding begins at a multiple of 256 bytes
   const kernels = draws.flatMap(({ count, ...draw }, storage) => {
-    const all = Math.ceil(count / BLOCK) * BLOCK; // buffers are as long as that
-    return Array.from({ length: Math.ceil(all / atOnce) }, (_, i) => {
-      const offset = i * atOnce;
-      const shape = [Math.min(atOnce, all - offset)];
+    const padded = Math.ceil(count / BLOCK) * BLOCK; // as buffers are
+    return Array.from({ length: Math.ceil(padded / largestPiece) }, (_, i) => {
+      const offset = i * largestPiece;
+      const shape = [Math.min(largestPiece, padded - offset)];
       return normalsKernel(tableOperand, { shape, dtype: "f32", storage, offset }, draw);
     });
   });
@@ -55,7 +56,7 @@ export const drawNormals = Effect.fn("drawNormals")(function* (
   yield* check;
 }, Effect.scoped);
 
-/** What Philox makes at once. */
+/** Words that Philox4x32 makes of one counter. */
 const BLOCK = 4;
 
 const normalsKernel = (

@@ -1,35 +1,43 @@
-/** The device's clock: when spans of a program's kernels began and ended, by timestamp queries. */
-import { Effect } from "effect";
-import { type GpuShape, mapped } from "./gpu.ts";
+/** Times on the device by timestamp queries: when spans of a program's kernels began and ended. */
+import { Effect, type Scope } from "effect";
+import { type GpuError, type GpuShape, mapped } from "./gpu.ts";
 
-/** Kernels that follow each other and are timed together: in a pass of their own, for only passes have timestamps. */
+/** Consecutive kernels that are timed together, in a pass of their own: only passes have timestamps. */
 export interface Span {
   readonly stage: string;
+  /** The first kernel. */
   readonly first: number;
-  readonly end: number; // the first kernel that is not of it
+  /** The first kernel after it. */
+  readonly end: number;
   readonly timestampWrites: GPUComputePassTimestampWrites;
 }
 
-/** Times spans of a program. */
+/** What times the spans of a program. */
 export interface Clock {
   readonly spans: readonly Span[];
-  readonly bytes: number; // of a run's timestamps; they lie before its outputs
+  /** Bytes of a run's timestamps: begin and end of each span, u64. */
+  readonly bytes: number;
+  /** Encodes the copy of a run's timestamps to the beginning of `target`. */
   readonly copy: (encoder: GPUCommandEncoder, target: GPUBuffer) => void;
 }
 
-const MOST_QUERIES = 4096; // of a query set
+/** Queries of a set, at most: WebGPU's limit. */
+const MAX_QUERIES = 4096;
 
-/** A clock for spans that begin so; null where there are none, or the adapter has no timestamps. */
+/**
+ * A clock for the spans of a program of `kernels` kernels that begin at `starts`, until the scope ends. Null where there
+ * are none, or the adapter lacks timestamp-query. Fails with GpuError.
+ */
 export const clockOf = Effect.fnUntraced(function* (
   { device, buffer }: GpuShape,
   starts: readonly { readonly first: number; readonly stage: string }[],
   kernels: number,
-) {
+): Effect.fn.Return<Clock | null, GpuError, Scope.Scope> {
   if (starts.length === 0 || !device.features.has("timestamp-query")) return null;
   const queries = 2 * starts.length;
   const sets: { readonly set: GPUQuerySet; readonly count: number }[] = [];
-  for (let at = 0; at < queries; at += MOST_QUERIES) {
-    const count = Math.min(MOST_QUERIES, queries - at);
+  for (let at = 0; at < queries; at += MAX_QUERIES) {
+    const count = Math.min(MAX_QUERIES, queries - at);
     const set = yield* Effect.acquireRelease(
       Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
       (set) => Effect.sync(() => set.destroy()),
@@ -37,16 +45,16 @@ export const clockOf = Effect.fnUntraced(function* (
     sets.push({ set, count });
   }
   const bytes = 8 * queries;
-  const times = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
+  const resolved = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
   return {
     spans: starts.map(({ first, stage }, i): Span => {
-      const query = 2 * i % MOST_QUERIES;
+      const query = 2 * i % MAX_QUERIES;
       return {
         stage,
         first,
         end: starts[i + 1]?.first ?? kernels,
         timestampWrites: {
-          querySet: sets[Math.floor(2 * i / MOST_QUERIES)].set,
+          querySet: sets[Math.floor(2 * i / MAX_QUERIES)].set,
           beginningOfPassWriteIndex: query,
           endOfPassWriteIndex: query + 1,
         },
@@ -55,24 +63,24 @@ export const clockOf = Effect.fnUntraced(function* (
     bytes,
     copy: (encoder, target) => {
       sets.forEach(({ set, count }, i) =>
-        encoder.resolveQuerySet(set, 0, count, times, 8 * MOST_QUERIES * i)
+        encoder.resolveQuerySet(set, 0, count, resolved, 8 * MAX_QUERIES * i)
       );
-      encoder.copyBufferToBuffer(times, 0, target, 0, bytes);
+      encoder.copyBufferToBuffer(resolved, 0, target, 0, bytes);
     },
-  } satisfies Clock as Clock;
+  };
 });
 
-/** How the device's stamps are to be read. */
+/** How to convert the device's timestamps to the host's time. */
 export interface DeviceTime {
-  /** Nanoseconds that a stamp counts. */
+  /** Nanoseconds that one count of a timestamp is. */
   readonly tick: number;
-  /** What to add to the device's milliseconds to have those of `performance.now()`. */
+  /** The offset of the host's clock: `performance.now()` minus the device's milliseconds. */
   readonly toHost: number;
 }
 
 /**
- * When each span began and ended, in milliseconds as `performance.now()` gives them: of spans that the device overlaps, the
- * later one begins as the other ends.
+ * When each span began and ended, in milliseconds of `performance.now()`. Where the device overlaps spans, the later one
+ * begins when the earlier one ends, so that no time is counted twice.
  */
 export const intervals = (
   stamps: BigUint64Array,
@@ -87,7 +95,7 @@ export const intervals = (
   });
 };
 
-/** Seconds of each stage. */
+/** Seconds of each stage: the sum of its spans. */
 export const secondsOf = (
   spans: readonly Span[],
   stamps: BigUint64Array,
@@ -102,40 +110,47 @@ export const secondsOf = (
 };
 
 const PULSES = 3;
-const BETWEEN = "10 millis";
+const BETWEEN_PULSES = "10 millis";
 
-/** Looks how the device's clock and the host's go together, by work that takes no time. */
-export const deviceTime = Effect.fnUntraced(function* (gpu: GpuShape) {
-  const { device, buffer } = gpu;
-  const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;
-  const staging = yield* buffer("timestamps", clock.bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
-  const pulses: Pulse[] = [];
-  for (let i = 0; i <= PULSES; i++) {
-    if (i > 1) yield* Effect.sleep(BETWEEN);
-    const encoder = device.createCommandEncoder();
-    encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
-    clock.copy(encoder, staging);
-    const commands = encoder.finish();
-    const submitted = performance.now();
-    device.queue.submit([commands]);
-    yield* mapped(staging);
-    const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
-    staging.unmap();
-    if (i > 0) pulses.push({ submitted, begin }); // the first one waits for earlier work
-  }
-  return deviceTimeOf(pulses);
-}, Effect.scoped);
+/** Measures how the clocks of device and host relate, by empty passes on an idle device. Fails with GpuError. */
+export const deviceTime: (gpu: GpuShape) => Effect.Effect<DeviceTime, GpuError> = Effect.fnUntraced(
+  function* (gpu) {
+    const { device, buffer } = gpu;
+    const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const staging = yield* buffer("timestamps", clock.bytes, usage);
+    const pulses: Pulse[] = [];
+    for (let i = 0; i <= PULSES; i++) {
+      if (i > 1) yield* Effect.sleep(BETWEEN_PULSES);
+      const encoder = device.createCommandEncoder();
+      encoder.beginComputePass({ timestampWrites: clock.spans[0].timestampWrites }).end();
+      clock.copy(encoder, staging);
+      const commands = encoder.finish();
+      const submitted = performance.now();
+      device.queue.submit([commands]);
+      yield* mapped(staging);
+      const [begin] = new BigUint64Array(staging.getMappedRange().slice(0, 8));
+      staging.unmap();
+      if (i > 0) pulses.push({ submitted, begin }); // the first one waits for earlier work
+    }
+    return deviceTimeOf(pulses);
+  },
+  Effect.scoped,
+);
 
-/** Work that an idle device is told to do, at which moment of the host, and its own stamp as it began. */
+/** An empty pass on an idle device. */
 export interface Pulse {
-  readonly submitted: number; // milliseconds
+  /** When the host submitted it, in milliseconds of `performance.now()`. */
+  readonly submitted: number;
+  /** The device's timestamp when it began. */
   readonly begin: bigint;
 }
 
 /**
- * Stamps are nanoseconds by the standard, but the driver's own ticks where a WebGPU leaves them as they are: 10 or 83 ns
- * long, say. Only such a difference is believed, as a busy host measures badly. The offset is that of the pulse that began
- * soonest after it was submitted: to some tenths of a millisecond.
+ * The relation of the clocks that pulses show. Timestamps are nanoseconds by the standard, but some implementations leave
+ * the driver's own ticks as they are, 10 or 83 ns long, say: only a factor of more than 3 is believed, since a busy host
+ * measures badly. The offset is that of the pulse which began soonest after it was submitted, good to some tenths of a
+ * millisecond.
  */
 export const deviceTimeOf = (pulses: readonly Pulse[]): DeviceTime => {
   const [first, last] = [pulses[0], pulses[pulses.length - 1]];
