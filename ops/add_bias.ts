@@ -1,12 +1,12 @@
-/** Adds a bias to rows of which only some may count. */
+/** Adds a bias to rows of which only the first may be in use. */
 import { defineElementwise } from "./arithmetic.ts";
 import { sizeOf } from "./graph/shape.ts";
 import { reshape, type Tensor } from "./graph/tensor.ts";
 import { columnSums } from "./reduce.ts";
 
 /**
- * x [..., C] + bias [C]. With `count` ([1], u32) the bias's gradient sums over the first `count` rows only, whatever
- * lies in the others.
+ * x [..., C] + bias [C]. With `count` ([1], u32) the gradient of the bias sums over the first `count` rows only; the others
+ * may hold anything, NaN included.
  */
 export const addBias = (x: Tensor, bias: Tensor, count?: Tensor): Tensor => addBiasOp([x, bias], { count });
 

@@ -1,4 +1,4 @@
-/** Which columns win the arg-max of rows, and of how many. */
+/** Which columns are the arg-max of rows, and of how many. */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -12,6 +12,7 @@ export const argmaxUsed = (scores: Tensor): Tensor => winsOp([scores], { most: 1
 /** scores [N, P, K] to [N, K]: for how many p column k is the largest (the first of equals). No gradient. */
 export const argmaxCounts = (scores: Tensor): Tensor => winsOp([scores], { most: scores.shape[1] });
 
+/** scores [N, P, K] to [N, K]: for how many p column k is the arg-max, but at most `most`. */
 const winsOp = defineOp<{ readonly most: number }>("wins", {
   precision: "full",
   shape: ([scores]) =>
@@ -21,12 +22,12 @@ const winsOp = defineOp<{ readonly most: number }>("wins", {
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [scores], output, scratch, attributes: { most } }) => {
     const [N, P, K] = scores.shape;
-    const best = scratch([N, P], "u32");
+    const indices = scratch([N, P], "u32");
     return [
       kernel({
         label: "argMax",
         reads: { scores },
-        writes: { best },
+        writes: { best: indices },
         sizes: { K },
         threads: N * P,
         main: /* wgsl */ `
@@ -40,7 +41,7 @@ const winsOp = defineOp<{ readonly most: number }>("wins", {
       }),
       kernel({
         label: "wins",
-        reads: { best },
+        reads: { best: indices },
         writes: { won: output },
         sizes: { P, K, most },
         threads: N * K,

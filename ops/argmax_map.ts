@@ -1,8 +1,9 @@
-/** Which channel wins each pixel of maps that are enlarged first. The enlarged maps, K times the picture, are never stored. */
+/** The arg-max over channels of maps that are enlarged first. The enlarged maps, K times the image, are never stored. */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
+/** The size of enlarged maps, in pixels. */
 export interface MapSize {
   readonly height: number;
   readonly width: number;
@@ -12,9 +13,9 @@ export interface MapSize {
  * scores [N, h, w, K] to u32 [N, height, width]: the arg-max over K (the first of equals) once every map is resized
  * bilinearly to height × width, pixel centres aligned (PyTorch's `align_corners=False`, no smoothing). No gradient.
  */
-export const argmaxMap = (scores: Tensor, size: MapSize): Tensor => winnerMapOp([scores], size);
+export const argmaxMap = (scores: Tensor, size: MapSize): Tensor => argmaxMapOp([scores], size);
 
-const winnerMapOp = defineOp<MapSize>("winnerMap", {
+const argmaxMapOp = defineOp<MapSize>("winnerMap", {
   dtype: "u32",
   shape: ([scores], { height, width }) =>
     scores.shape.length === 4

@@ -3,9 +3,12 @@
  * chains of them, so there is no need to write a fused version by hand.
  */
 import { broadcastShape, type Shape } from "./graph/shape.ts";
-import { constant, defineOp, type Tensor } from "./graph/tensor.ts";
+import { constant, defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 
-/** Defines an elementwise op of n inputs: its expression and, unless it is piecewise constant, its derivatives. */
+/**
+ * Defines an elementwise op: its WGSL expression over the inputs and, unless it is piecewise constant, its derivatives. Inputs
+ * are broadcast; the op throws ShapeError where they cannot be.
+ */
 export const defineElementwise = <A = void>(
   name: string,
   expression: (inputs: readonly string[], attributes: A) => string,
@@ -13,7 +16,7 @@ export const defineElementwise = <A = void>(
     context: { inputs: readonly Tensor[]; output: Tensor; gradient: Tensor; attributes: A },
   ) => readonly (Tensor | null)[],
   functions?: string,
-) =>
+): Op<A> =>
   defineOp<A>(name, {
     shape: (inputs) => broadcastShape(name, inputs.map((x) => x.shape)),
     expression,
@@ -23,9 +26,12 @@ export const defineElementwise = <A = void>(
 
 /** A tensor, or a number for a constant. */
 export type Value = Tensor | number;
+
+/** The tensor, or a constant [] of the number. */
 export const tensorOf = (x: Value): Tensor => typeof x === "number" ? constant(x) : x;
 
-type Binary = (a: Value, b: Value) => Tensor;
+/** An op of two inputs, which are broadcast; throws ShapeError where they cannot be. */
+export type Binary = (a: Value, b: Value) => Tensor;
 const binary = (
   name: string,
   symbol: (a: string, b: string) => string,
@@ -64,7 +70,7 @@ const greaterOp = defineElementwise("greater", ([a, b]) => `select(T(0.0), T(1.0
 export const greaterEqual: Binary = (a, b) => greaterEqualOp([tensorOf(a), tensorOf(b)]);
 const greaterEqualOp = defineElementwise("greaterEqual", ([a, b]) => `select(T(0.0), T(1.0), ${a} >= ${b})`);
 
-/** a where the condition (0 or 1) is not 0, else b. A value that is not chosen is not looked at, so it may be infinite. */
+/** a where the condition (0 or 1) is not 0, else b; broadcast. The value that is not chosen may be infinite or NaN. */
 export const where = (condition: Tensor, a: Value, b: Value): Tensor =>
   whereOp([condition, tensorOf(a), tensorOf(b)]);
 const whereOp = defineElementwise(
@@ -73,7 +79,8 @@ const whereOp = defineElementwise(
   ({ inputs: [c], gradient }) => [null, where(c, gradient, 0), where(c, 0, gradient)],
 );
 
-type Unary = (x: Tensor) => Tensor;
+/** An op of one input; the result has its shape. */
+export type Unary = (x: Tensor) => Tensor;
 const unary = (
   name: string,
   expression: (x: string) => string,
@@ -107,7 +114,7 @@ export const rsqrt: Unary = unary(
 /** max(x, 0); the derivative at 0 is 0. */
 export const relu: Unary = unary("relu", (x) => `max(${x}, T(0.0))`, (_x, y, g) => mul(g, greater(y, 0)));
 
-/** A tensor repeated to a larger shape. */
+/** x repeated to a larger shape by NumPy's rule; throws ShapeError where it does not broadcast. */
 export const broadcastTo = (x: Tensor, shape: Shape): Tensor => broadcastOp([x], { shape });
 const broadcastOp = defineOp<{ shape: Shape }>("broadcast", {
   shape: ([x], { shape }) => broadcastShape("broadcast", [x.shape, shape]),

@@ -4,22 +4,22 @@ import { sameShape } from "./graph/shape.ts";
 import { constant, reshape, type Tensor } from "./graph/tensor.ts";
 import { sumTo } from "./reduce.ts";
 
-/** The tensors that `x` is made from, as far as gradients flow. */
+/** The inputs of `x` to which gradients may flow. */
 const parents = (x: Tensor): readonly Tensor[] => {
   if (x.source.kind === "reshape") return x.source.differentiable ? [x.source.of] : [];
   return x.source.kind === "op" && x.source.op.backward !== undefined ? x.source.inputs : [];
 };
 
 /**
- * Derivatives of the scalar `loss` with respect to each of `wrt`, each of the shape of its tensor; zeros where `loss`
- * does not depend on it.
+ * Derivatives of the scalar `loss` with respect to each of `wrt`, in the shapes of these; zeros where `loss` does not depend
+ * on a tensor.
  */
 export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] =>
   gradientsWhereReached(loss, wrt).map((gradient, i) => gradient ?? broadcastTo(constant(0), wrt[i].shape));
 
 /** The same, but null where no gradient of `loss` reaches the tensor. */
 export const gradientsWhereReached = (loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] => {
-  // Which tensors lie between `wrt` and the loss? Ids grow from inputs to outputs, so sorted ids are an order of work.
+  // The tensors on a path from `wrt` to the loss. Ids grow from inputs to outputs, so sorting by id is a topological order.
   const reachable = new Map<number, Tensor>();
   const collect = (x: Tensor) => {
     const stack = [x];

@@ -1,5 +1,5 @@
 /**
- * Average pooling. Windows that the border cuts are averaged over what is inside (PyTorch's `ceil_mode=True,
+ * Average pooling. Windows across the border are averaged over their elements inside (PyTorch's `ceil_mode=True,
  * count_include_pad=False`).
  *
  *     y[n,i,j,c] = mean over a, b < size, inside the map, of x[n, i·stride + a, j·stride + b, c]
@@ -9,6 +9,7 @@ import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
+/** A square window and the distance from one to the next, in pixels. */
 export interface AveragePool {
   readonly size: number;
   readonly stride: number;
@@ -51,7 +52,7 @@ const averagePoolOp = defineOp<AveragePool>("averagePool", {
   backward: ({ inputs: [x], gradient, attributes }) => [averagePoolGradient([x, gradient], attributes)],
 });
 
-/** x [N, H, W, C] (for its shape) and the gradient of the pooled map to the gradient of x. */
+/** x [N, H, W, C] (only its shape) and the gradient of y [N, H', W', C] to the gradient of x. */
 const averagePoolGradient = defineOp<AveragePool>("averagePoolGradient", {
   shape: ([x]) => x.shape,
   slices: () => ({ along: [0, 1], output: "rows" }),

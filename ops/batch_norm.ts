@@ -1,10 +1,10 @@
 /**
- * Batch normalisation (Ioffe and Szegedy 2015) over groups of rows with statistics of their own:
+ * Batch normalisation (Ioffe and Szegedy 2015) over groups of rows, each with its own statistics:
  *
  *     y = (x − mean) / sqrt(variance + 1e-5) · weight + bias
  *
- * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. SlotCon takes
- * statistics per view: both views go through a network as one batch with G = 2.
+ * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. With two views of each
+ * image in one batch, G = 2 takes statistics per view.
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
 import { sizeOf } from "./graph/shape.ts";
@@ -17,26 +17,27 @@ import { toFloat } from "./to_float.ts";
 const EPSILON = 1e-5;
 const MOMENTUM = 0.1;
 
-/** Statistics of the rows of each group, and over how many rows ([], f32) they were taken. */
+/** The first two moments, mean and variance, of the rows of each group. */
 export interface Moments {
   /** [G, 2, C]: mean and biased variance. */
   readonly values: Tensor;
+  /** The rows of a group that they were taken over, [], f32. */
   readonly rows: Tensor;
-  /** Where the rows are those of several ranks: the sum over ranks, which the gradient needs. */
+  /** For moments over the rows of several ranks: sums a tensor over the ranks, which the gradient needs. */
   readonly total?: (sums: Tensor) => Tensor;
 }
 
 /** Mean and variance over the rows of x [G, R, C]; with `count` ([1], u32; G = 1) over the first `count` rows. */
 export const batchMoments = (x: Tensor, count?: Tensor): Moments => {
   const rows = count === undefined ? constant(x.shape[1]) : reshape(toFloat(count), []);
-  // Sums of differences to some row: the squares of the values themselves would cancel where the mean is large.
+  // Shifted sums: the squares of the values themselves would cancel where the mean is large.
   const shift = slice(x, 1, 0, 1);
   const sums = shiftedSums(x, count);
   const means = div(sums, maximum(rows, 1));
   return { values: momentsOp([means, slice(means, 1, 0, 1), shift, IS_MEAN]), rows };
 };
 
-/** Which of the moments is the mean, [1, 2, 1]. */
+/** 1 for the mean and 0 for the variance, [1, 2, 1]. */
 const IS_MEAN = constant([1, 0], [1, 2, 1]);
 
 const momentsOp = defineOp("moments", {
@@ -47,8 +48,8 @@ const momentsOp = defineOp("moments", {
 });
 
 /**
- * Moments of all rows from those of parts: values [parts, G, 2, C] over rows [parts] (which may be 0). Variances are taken
- * around the mean of all, so that nothing cancels.
+ * Moments of all rows from the moments of parts of them: values [parts, G, 2, C] over rows [parts] (which may be 0). They are
+ * combined by Chan's formula, around the overall mean, so that nothing cancels.
  */
 export const combinedMoments = (values: Tensor, rows: Tensor): Moments => ({
   values: combinedOp([values, rows], undefined),
@@ -83,8 +84,9 @@ const combinedOp = defineOp("combinedMoments", {
 });
 
 /**
- * x [G, R, C] normalised by the moments of its own rows, or of these and other ranks' rows; the gradient takes into
- * account that they depend on x. It is that of the sum over ranks of what each derives.
+ * x [G, R, C] normalised by the moments of its rows, or of its rows and those of other ranks; with `count` ([1], u32; G = 1)
+ * only the first `count` rows have gradients. The gradient includes the dependence of the moments on x, and is that of the sum
+ * of the losses of all ranks.
  */
 export const batchNorm = (
   x: Tensor,
@@ -115,13 +117,13 @@ const normalizeOp = defineElementwise<Omit<Moments, "values"> & { readonly count
   },
 );
 
-/** x [..., C] normalised by running statistics [3, C]. */
+/** x [..., C] normalised by running statistics [3, C], see `runningAfter`. */
 export const batchNormByRunning = (x: Tensor, weight: Tensor, bias: Tensor, running: Tensor): Tensor => {
   const scale = mul(weight, rsqrt(add(slice(running, 0, 1, 1), EPSILON)));
   return byRunningOp([x, slice(running, 0, 0, 1), scale, bias], { weight, running, epsilon: EPSILON });
 };
 
-/** What the scale and the mean are made of: for those who read a graph as layers, as exporters do. */
+/** The attributes of the op "batchNormByRunning", its scale and mean before they are combined: exporters read them. */
 export interface ByRunning {
   readonly weight: Tensor;
   readonly running: Tensor;
@@ -138,8 +140,8 @@ const byRunningOp = defineElementwise<ByRunning>(
 );
 
 /**
- * Running statistics [3, C] (mean, unbiased variance, number of batches) after batches with these moments, one group
- * after the other, with PyTorch's momentum 0.1. Fewer than two rows leave them as they are.
+ * Running statistics [3, C] (mean, unbiased variance, number of batches) after an update by the moments of each group in
+ * turn, with PyTorch's momentum 0.1. Moments of fewer than two rows do not change them.
  */
 export const runningAfter = (running: Tensor, moments: Moments): Tensor =>
   runningOp([running, moments.values, moments.rows]);
@@ -170,5 +172,5 @@ const runningOp = defineOp("runningStatistics", {
   })],
 });
 
-/** Whether a counted batch is large enough to normalise: 1 or 0, []. */
+/** 1 where the moments are of more than one row, so that their variance normalises, else 0: []. */
 export const isNormalizable = (moments: Moments): Tensor => where(greater(moments.rows, 1), 1, 0);

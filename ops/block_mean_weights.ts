@@ -1,20 +1,20 @@
-/** Weights that turn a sum over chosen rows into a mean of means. */
+/** Weights that turn a sum over selected rows into a mean of means. */
 import { NONE, type Selection } from "./compact_rows.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
-interface Blocks {
-  /** Into how many equal blocks the table's rows are divided. */
+/** Equal blocks of a table's rows. */
+export interface Blocks {
   readonly blocks: number;
   readonly rowsPerBlock: number;
-  /** With fewer chosen rows than this in all (`total`), every weight is 0. */
+  /** With fewer selected rows than this in all (`total`), every weight is 0. */
   readonly atLeast: number;
 }
 
 /**
- * Weights [capacity] of the chosen rows under which a sum is the mean over blocks of the mean over each block's chosen
- * rows: 1 / (blocks · chosen rows of the same block). A block without any adds 0; unused entries weigh 0. `total` [1], f32,
- * is how many rows are chosen, here and on other ranks. No gradient.
+ * Weights [capacity] of the rows of a selection, with which their sum is the mean over blocks of the mean over each block's
+ * selected rows: 1 / (blocks · selected rows of the same block). A block without any contributes 0; unused entries weigh 0.
+ * `total` [1], f32, is the number of selected rows, here and on other ranks. No gradient.
  */
 export const blockMeanWeights = ({ indices }: Selection, total: Tensor, attributes: Blocks): Tensor =>
   weightsOp([indices, total], attributes);
@@ -27,7 +27,7 @@ const weightsOp = defineOp<Blocks>("blockMeanWeights", {
     writes: { weights: output },
     sizes: { blocks, rowsPerBlock, atLeast, capacity: indices.shape[0] },
     threads: indices.shape[0],
-    // Indices ascend, unused ones are the largest: the rows of a block are neighbours, found by bisection.
+    // Indices ascend, and unused ones are the largest: the rows of a block are neighbours, found by bisection.
     functions: /* wgsl */ `
 fn entriesBelow(row: u32) -> u32 {
   var low = 0u;

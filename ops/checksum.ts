@@ -1,12 +1,13 @@
-/** Numbers that tell two tensors apart bit by bit, where values that differ may compare as equal (NaN, −0). */
+/** Checksums of a tensor's bits, which tell tensors apart also where values compare as equal (NaN, −0). */
 import { sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
+/** Invocations, each of which hashes every 64th word. */
 const LANES = 64;
 
 /**
- * Checksums of the bits of x, [128], whole numbers below 2^16: equal for equal bits, and all but surely different
+ * 64 checksums of the bits of x as [128], whole numbers below 2^16: equal for equal bits, and almost surely different
  * otherwise. No gradient.
  */
 export const checksum = (x: Tensor): Tensor => checksumOp([x], undefined);
@@ -19,7 +20,7 @@ const checksumOp = defineOp("checksum", {
     writes: { sums: output },
     sizes: { size: sizeOf(x.shape), lanes: LANES },
     threads: LANES,
-    // FNV-1a over every 64th word.
+    // FNV-1a, a word at a time.
     main: /* wgsl */ `
   var sum = 2166136261u;
   for (var i = id; i < p.size; i += p.lanes) { sum = (sum ^ bitcast<u32>(x[i])) * 16777619u; }

@@ -1,15 +1,18 @@
 /**
- * Collectives as ops of a graph: the program stops at such an op, the operand is read back, reduced or gathered over the
- * ranks, and uploaded. The compiler lets those that are ready together share a stop.
+ * Collectives as ops of a graph. They run on the host: the program is split there, the operand is read back, reduced or
+ * gathered over the ranks, and uploaded. Collectives of equal depth share a synchronisation point (compiler/sync_points.ts).
  */
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 
-/** x of all ranks: [...] to [world, ...]. No gradient flows back. */
+/** x of all `world` ranks in their order: [...] to [world, ...]. No gradient. */
 export const allGather = (x: Tensor, world: number): Tensor => gatherOp([x], { world });
 
-/** Sum of x over ranks, of the same shape. No gradient flows back. `late`: see `Exchange`. */
-export const allReduceSum = (x: Tensor, { late = false } = {}): Tensor =>
-  (late ? lateSumOp : sumOp)([x], undefined);
+/**
+ * The sum of x over the ranks, of the same shape; all ranks get the same bits. `overlappable` where only the end of the
+ * program reads it, such as sums of gradients: it then overlaps with other work. No gradient.
+ */
+export const allReduceSum = (x: Tensor, { overlappable = false } = {}): Tensor =>
+  (overlappable ? overlappableSumOp : sumOp)([x], undefined);
 
 const gatherOp = defineOp<{ readonly world: number }>("allGather", {
   shape: ([x], { world }) => [world, ...x.shape],
@@ -20,7 +23,7 @@ const sumOp = defineOp("allReduceSum", {
   shape: ([x]) => x.shape,
   exchange: { kind: "sum", overlappable: false },
 });
-const lateSumOp = defineOp("allReduceSum", {
+const overlappableSumOp = defineOp("allReduceSum", {
   shape: ([x]) => x.shape,
   exchange: { kind: "sum", overlappable: true },
 });

@@ -38,7 +38,7 @@ gpuTest(
           let x = mul(input(`x${factor}`, [4]), factor);
           const gradients = [];
           for (let i = 0; i < 3; i++) {
-            gradients.push(allReduceSum(mul(x, x), { late: true }));
+            gradients.push(allReduceSum(mul(x, x), { overlappable: true }));
             x = add(allReduceSum(mul(x, 0.5)), 1);
           }
           return { x, gradients };
@@ -77,7 +77,7 @@ gpuTest("state moves on after the last stop, in every run", function* () {
       gpu.device.queue.writeBuffer(buffer, 0, new Float32Array(64).fill(1));
       const weight = input("weight", [64]), x = input("x", [8, 64]);
       const slope = reshape(columnSums([reshape(mul(x, weight), [1, 8, 64])]), [64]);
-      const next = add(weight, allReduceSum(slope, { late: true }));
+      const next = add(weight, allReduceSum(slope, { overlappable: true }));
       const graph = { label: "test", updates: new Map([[weight, next]]), outputs: { next } };
       const program = yield* compile(graph, new Map([["weight", buffer]]));
       const uploads = { x: new Float32Array(512).fill(rank + 1) };

@@ -1,27 +1,27 @@
 /**
- * Rows chosen by a mask, numbered without gaps: how many there are is known to the device only.
+ * Stream compaction: the rows that a mask selects, numbered without gaps. Only the device knows how many there are.
  *
- * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: position r belongs to
- * the first row where the count reaches r + 1.
+ * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: entry r is the first row
+ * where the count reaches r + 1.
  */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
-/** Stands for "no row" and "no position", in WGSL: the largest u32, so that unused entries sort behind all others. */
+/** WGSL of the u32 for "no row" and "no position": the largest, so that unused entries sort last. */
 export const NONE = "0xffffffffu";
 
-/** The chosen rows of a table of M rows; tensors are u32. */
+/** A selection of the M rows of a table; tensors are u32. */
 export interface Selection {
-  /** [capacity] The chosen rows in ascending order; unused entries are 0xffffffff. */
+  /** [capacity] The selected rows in ascending order; unused entries are 0xffffffff. */
   readonly indices: Tensor;
-  /** [M] The place of every row in `indices`, 0xffffffff where it has none. */
+  /** [M] The position of every row in `indices`, 0xffffffff where it is not selected. */
   readonly positions: Tensor;
-  /** [1] How many entries of `indices` are in use. */
+  /** [1] The number of entries of `indices` in use. */
   readonly count: Tensor;
 }
 
-/** The rows whose `mask` ([M], f32) is not 0; those beyond `capacity` are left out. */
+/** Selects the rows whose `mask` ([M], f32) is not 0, up to `capacity` of them. No gradient. */
 export const compactRows = (mask: Tensor, capacity: number): Selection => {
   const counts = prefixCounts([mask], undefined);
   return {
@@ -35,12 +35,12 @@ interface Capacity {
   readonly capacity: number;
 }
 
-/** mask [M] to counts [M], u32. */
+/** mask [M] to counts [M], u32: the inclusive prefix sum. */
 const prefixCounts = defineOp("prefixCounts", {
   shape: ([mask]) => mask.shape.length === 1 ? mask.shape : shapeError("selectRows", "mask [M]", mask.shape),
   dtype: "u32",
   kernels: ({ inputs: [mask], output, scratch }) => {
-    // An invocation counts a part, then adds up the totals of the parts before: with √M parts neither takes long.
+    // An invocation counts a part, and then adds up the totals of all earlier parts: √M parts make both loops short.
     const [M] = mask.shape;
     const each = Math.ceil(Math.sqrt(M));
     const parts = Math.ceil(M / each);

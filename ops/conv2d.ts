@@ -4,7 +4,7 @@
  *     y[n,oy,ox,o] = Σ x[n, oy·stride − pad + ky·dilation, ox·stride − pad + kx·dilation, i] · w[ky,kx,i,o]
  *
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
- * innermost loop reads neighbouring words; files keep [O, C / groups, KH, KW]. One bias-free op: add a bias as [O].
+ * innermost loop reads neighbouring words; weight files store [O, C / groups, KH, KW]. There is no bias: add one as [O].
  */
 import { averagePool } from "./average_pool.ts";
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
@@ -15,12 +15,16 @@ import { conv2dWeightGradientKernels } from "./kernels/conv2d_weight_gradient.ts
 import { type Convolution, outputSize } from "./kernels/convolution.ts";
 import { matmul } from "./matmul.ts";
 
-/** See the formula above. Throws ShapeError where channels, groups and sizes do not fit together. */
+/**
+ * x [N, H, W, C] ∗ w [KH, KW, C / groups, O] to [N, OH, OW, O] by the formula above, OH = ⌊(H + 2·pad − dilation·(KH − 1) − 1) /
+ * stride⌋ + 1. By default stride 1, no padding, dilation 1, one group. Throws ShapeError where channels, groups and sizes do
+ * not fit.
+ */
 export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {}): Tensor => {
   const convolution = { stride: 1, pad: 0, dilation: 1, groups: 1, ...options };
   const [KH, KW, C, O] = w.shape;
   const { stride, pad, groups } = convolution;
-  // A plain product of matrices: pixels, all or some of them, times channels.
+  // Kernels of 1×1 are matrix products: pixels, all or some of them, times channels.
   if (KH * KW === 1 && pad === 0 && groups === 1 && x.shape[3] === C) {
     return matmul(stride === 1 ? x : averagePool(x, { size: 1, stride }), reshape(w, [C, O]));
   }
@@ -47,7 +51,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
   ],
 });
 
-/** dy: [N, OH, OW, O], w: [KH, KW, C / groups, O], to the shape [N, H, W, C] of the convolution's input. */
+/** The gradient dx of `shape` [N, H, W, C] from dy [N, OH, OW, O] and w [KH, KW, C / groups, O]. */
 export const conv2dInputGradient = (dy: Tensor, w: Tensor, shape: Shape, convolution: Convolution): Tensor =>
   inputGradientOp([dy, w], { shape, ...convolution });
 
@@ -63,7 +67,7 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   ],
 });
 
-/** x: [N, H, W, C], dy: [N, OH, OW, O], to the shape [KH, KW, C / groups, O] of the weights. */
+/** The gradient dw of `shape` [KH, KW, C / groups, O] from x [N, H, W, C] and dy [N, OH, OW, O]; it has none itself. */
 export const conv2dWeightGradient = (x: Tensor, dy: Tensor, shape: Shape, convolution: Convolution): Tensor =>
   weightGradientOp([x, dy], { shape, ...convolution });
 

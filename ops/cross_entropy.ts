@@ -1,9 +1,9 @@
 /**
- * Cross-entropy of the first rows and columns of a table whose used size is known to the device only.
+ * Cross-entropy of the first rows and columns of a table; only the device knows how many are in use.
  *
  *     loss[r] = log Σ_{c < columns} exp(x[r, c]) − x[r, label[r]]   for r < rows, else 0
  *
- * Whatever lies in unused rows and columns, NaN included, is not looked at and gets no gradient.
+ * Unused rows and columns may hold anything, NaN included, and get no gradient.
  */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";

@@ -1,41 +1,42 @@
-/** Reads the rows of a table that a selection names, and puts such rows back. */
+/** Gathers the rows of a table that a selection names, and scatters them back. */
 import { NONE, type Selection } from "./compact_rows.ts";
 import { shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
-type Places = Pick<Selection, "indices" | "positions">;
+/** What gathering and scattering need of a selection. */
+export type RowIndices = Pick<Selection, "indices" | "positions">;
 
-/** The chosen rows of x: [M, D] to [capacity, D], zeros in unused entries. */
-export const gatherRows = (x: Tensor, { indices, positions }: Places): Tensor =>
+/** The selected rows of x: [M, D] to [capacity, D], zeros in unused entries. */
+export const gatherRows = (x: Tensor, { indices, positions }: RowIndices): Tensor =>
   gatherOp([x, indices, positions]);
 
-/** The reverse: y [capacity, D] to [M, D], zeros in rows that are not chosen. */
-export const scatterRows = (y: Tensor, { indices, positions }: Places): Tensor =>
+/** The reverse: y [capacity, D] to [M, D], zeros in rows that are not selected. */
+export const scatterRows = (y: Tensor, { indices, positions }: RowIndices): Tensor =>
   gatherOp([y, positions, indices]);
 
 /**
- * Entries of a u32 table [M] at `indices` [R], u32, counted from entry `start` on: [R], with 0xffffffff where the index is
- * that.
+ * table[start + indices[r]] for a table [M] and indices [R], both u32, as [R]; 0xffffffff where the index is 0xffffffff. No
+ * gradient.
  */
 export const gatherIndices = (table: Tensor, indices: Tensor, start = 0): Tensor =>
   lookUpOp([table, indices], { start });
 
 /**
- * x [M, D], indices [R], and for every row of x its place among the indices [M]. A row is taken at most once, so that
- * scattering is gathering with the two exchanged.
+ * x [M, D], indices [R] and, for every row of x, its position among the indices [M]. A row is gathered at most once, so that
+ * scattering is gathering with indices and positions exchanged.
  */
 const gatherOp: Op = defineOp("gatherRows", {
-  shape: ([x, indices, places]) =>
-    x.shape.length === 2 && indices.shape.length === 1 && places.shape[0] === x.shape[0]
+  shape: ([x, indices, positions]) =>
+    x.shape.length === 2 && indices.shape.length === 1 && positions.shape[0] === x.shape[0]
       ? [indices.shape[0], x.shape[1]]
       : shapeError(
         "gatherRows",
-        "rows [M, D], indices [R], places [M]",
+        "rows [M, D], indices [R], positions [M]",
         x.shape,
         indices.shape,
-        places.shape,
+        positions.shape,
       ),
   kernels: ({ inputs: [x, indices], output, adapter }) => {
     const { bind, width, alias } = vectorized(x.shape[1]);
@@ -57,8 +58,8 @@ const gatherOp: Op = defineOp("gatherRows", {
     })];
   },
   backward: (
-    { inputs: [, indices, places], gradient },
-  ) => [gatherOp([gradient, places, indices]), null, null],
+    { inputs: [, indices, positions], gradient },
+  ) => [gatherOp([gradient, positions, indices]), null, null],
 });
 
 const lookUpOp = defineOp<{ readonly start: number }>("lookUp", {

@@ -1,9 +1,9 @@
-/** GELU with the exact (error function) form, Hendrycks and Gimpel 2016. */
+/** GELU in its exact form, by the error function (Hendrycks and Gimpel 2016). */
 import { defineElementwise, mul } from "./arithmetic.ts";
 import type { Tensor } from "./graph/tensor.ts";
 
-// Φ(x) for the normal distribution by Abramowitz and Stegun 7.1.26 (absolute error below 1e-7), computed on the
-// negative side, where nothing cancels. `exp` of a large negative number is 0, so large |x| needs no special case.
+// Φ(x), the distribution function of the normal distribution, by Abramowitz and Stegun 7.1.26 (absolute error below 1e-7), for
+// the negative tail, where nothing cancels. `exp` of a large negative number is 0, so large |x| needs no special case.
 const NORMAL_CDF = /* wgsl */ `
 fn normalCdf(x: T) -> T {
   let z = abs(x) * 0.70710678;
@@ -13,6 +13,7 @@ fn normalCdf(x: T) -> T {
   return select(T(1.0) - tail, tail, x < T(0.0));
 }`;
 
+/** Φ(x) + x·φ(x) */
 const geluSlope = defineElementwise(
   "geluSlope",
   ([x]) => `(normalCdf(${x}) + ${x} * 0.39894228 * exp(-0.5 * ${x} * ${x}))`,
@@ -26,5 +27,5 @@ const geluOp = defineElementwise(
   NORMAL_CDF,
 );
 
-/** x·Φ(x), elementwise. */
+/** x·Φ(x), elementwise, where Φ is the distribution function of the normal distribution. */
 export const gelu = (x: Tensor): Tensor => geluOp([x]);

@@ -1,13 +1,13 @@
-/** Matrix products, batched, with the transposition that gradients need; optionally of the first rows only. */
+/** Matrix products, batched, plain and transposed as gradients need it; optionally of the first rows only. */
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Op, reshape, type Tensor } from "./graph/tensor.ts";
 import { gemmKernels } from "./kernels/gemm.ts";
 import { tileVariants } from "./kernels/gemm_tiles.ts";
 import {
   matrixProduct,
-  productOfPanels,
-  transposedParts,
+  packedProduct,
   transposedProduct,
+  transposedSplits,
 } from "./kernels/matrix_product.ts";
 import { packedShape, packRows, variantsOn } from "./kernels/packing.ts";
 import { sumPartials } from "./kernels/partial_sums.ts";
@@ -16,8 +16,8 @@ import { transpose } from "./slice.ts";
 /**
  * a [..., M, K] times b [K, N] or [..., K, N]: [..., M, N]. With one b for many a the leading axes of a count as rows.
  *
- * With `count` ([1], u32; a and b are matrices then) only the first `count` rows of a are used: the others of the
- * result are left undefined, and the kernel is dispatched for no more rows than there are.
+ * With `count` ([1], u32; a and b are matrices then) only the first `count` rows of a are used: the other rows of the result
+ * are undefined, and no more workgroups are dispatched than the rows need. Throws ShapeError where sizes do not fit.
  */
 export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
   const [K, N] = b.shape.slice(-2);
@@ -40,7 +40,8 @@ export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
 };
 
 /**
- * aᵀ·b over rows: a [..., R, M], b [..., R, N] to [..., M, N]. With `count` only the first `count` of the R rows.
+ * aᵀ·b: a [..., R, M], b [..., R, N] to [..., M, N]. With `count` ([1], u32) over the first `count` of the R rows. Throws
+ * ShapeError where sizes do not fit.
  */
 export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
   const [R, M] = a.shape.slice(-2);
@@ -66,16 +67,16 @@ const matmulOp: Op = defineOp("matmul", {
     const plain = tileVariants(product, adapter, (tile) => gemmKernels(product, tile, scratch, statistics));
     const shape = packedShape(batch, M, K);
     if (!adapter.cpu || M % 4 !== 0 || 4 * sizeOf(shape) > adapter.maxBinding) return choose(plain);
-    // A CPU loads four rows at once where they lie side by side, which pays if there are enough columns to use them for.
-    const aside = tileVariants(productOfPanels({ ...a, shape }, b, output, count), adapter, (tile) => {
+    // From packed panels a CPU loads four rows at once, which pays where there are enough columns to use them for.
+    const packed = tileVariants(packedProduct({ ...a, shape }, b, output, count), adapter, (tile) => {
       const panels = scratch(shape, a.dtype);
       return [
         packRows(a, panels),
-        ...gemmKernels(productOfPanels(panels, b, output, count), tile, scratch, statistics),
+        ...gemmKernels(packedProduct(panels, b, output, count), tile, scratch, statistics),
       ];
     });
-    const first = variantsOn("panels", aside);
-    return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...first, ...plain } : { ...plain, ...first });
+    const byPacking = variantsOn("panels", packed);
+    return choose(b.shape[2] >= ENOUGH_COLUMNS ? { ...byPacking, ...plain } : { ...plain, ...byPacking });
   },
   backward: ({ inputs: [a, b, count], gradient }) => [
     matmulOp([gradient, transpose(b, [0, 2, 1]), ...(count === undefined ? [] : [count])]),
@@ -84,6 +85,7 @@ const matmulOp: Op = defineOp("matmul", {
   ],
 });
 
+/** Columns of b from which on packing a takes less time than it saves (lavapipe 25.0, two cores, November 2026). */
 const ENOUGH_COLUMNS = 96;
 
 const transposedOp: Op = defineOp("matmulTransposed", {
@@ -93,15 +95,15 @@ const transposedOp: Op = defineOp("matmulTransposed", {
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
   shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
   kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
-    const parts = transposedParts(a, b, adapter);
+    const splits = transposedSplits(a, b, adapter);
     return choose(
-      tileVariants(transposedProduct(a, b, output, parts, count), adapter, (tile) => {
-        if (parts === 1) return gemmKernels(transposedProduct(a, b, output, 1, count), tile, scratch);
+      tileVariants(transposedProduct(a, b, output, splits, count), adapter, (tile) => {
+        if (splits === 1) return gemmKernels(transposedProduct(a, b, output, 1, count), tile, scratch);
         const [batch, M, N] = output.shape;
-        const partial = scratch([batch, parts, M * N]);
+        const partials = scratch([batch, splits, M * N]);
         return [
-          ...gemmKernels(transposedProduct(a, b, partial, parts, count), tile, scratch),
-          ...sumPartials(partial, output, batch, parts, M * N, scratch),
+          ...gemmKernels(transposedProduct(a, b, partials, splits, count), tile, scratch),
+          ...sumPartials(partials, output, batch, splits, M * N, scratch),
         ];
       }),
     );

@@ -3,7 +3,8 @@
  *
  *     y[n,i,j,c] = max over a, b < size of x[n, i·stride + a − pad, j·stride + b − pad, c]
  *
- * Padding never wins; of equal values the first in row-major order does, and it alone receives the gradient.
+ * The maximum is never a padding element; among equal values it is the first in row-major order, which alone receives the
+ * gradient.
  */
 import type { Kernel, Operand } from "./graph/kernel.ts";
 import type { AdapterTraits } from "./graph/lowering.ts";
@@ -12,6 +13,7 @@ import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
+/** A square window, the distance from one to the next, and padding, in pixels. */
 export interface MaxPool {
   readonly size: number;
   readonly stride: number;
@@ -19,7 +21,7 @@ export interface MaxPool {
   readonly pad: number;
 }
 
-/** x [N, H, W, C] to [N, H', W', C] with H' = floor((H + 2·pad − size) / stride) + 1. */
+/** x [N, H, W, C] to [N, H', W', C] with H' = ⌊(H + 2·pad − size) / stride⌋ + 1. Throws ShapeError where no window fits. */
 export const maxPool = (x: Tensor, attributes: MaxPool): Tensor => maxPoolOp([x], attributes);
 
 const maxPoolOp = defineOp<MaxPool>("maxPool", {
@@ -35,20 +37,20 @@ const maxPoolOp = defineOp<MaxPool>("maxPool", {
   backward: ({ inputs: [x], gradient, attributes }) => [maxPoolGradient([x, gradient], attributes)],
 });
 
-/** x [N, H, W, C] and the gradient of the pooled map to the gradient of x: a gather, so the order of sums is fixed. */
+/** x [N, H, W, C] and the gradient of y to the gradient of x: by gathering, so that sums have a fixed order. */
 const maxPoolGradient = defineOp<MaxPool>("maxPoolGradient", {
   shape: ([x]) => x.shape,
   slices: () => ({ along: [0, 1], output: "rows" }),
   kernels: ({ inputs: [x, gradient], output, attributes, scratch, adapter }) => {
-    const winner = scratch(gradient.shape);
+    const argmax = scratch(gradient.shape);
     return [
-      windowKernel(x, winner, attributes, "winner"),
-      gatherKernel(winner, gradient, output, attributes, adapter),
+      windowKernel(x, argmax, attributes, "winner"),
+      gatherKernel(argmax, gradient, output, attributes, adapter),
     ];
   },
 });
 
-/** Writes the best value of every window, or the number of its place within the window: row · size + column. */
+/** Writes the maximum of every window, or its index within the window: row · size + column. */
 const windowKernel = (x: Operand, y: Operand, window: MaxPool, what: "best" | "winner"): Kernel => {
   const { bind, width, alias } = vectorized(x.shape[3]);
   return kernel({
@@ -80,9 +82,9 @@ const windowKernel = (x: Operand, y: Operand, window: MaxPool, what: "best" | "w
   });
 };
 
-/** Every element adds up the gradients of the windows that it won. */
+/** Adds up, for every element, the gradients of the windows whose maximum it is. */
 const gatherKernel = (
-  winner: Operand,
+  argmax: Operand,
   gradient: Operand,
   dx: Operand,
   window: MaxPool,
@@ -92,7 +94,7 @@ const gatherKernel = (
   const each = cpu ? dx.shape[2] : 1;
   return kernel({
     label: "maxPoolGradient",
-    reads: { winner: bind(winner), gradient: bind(gradient) },
+    reads: { winner: bind(argmax), gradient: bind(gradient) },
     writes: { dx: bind(dx) },
     sizes: { ...sizesOf(dx.shape, gradient.shape, width), each },
     threads: sizeOf(dx.shape) / width / each,

@@ -1,7 +1,8 @@
-/** 1 where x is infinite or no number, else 0; no gradient. By its bits, as drivers may assume that there is no such x. */
+/** Finds infinities and NaN, by their bits: drivers may assume that values are finite. */
 import { defineElementwise } from "./arithmetic.ts";
 import type { Tensor } from "./graph/tensor.ts";
 
+/** 1 where x is infinite or NaN, else 0, elementwise; no gradient. */
 export const nonFinite = (x: Tensor): Tensor => nonFiniteOp([x]);
 
 const nonFiniteOp = defineElementwise(

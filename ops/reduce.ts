@@ -5,8 +5,8 @@ import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { slice } from "./slice.ts";
 
 /**
- * Sums over rows: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32) only the first `count` rows of the
- * (then single) group are summed.
+ * Sums over the rows of each group: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32; G = 1) over the first
+ * `count` rows. Throws ShapeError where the terms differ in shape.
  */
 export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
   columnSumsOp(count === undefined ? terms : [...terms, count], {});
@@ -60,7 +60,7 @@ export const sum = (x: Tensor): Tensor => reshape(totals([x]), []);
 /** Mean of all elements, a scalar []. */
 export const mean = (x: Tensor): Tensor => div(sum(x), sizeOf(x.shape));
 
-/** Sums `x` over the axes along which `shape` would be broadcast to its shape. */
+/** Sums x over the axes along which `shape` is broadcast to the shape of x: the gradient of broadcasting. */
 export const sumTo = (x: Tensor, shape: Shape): Tensor => {
   if (sizeOf(shape) === 1) return reshape(sum(x), shape);
   const target = [...new Array(x.shape.length - shape.length).fill(1), ...shape];

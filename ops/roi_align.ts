@@ -1,31 +1,35 @@
 /**
- * RoIAlign (He et al., Mask R-CNN, 2017) of one box a map, as torchvision's `roi_align` with `aligned=True`, the
- * automatic sampling ratio and an output as large as the map; then mirrored left to right where a flip asks for it.
+ * RoIAlign (He et al., Mask R-CNN, 2017) of one box per map, as torchvision's `roi_align` with `aligned=True`, the automatic
+ * sampling ratio and an output as large as the map; then mirrored left to right where `flips` is 1.
  *
  * It is linear in the map and separates into rows and columns: y[n] = A[n] · x[n] with x[n] as [H·W, C] and
  *
  *     A[n, (i, j), (h, w)] = a(i, h) · a(j, w)
  *     a(i, h) = mean over the samples s of bin i of tent(s − h)
  *
- * where tent is 1 − |·|, not below 0, samples up to one pixel outside the map count as on its border, and those further
- * out as nothing. Bins are sampled at ceil(box size / map size) places an axis: at one for boxes within the map, at none
- * for a box whose size is not positive, which gives zeros.
+ * where tent(t) = max(1 − |t|, 0). A sample up to one pixel outside the map is moved to its border; samples further out
+ * contribute 0. A bin has ⌈box size / map size⌉ samples along an axis: one for boxes within the map, none for a box whose size
+ * is not positive, which gives zeros.
  */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 import { matmul } from "./matmul.ts";
 
-interface MapSize {
+/** The size of a feature map, in cells. */
+export interface MapSize {
   readonly height: number;
   readonly width: number;
 }
 
-/** Boxes [N, 4] as fractions x1, y1, x2, y2 of the map, flips [N] (1 or 0) to A [N, H·W, H·W]; no gradient. */
+/** Boxes [N, 4] as fractions x1, y1, x2, y2 of the map, and flips [N] (1 or 0), to A [N, H·W, H·W]. No gradient. */
 export const roiAlignWeights = (boxes: Tensor, flips: Tensor, map: MapSize): Tensor =>
   weightsOp([boxes, flips], map);
 
-/** x [N, H, W, C], boxes [N, 4] and flips [N] to [N, H, W, C]; the gradient flows to x. */
+/**
+ * x [N, H, W, C], boxes [N, 4] as fractions x1, y1, x2, y2 of the map, and flips [N] (1 or 0) to [N, H, W, C]. The gradient
+ * flows to x only. Throws ShapeError where sizes do not fit.
+ */
 export const roiAlign = (x: Tensor, boxes: Tensor, flips: Tensor): Tensor => {
   const [N, height, width, C] = x.shape;
   const weights = roiAlignWeights(boxes, flips, { height, width });

@@ -1,20 +1,20 @@
-/** Parts and transpositions of tensors. Read by strides: inside a fused kernel they cost nothing. */
+/** Slices and transpositions of tensors. They are read by strides: inside a fused kernel they cost nothing. */
 import { joined, stridesOf } from "./graph/layout.ts";
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
-interface Part {
+interface Slice {
   readonly axis: number;
   readonly start: number;
   readonly size: number;
 }
 
-/** `size` entries of `x` along `axis`, from `start` on. */
+/** `size` entries of x along `axis`, from `start` on. Throws ShapeError where x has fewer. */
 export const slice = (x: Tensor, axis: number, start: number, size: number): Tensor =>
   start === 0 && size === x.shape[axis] ? x : sliceOp([x], { axis, start, size });
 
-const sliceOp = defineOp<Part>("slice", {
+const sliceOp = defineOp<Slice>("slice", {
   shape: ([x], { axis, start, size }) =>
     axis < x.shape.length && start + size <= x.shape[axis]
       ? x.shape.map((n, i) => (i === axis ? size : n))
@@ -30,8 +30,8 @@ const sliceOp = defineOp<Part>("slice", {
   ) => [embed([gradient], { axis, start, size: x.shape[axis] })],
 });
 
-/** The reverse of `slice`: `x` within zeros, `size` entries long along `axis`. */
-const embed = defineOp<Part>("embed", {
+/** The reverse of `slice`: x padded with zeros to `size` entries along `axis`, from `start` on. */
+const embed = defineOp<Slice>("embed", {
   shape: ([x], { axis, size }) => x.shape.map((n, i) => (i === axis ? size : n)),
   kernels: ({ inputs: [x], output, attributes: { axis, start, size } }) => {
     const inner = sizeOf(x.shape.slice(axis + 1));
@@ -52,7 +52,7 @@ const embed = defineOp<Part>("embed", {
   ) => [slice(gradient, axis, start, x.shape[axis])],
 });
 
-/** Axes in another order: axis i of the result is axis `order[i]` of `x`. */
+/** Permutes axes: axis i of the result is axis `order[i]` of x. Throws ShapeError where `order` has too few or many. */
 export const transpose = (x: Tensor, order: readonly number[]): Tensor => transposeOp([x], { order });
 
 const transposeOp = defineOp<{ order: readonly number[] }>("transpose", {

@@ -1,3 +1,4 @@
+/** Conversion of whole numbers. */
 import { sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";

@@ -1,33 +1,34 @@
+/** Colour jitter and reduction to luma. */
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
-import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { checkedImages, pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW, JITTER } from "./augmentation_row.ts";
 
 /**
- * Every view's colour operations in their order, then its reduction to luma; bit for bit what Pillow's and
- * torchvision's 8-bit operations give.
+ * Each view's colour operations in their order, then its reduction to luma, bit for bit as by the 8-bit operations of Pillow
+ * and torchvision.
  *
- *     brightness  f·v            contrast  m + f·(v − m)      m: rounded mean luma of the picture as it is by then
- *     saturation  L + f·(v − L)  hue       turned in HSV      L: luma of the pixel
+ *     brightness  f·v            contrast  m + f·(v − m)      m: rounded mean luma of the image before this operation
+ *     saturation  L + f·(v − L)  hue       rotated in HSV     L: luma of the pixel
  *
- * pictures: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S].
+ * images: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S]. Throws ShapeError where these do not fit.
  */
-export const colorJitter = (pictures: Tensor, views: Tensor): Tensor =>
-  colorJitterOp([pictures, views, lumaSums([pictures, views])]);
+export const colorJitter = (images: Tensor, views: Tensor): Tensor =>
+  colorJitterOp([images, views, lumaSums([images, views])]);
 
 const colorJitterOp = defineOp("colorJitter", {
-  shape: ([pictures, views]) => checkPictures("colorJitter", pictures, views),
+  shape: ([images, views]) => checkedImages("colorJitter", images, views),
   dtype: "u32",
-  kernels: ({ inputs: [pictures, views, sums], output }) => {
-    const [count, size] = pictures.shape;
+  kernels: ({ inputs: [images, views, sums], output }) => {
+    const [count, size] = images.shape;
     return [kernel({
       label: "colorJitter",
-      reads: { pictures, views, sums },
+      reads: { pictures: images, views, sums },
       writes: { coloured: output },
       sizes: { size, words: views.shape[1] },
       threads: count * size,
       functions: pixelFunctions + colourFunctions,
-      // One lane a column.
+      // One invocation per column.
       main: /* wgsl */ `
   let view = id / p.size;
   let table = view * p.words;
@@ -45,15 +46,15 @@ const colorJitterOp = defineOp("colorJitter", {
   },
 });
 
-/** Luma of every picture as it is just before its contrast changes, in sums over PARTS shares: u32 [N, PARTS]. */
+/** The luma of every image just before its contrast changes, as PARTS partial sums: u32 [N, PARTS]. */
 const lumaSums = defineOp("lumaSums", {
-  shape: ([pictures, views]) => [checkPictures("lumaSums", pictures, views)[0], PARTS],
+  shape: ([images, views]) => [checkedImages("lumaSums", images, views)[0], PARTS],
   dtype: "u32",
-  kernels: ({ inputs: [pictures, views], output }) => {
-    const [count, size] = pictures.shape;
+  kernels: ({ inputs: [images, views], output }) => {
+    const [count, size] = images.shape;
     return [kernel({
       label: "lumaSums",
-      reads: { pictures, views },
+      reads: { pictures: images, views },
       writes: { sums: output },
       sizes: { pixels: size * size, words: views.shape[1] },
       threads: count * PARTS,
@@ -75,7 +76,7 @@ const lumaSums = defineOp("lumaSums", {
   },
 });
 
-/** Lanes that share the summing of one picture. */
+/** Invocations that sum over one image. */
 const PARTS = 64;
 
 const colourFunctions = /* wgsl */ `

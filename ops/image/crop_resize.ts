@@ -1,3 +1,4 @@
+/** Random resized crops and horizontal flips. */
 import { shapeError } from "../graph/shape.ts";
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
@@ -5,11 +6,11 @@ import { pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW, type AugmentationRowSize, augmentationRowWords } from "./augmentation_row.ts";
 
 /**
- * Crops every view's box from its picture, resizes it as Pillow's antialiased bicubic filter does (bit for bit: see
- * data/resample.ts) and mirrors it where the view says so.
+ * Crops the box of each view from its image, resizes it by Pillow's antialiased bicubic filter, bit for bit (columns, then
+ * rows, each rounded to 8 bits), and mirrors it where the view's row says so.
  *
- * pixels: RGB bytes of all pictures, u32 [words]; views: u32 [N, viewWords], whose tap weights are whole numbers in units
- * of 2^-weightBits. Result: pictures, u32 [N, S, S].
+ * pixels: RGB bytes of all images, u32 [words]; views: u32 [N, augmentationRowWords(size)], whose tap weights are whole numbers
+ * in units of 2^-weightBits. Result: images, u32 [N, S, S]. Throws ShapeError where the table has another size.
  */
 export const cropResize = (
   pixels: Tensor,
@@ -46,7 +47,7 @@ fn source(byte: u32) -> u32 {
   let shift = byte % 4u * 8u;
   return (pixels[word] >> shift) | ((pixels[word + 1u] << (31u - shift)) << 1u);
 }`,
-      // A lane makes a strip of a column. Each row that it needs is resized once and kept for the rows that follow.
+      // An invocation computes a strip of a column: it resizes each row that this needs once, and keeps it for the next rows.
       main: /* wgsl */ `
   let column = id % p.size;
   let strip = id / p.size % p.strips;
@@ -83,5 +84,5 @@ fn source(byte: u32) -> u32 {
   },
 });
 
-/** Rows of the result that one lane makes. */
+/** Rows of the result that one invocation computes. */
 const STRIP = 32;

@@ -1,41 +1,42 @@
+/** Gaussian blur. */
 import type { Operand } from "../graph/kernel.ts";
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
-import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { checkedImages, pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 
 /**
- * Every view's Gaussian blur as Pillow does it, bit for bit: three box blurs along the rows, then three along the
- * columns, each rounded to 8 bits. At the edges the outermost pixel repeats.
+ * Each view's Gaussian blur as by Pillow, bit for bit: three box blurs along the rows, then three along the columns, each
+ * rounded to 8 bits. The border is extended by its outermost pixel.
  *
- * pictures: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S].
+ * images: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S]. Throws ShapeError where these do not fit.
  */
-export const gaussianBlur = (pictures: Tensor, views: Tensor): Tensor => gaussianBlurOp([pictures, views]);
+export const gaussianBlur = (images: Tensor, views: Tensor): Tensor => gaussianBlurOp([images, views]);
 
 const gaussianBlurOp = defineOp("gaussianBlur", {
-  shape: ([pictures, views]) => checkPictures("gaussianBlur", pictures, views),
+  shape: ([images, views]) => checkedImages("gaussianBlur", images, views),
   dtype: "u32",
-  kernels: ({ inputs: [pictures, views], output, scratch }) => {
-    const size = pictures.shape[1];
-    const halfway = scratch(pictures.shape, "u32");
+  kernels: ({ inputs: [images, views], output, scratch }) => {
+    const size = images.shape[1];
+    const rowsBlurred = scratch(images.shape, "u32");
     return [
-      blurLines(pictures, views, halfway, { step: 1, line: size }),
-      blurLines(halfway, views, output, { step: size, line: 1 }),
+      blurLines(images, views, rowsBlurred, { step: 1, line: size }),
+      blurLines(rowsBlurred, views, output, { step: size, line: 1 }),
     ];
   },
 });
 
-/** Blurs lines: `step` is the distance of neighbours on a line, `line` that of neighbouring lines. One lane a line. */
+/** Blurs lines, one per invocation: `step` is the distance of neighbours on a line, `line` that of neighbouring lines. */
 const blurLines = (
-  pictures: Operand,
+  images: Operand,
   views: Operand,
   output: Operand,
   { step, line }: { step: number; line: number },
 ) => {
-  const [count, size] = pictures.shape;
+  const [count, size] = images.shape;
   return kernel({
     label: "gaussianBlur",
-    reads: { pictures, views },
+    reads: { pictures: images, views },
     writes: { blurred: output },
     sizes: { step, line, words: views.shape[1] },
     threads: count * size,

@@ -1,41 +1,42 @@
+/** Normalisation of 8-bit images. */
 import { constant, defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
 import { pixelFunctions } from "./_pixel.ts";
 
-/** Red, green and blue, as fractions of full brightness. */
+/** Mean and standard deviation of red, green and blue, as fractions of full brightness. */
 export interface PixelStatistics {
   readonly mean: readonly [number, number, number];
   readonly std: readonly [number, number, number];
 }
 
 /**
- * 8-bit pictures to the numbers that a network takes: (v / 255 − mean) / std, each step rounded to f32 as PyTorch does.
+ * The input of a network from 8-bit images: (v / 255 − mean) / std, each step rounded to f32 as PyTorch does.
  *
- * pictures: u32 [N, H, W]. Result: f32 [N, H, W, 3].
+ * images: u32 [N, H, W]. Result: f32 [N, H, W, 3].
  */
-export const normalizePixels = (pictures: Tensor, { mean, std }: PixelStatistics): Tensor => {
-  // A table of all 256 values, since a device may divide less exactly than the host.
+export const normalizePixels = (images: Tensor, { mean, std }: PixelStatistics): Tensor => {
+  // A table of all 256 values, since a device's division may be less exact than the host's.
   const f = Math.fround;
   const table = Float32Array.from({ length: 3 * 256 }, (_, i) => {
     const channel = i % 3;
     return f(f((i - channel) / 3 / 255) - f(mean[channel])) / f(std[channel]);
   });
-  return normalizePixelsOp([pictures, constant(table, [256, 3])]);
+  return normalizePixelsOp([images, constant(table, [256, 3])]);
 };
 
 const normalizePixelsOp = defineOp("normalizePixels", {
-  shape: ([pictures]) => [...pictures.shape, 3],
+  shape: ([images]) => [...images.shape, 3],
   slices: () => ({ along: [0], output: "rows" }),
-  kernels: ({ inputs: [pictures, table], output }) => {
-    const [count, height, width] = pictures.shape;
+  kernels: ({ inputs: [images, table], output }) => {
+    const [count, height, width] = images.shape;
     return [kernel({
       label: "normalizePixels",
-      reads: { pictures, table },
+      reads: { pictures: images, table },
       writes: { normalized: output },
       sizes: { height, width },
       threads: count * width,
       functions: pixelFunctions,
-      // One lane a column.
+      // One invocation per column.
       main: /* wgsl */ `
   let first = id / p.width * p.height * p.width + id % p.width;
   for (var y = 0u; y < p.height; y++) {

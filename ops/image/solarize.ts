@@ -1,28 +1,29 @@
+/** Solarisation. */
 import { defineOp, type Tensor } from "../graph/tensor.ts";
 import { kernel } from "../kernels/wgsl.ts";
-import { checkPictures, pixelFunctions } from "./_pixel.ts";
+import { checkedImages, pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 
 /**
- * Inverts the values from the view's threshold on: v < threshold ? v : 255 − v.
+ * Inverts the values from each view's threshold on: v < threshold ? v : 255 − v.
  *
- * pictures: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S].
+ * images: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S]. Throws ShapeError where these do not fit.
  */
-export const solarize = (pictures: Tensor, views: Tensor): Tensor => solarizeOp([pictures, views]);
+export const solarize = (images: Tensor, views: Tensor): Tensor => solarizeOp([images, views]);
 
 const solarizeOp = defineOp("solarize", {
-  shape: ([pictures, views]) => checkPictures("solarize", pictures, views),
+  shape: ([images, views]) => checkedImages("solarize", images, views),
   dtype: "u32",
-  kernels: ({ inputs: [pictures, views], output }) => {
-    const [count, size] = pictures.shape;
+  kernels: ({ inputs: [images, views], output }) => {
+    const [count, size] = images.shape;
     return [kernel({
       label: "solarize",
-      reads: { pictures, views },
+      reads: { pictures: images, views },
       writes: { solarized: output },
       sizes: { size, words: views.shape[1] },
       threads: count * size,
       functions: pixelFunctions,
-      // One lane a column.
+      // One invocation per column.
       main: /* wgsl */ `
   let view = id / p.size;
   let threshold = vec3(views[view * p.words + ${AUGMENTATION_ROW.solarize}u]);

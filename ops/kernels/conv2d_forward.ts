@@ -7,12 +7,12 @@ import { gemmKernels } from "./gemm.ts";
 import type { GemmSpec } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
 import { im2colPacked } from "./im2col.ts";
-import { productOfPanels } from "./matrix_product.ts";
+import { packedProduct } from "./matrix_product.ts";
 import { packedShape, variantsOn } from "./packing.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinograd } from "./winograd.ts";
 
-/** The kernels of y = x ∗ w. */
+/** The kernels of y [N, OH, OW, O] = x [N, H, W, C] ∗ w [KH, KW, C / groups, O]. */
 export const conv2dKernels = (
   { inputs: [x, w], output: y, attributes, adapter, scratch, statistics, choose }: LoweringContext<
     Convolution
@@ -28,8 +28,8 @@ export const conv2dKernels = (
 };
 
 /**
- * A CPU loads several rows at once where they lie side by side: there the pixels that a result depends on are first put
- * together, of as many pictures at a time as a cache holds.
+ * Adds variants by im2col for a CPU, whose GEMM loads several rows at once from packed panels: for as many images at a time
+ * as the cache holds.
  */
 const withIm2col = (
   { x, w, y, ...convolution }: Convolution & {
@@ -45,43 +45,52 @@ const withIm2col = (
   const [, OH, OW] = y.shape;
   const K = KH * KW * C, pixels = OH * OW;
   const most = Math.floor(IM2COL_BYTES / (4 * K * pixels));
-  const pictures = most >= N ? N : most - most % 4;
-  const shape = packedShape(1, pictures * pixels, K);
-  const wholeFours = pictures > 0 && pictures * pixels % 4 === 0 && N % pictures * pixels % 4 === 0;
-  const bound = 4 * sizeOf(shape) <= adapter.maxBinding &&
-    (pictures === N || pictures * pixels * O % alignmentOf(y) === 0);
-  if (!adapter.cpu || convolution.groups > 1 || C % 4 > 0 || !wholeFours || !bound) return direct;
+  const images = most >= N ? N : most - most % 4;
+  const shape = packedShape(1, images * pixels, K);
+  const multipleOf4 = images > 0 && images * pixels % 4 === 0 && N % images * pixels % 4 === 0;
+  const bindable = 4 * sizeOf(shape) <= adapter.maxBinding &&
+    (images === N || images * pixels * O % alignmentOf(y) === 0);
+  if (!adapter.cpu || convolution.groups > 1 || C % 4 > 0 || !multipleOf4 || !bindable) return direct;
   const weights = { ...w, shape: [1, K, O] };
-  const productOf = (panels: Operand, first: number, count: number) => {
-    const part = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
-    return productOfPanels({ ...panels, shape: packedShape(1, count * pixels, K) }, weights, part);
+  const gemmOf = (packed: Operand, first: number, count: number) => {
+    const rows = { ...y, offset: y.offset + first * pixels * O, shape: [1, count * pixels, O] };
+    return packedProduct({ ...packed, shape: packedShape(1, count * pixels, K) }, weights, rows);
   };
-  const ways = tileVariants(productOf({ ...x, shape }, 0, pictures), adapter, (tile) => {
-    const panels = scratch(shape);
+  const variants = tileVariants(gemmOf({ ...x, shape }, 0, images), adapter, (tile) => {
+    const packed = scratch(shape);
     const kernels: Kernel[] = [];
-    for (let first = 0; first < N; first += pictures) {
-      const count = Math.min(pictures, N - first);
+    for (let first = 0; first < N; first += images) {
+      const count = Math.min(images, N - first);
       kernels.push(
-        im2colPacked(x, panels, { first, count }, [KH, KW], [OH, OW], convolution),
-        ...gemmKernels(productOf(panels, first, count), tile, scratch, count === N ? statistics : null),
+        im2colPacked(x, packed, { first, count }, [KH, KW], [OH, OW], convolution),
+        ...gemmKernels(gemmOf(packed, first, count), tile, scratch, count === N ? statistics : null),
       );
     }
     return kernels;
   });
-  const patches = variantsOn("patches", ways);
-  return C >= MANY_CHANNELS ? { ...patches, ...direct } : { ...direct, ...patches };
+  const byIm2col = variantsOn("patches", variants);
+  return C >= MANY_CHANNELS ? { ...byIm2col, ...direct } : { ...direct, ...byIm2col };
 };
 
+/** Bytes of packed panels that a CPU's last-level cache holds: an estimate. */
 const IM2COL_BYTES = 16 * 2 ** 20;
 
-/** With so many the pixels of a tile lie so far apart, by a power of two, that they push each other out of a CPU's cache. */
+/**
+ * From so many channels on, im2col is faster than the direct GEMM on a CPU: the pixels of a tile are a power of two so large
+ * apart that they evict each other from the cache (lavapipe 25.0, two cores, November 2026).
+ */
 const MANY_CHANNELS = 256;
 
+/**
+ * Below so many channels one loop goes over those of all taps of a row: the stem, of 3 channels, then takes two thirds of the
+ * time (lavapipe 25.0, two cores, November 2026).
+ */
 const FEW_CHANNELS = 8;
 
 /**
- * The formula as it stands: pixels of the result times output channels, the sum over taps and input channels. Where
- * channels are few, those of all taps of a row of the kernel are gone through at once: in memory they follow each other.
+ * The convolution as an implicit GEMM: rows are pixels of the result, columns are output channels, and k goes over taps and
+ * input channels. Where channels are few, one loop goes over those of all taps of a row of the kernel: in memory they are
+ * contiguous.
  */
 const directProduct = (
   x: Operand,
@@ -94,7 +103,7 @@ const directProduct = (
   const [N, OH, OW] = y.shape;
   const width = O / groups % 4 === 0 ? 4 : 1;
   const byRows = I < FEW_CHANNELS && dilation === 1 && groups === 1;
-  const [acrossTaps, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row one by one, elements at once
+  const [acrossTaps, length] = byRows ? [1, KW * I] : [KW, I]; // taps of a row in turn, elements of a loop
   return {
     label: `conv2d${byRows ? "Rows" : ""}${width}`,
     reads: { x, w: width === 4 ? vectors(w) : w },

@@ -1,4 +1,4 @@
-/** The kernels of a convolution's gradient with respect to its input: each input pixel gathers from the outputs that it fed. */
+/** The kernels of a convolution's gradient with respect to its input: each input pixel gathers from the outputs that read it. */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext } from "../graph/lowering.ts";
 import { type Convolution, suitsWinograd } from "./convolution.ts";
@@ -9,7 +9,7 @@ import { transposeInner } from "./packing.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinograd } from "./winograd.ts";
 
-/** The kernels of dx from dy [N, OH, OW, O] and w [KH, KW, C / groups, O]. */
+/** The kernels of dx [N, H, W, C] from dy [N, OH, OW, O] and w [KH, KW, C / groups, O]. */
 export const conv2dInputGradientKernels = (
   { inputs: [dy, w], output, attributes, adapter, scratch, choose }: LoweringContext<Convolution>,
 ): readonly Kernel[] => {
@@ -32,8 +32,9 @@ export const conv2dInputGradientKernels = (
 };
 
 /**
- * Input pixels times input channels, the sum over taps and output channels. With a stride, pixels of different
- * remainders meet different taps: each product of the batch has the pixels of one kind.
+ * The gradient as an implicit GEMM: rows are input pixels, columns are input channels, and k goes over taps and output
+ * channels. With a stride, different taps reach pixels of different remainders: each GEMM of the batch has the pixels of one
+ * remainder.
  */
 const gatherProduct = (
   dy: Operand,

@@ -11,21 +11,21 @@ import { vectorized } from "./vectorized.ts";
 import { vectors } from "./wgsl.ts";
 import { withWinogradGradient } from "./winograd.ts";
 
-/** The kernels of dw from x [N, H, W, C] and dy [N, OH, OW, O]. */
+/** The kernels of dw [KH, KW, C / groups, O] from x [N, H, W, C] and dy [N, OH, OW, O]. */
 export const conv2dWeightGradientKernels = (
   { inputs: [x, dy], output, attributes, adapter, scratch, choose }: LoweringContext<Convolution>,
 ): readonly Kernel[] => {
   const size = sizeOf(output.shape);
   const [N, OH, OW] = dy.shape;
-  const parts = Math.min(N * OH, splitKFor(N * OH * OW, size / 64, adapter.cpu));
-  const product = output.shape[2] % 4 === 0 ? productsOfTaps : productOfAllTaps;
-  const productTo = (dw: Operand) => product(x, dy, dw, output.shape, parts, attributes);
-  const direct = tileVariants(productTo(output), adapter, (tile) => {
-    if (parts === 1) return gemmKernels(productTo(output), tile, scratch);
-    const partial = scratch([parts, size]);
+  const splits = Math.min(N * OH, splitKFor(N * OH * OW, size / 64, adapter.cpu));
+  const gemm = output.shape[2] % 4 === 0 ? gemmPerTap : gemmOfAllTaps;
+  const gemmTo = (dw: Operand) => gemm({ x, dy, dw, shape: output.shape, splits, ...attributes });
+  const direct = tileVariants(gemmTo(output), adapter, (tile) => {
+    if (splits === 1) return gemmKernels(gemmTo(output), tile, scratch);
+    const partials = scratch([splits, size]);
     return [
-      ...gemmKernels(productTo(partial), tile, scratch),
-      ...sumPartials(partial, output, 1, parts, size, scratch),
+      ...gemmKernels(gemmTo(partials), tile, scratch),
+      ...sumPartials(partials, output, 1, splits, size, scratch),
     ];
   });
   return choose(
@@ -35,26 +35,25 @@ export const conv2dWeightGradientKernels = (
   );
 };
 
-/**
- * Input channels times output channels, for each tap: the sum over the pixels of the result. Their rows are cut into
- * parts, which are summed separately: dw is [parts, KH, KW, I, O].
- */
-const productsOfTaps = (
-  x: Operand,
-  dy: Operand,
-  dw: Operand,
-  [KH, KW, I]: Shape,
-  parts: number,
-  convolution: Convolution,
-): GemmSpec => {
-  const { groups } = convolution;
-  const common = productOver(x, dy, dw, parts, convolution);
+/** The operands of a split-K GEMM for a gradient of `shape` [KH, KW, I, O]: dw is [splits, KH, KW, I, O]. */
+interface WeightGradient extends Convolution {
+  readonly x: Operand;
+  readonly dy: Operand;
+  readonly dw: Operand;
+  readonly shape: Shape;
+  readonly splits: number;
+}
+
+/** A GEMM for each tap: rows are input channels, columns are output channels, and k goes over the pixels of dy. */
+const gemmPerTap = (gradient: WeightGradient): GemmSpec => {
+  const { x, shape: [KH, KW, I], splits, groups } = gradient;
+  const common = overPixels(gradient);
   return {
     ...common,
     label: `conv2dWeightGradient${common.width}`,
     reads: { ...common.reads, x: vectors(x) },
     sizes: { ...common.sizes, taps: KH * KW, KW, C: x.shape[3] / 4 },
-    batch: KH * KW * groups * parts,
+    batch: KH * KW * groups * splits,
     rows: I,
     rowsAtOnce: 4,
     prologue: `
@@ -83,22 +82,16 @@ const productsOfTaps = (
   };
 };
 
-/** The same in one product of all taps: few input channels would leave most of a tile empty. */
-const productOfAllTaps = (
-  x: Operand,
-  dy: Operand,
-  dw: Operand,
-  [KH, KW, I]: Shape,
-  parts: number,
-  convolution: Convolution,
-): GemmSpec => {
-  const common = productOver(x, dy, dw, parts, convolution);
+/** One GEMM whose rows are taps and input channels: few input channels alone would leave most of a tile empty. */
+const gemmOfAllTaps = (gradient: WeightGradient): GemmSpec => {
+  const { x, shape: [KH, KW, I], splits, groups } = gradient;
+  const common = overPixels(gradient);
   return {
     ...common,
     label: `conv2dWeightGradientOfAllTaps${common.width}`,
     reads: { ...common.reads, x },
     sizes: { ...common.sizes, KW, I, C: x.shape[3] },
-    batch: convolution.groups * parts,
+    batch: groups * splits,
     rows: KH * KW * I,
     prologue: `
   let channelGroup = group.z % p.groups;
@@ -131,14 +124,8 @@ const productOfAllTaps = (
   };
 };
 
-/** What both have in common: columns are the output channels of a group, the sum goes over rows of pictures of dy. */
-const productOver = (
-  x: Operand,
-  dy: Operand,
-  dw: Operand,
-  parts: number,
-  { stride, pad, dilation, groups }: Convolution,
-) => {
+/** What both GEMMs have in common: columns are the output channels of a group, and k goes over rows of pixels of dy. */
+const overPixels = ({ x, dy, dw, splits, stride, pad, dilation, groups }: WeightGradient) => {
   const [, H, W] = x.shape;
   const [N, OH, OW, O] = dy.shape;
   const { width, bind } = vectorized(O / groups);
@@ -148,7 +135,7 @@ const productOver = (
     writes: { dw: bind(dw) },
     sizes: {
       ...{ H, W, OH, OW, O: O / width, stride, pad, dilation, groups },
-      ...{ imageRows, each: Math.ceil(imageRows / parts) },
+      ...{ imageRows, each: Math.ceil(imageRows / splits) },
     },
     columns: O / groups / width,
     width,

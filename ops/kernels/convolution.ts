@@ -1,10 +1,13 @@
-/** What the kernels of a convolution and of its gradients share. */
+/** The attributes of a convolution, which its kernels and those of its gradients share. */
 import type { Operand } from "../graph/kernel.ts";
 
+/** Attributes of a convolution, the same along both axes; PyTorch's meaning. */
 export interface Convolution {
   readonly stride: number;
+  /** Zeros around the input. */
   readonly pad: number;
   readonly dilation: number;
+  /** Groups of channels that are convolved apart. */
   readonly groups: number;
 }
 
@@ -12,6 +15,7 @@ export interface Convolution {
 export const outputSize = (size: number, taps: number, { stride, pad, dilation }: Convolution): number =>
   Math.floor((size + 2 * pad - dilation * (taps - 1) - 1) / stride) + 1;
 
+/** Whether Winograd's algorithm computes a convolution with weights [KH, KW, C, O], and its gradients. */
 export const suitsWinograd = (
   { shape: [KH, KW] }: Pick<Operand, "shape">,
   { stride, groups }: Convolution,

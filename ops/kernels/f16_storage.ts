@@ -1,6 +1,6 @@
 /**
- * Kernels are written in f32. For operands that are stored in f16 their text is changed: what they read is widened, what
- * they write is narrowed, to the nearest (beyond 65504 to infinity). vec4s are pairs of packed words.
+ * Operands stored in f16. Kernels are written in f32; for such operands their WGSL is rewritten: loads are widened, stores
+ * are narrowed to the nearest f16 (to infinity beyond 65504). A vec4 is stored as two packed words.
  */
 import type { Narrowing } from "../graph/kernel.ts";
 
@@ -8,8 +8,8 @@ import type { Narrowing } from "../graph/kernel.ts";
 export const halfElement = (vector: boolean): string => vector ? "vec2<u32>" : "f16";
 
 /**
- * WGSL whose accesses to the array `name` of `halfElement`s convert. What is written must not be read again: a sum that
- * several kernels, or turns of a loop, keep there would be rounded each time.
+ * Rewrites WGSL so that its loads from, or stores to, the array `name` of `halfElement`s convert. Throws where a kernel reads
+ * an array that it writes: a sum that it keeps there would be rounded at each addition.
  */
 export const halfAccess = (code: string, name: string, vector: boolean, access: "read" | "write"): string => {
   const change = (text: string): string =>
@@ -31,7 +31,7 @@ export const halfAccess = (code: string, name: string, vector: boolean, access: 
   return change(code.replace(/\/\/.*/g, "")); // comments may look like code
 };
 
-/** WGSL: what such accesses to vectors call. */
+/** WGSL: the functions that these accesses call for vectors. */
 export const conversions = (narrowing: Narrowing): string => `
 fn widened(words: vec2<u32>) -> vec4<f32> {
   return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
@@ -40,8 +40,8 @@ fn narrowed(x: vec4<f32>) -> vec2<u32> {${narrowing === "native" ? NATIVE : BY_I
 
 const NATIVE = "return vec2<u32>(pack2x16float(x.xy), pack2x16float(x.zw));";
 
-// To the nearest, of two to the even one: for normal numbers by a carry into the bits that stay; below 2^-14 by an addition
-// whose last bit is worth 2^-24.
+// Rounds to the nearest, ties to even: normal numbers by a carry into the bits that remain; numbers below 2^-14 by adding 0.5,
+// so that the last bit of the sum is 2^-24, the smallest f16.
 const BY_INTEGERS = `
   let bits = bitcast<vec4<u32>>(x);
   let size = bits & vec4<u32>(0x7fffffffu);
@@ -54,7 +54,7 @@ const BY_INTEGERS = `
   return half.xz | (half.yw << vec2<u32>(16u));
 `;
 
-/** Replaces every `name[index]`, and what `replacement` takes of the text behind it; accesses in `index` first. */
+/** Replaces every `name[index]`, and as much of the text after it as `replacement` takes; accesses in `index` come first. */
 const eachAccess = (
   code: string,
   name: string,
@@ -73,7 +73,7 @@ const eachAccess = (
   return result + code.slice(at);
 };
 
-/** Where the bracket is closed that was opened before `from`. */
+/** The index of the bracket that closes the one opened before `from`. */
 const closing = (code: string, from: number): number => {
   let depth = 1;
   let at = from;

@@ -1,9 +1,9 @@
 /**
- * Everything shaped like a product of matrices: y[row, column] = Σₖ a(row, k) · b(k, column).
+ * GEMMs in the wide sense, y[row, column] = Σₖ a(row, k) · b(k, column): matrix products, convolutions and their gradients.
  *
- * An op says how rows, columns and the sum are addressed; here the work is cut into tiles. Every invocation keeps a tile
- * of the result in registers and adds outer products to it, so that each loaded element is used several times. On a real
- * GPU a workgroup first brings what its tiles need into workgroup memory; a CPU has caches for that.
+ * A `GemmSpec` says how rows, columns and k are addressed; here the work is cut into tiles. Every invocation keeps a tile of
+ * the result in registers and adds outer products to it (the micro-kernel), so that each loaded element is used several
+ * times. On a real GPU the workgroup first loads the tiles of a and b into workgroup memory; a CPU has caches for that.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext, StatisticsEpilogue } from "../graph/lowering.ts";
@@ -16,33 +16,37 @@ import {
   workgroupTiledLoop,
 } from "./gemm_main_loops.ts";
 import type { GemmSpec, Tile } from "./gemm_spec.ts";
-import { kernel, lines, range, vectors } from "./wgsl.ts";
+import { dispatchGrid, kernel, lines, range, vectors } from "./wgsl.ts";
 
-/** The kernels that compute a product in such tiles. */
+/**
+ * The kernels that compute a GEMM in tiles. With `statistics`, and where tiles and groups of rows fit together, its epilogue
+ * also writes mean and M2 of the columns of each tile.
+ */
 export const gemmKernels = (
   spec: GemmSpec,
   tile: Tile,
   scratch: LoweringContext<never>["scratch"],
-  moments: StatisticsEpilogue | null = null,
+  statistics: StatisticsEpilogue | null = null,
 ): readonly Kernel[] => {
   const { lanes: [across, down] } = tile;
   const tilesAcross = Math.ceil(spec.columns / tile.columns / across);
   const perGroup = tile.rows * down;
   const count = spec.count === undefined ? null : { rows: spec.count, workgroups: scratch([3], "u32") };
-  const each = Math.min(ROWS_PER_PARTIAL, tile.rows);
-  const parts = moments === null || spec.batch > 1 || count !== null || moments.rows % tile.rows > 0
-    ? null
-    : scratch([spec.rows / each, 2, spec.columns * spec.width]);
-  if (parts !== null) moments!.emit(parts, each);
+  const rowsPerPartial = Math.min(ROWS_PER_PARTIAL, tile.rows);
+  const fused = statistics !== null && spec.batch === 1 && count === null &&
+    statistics.rows % tile.rows === 0;
+  const partials = fused ? scratch([spec.rows / rowsPerPartial, 2, spec.columns * spec.width]) : null;
+  if (partials !== null) statistics!.emit(partials, rowsPerPartial);
   return [
     ...count === null ? [] : [dispatchOfRows(count.rows, count.workgroups, perGroup, tilesAcross)],
     kernel({
       label: spec.label,
       reads: spec.reads,
-      writes: parts === null
+      writes: partials === null
         ? spec.writes
-        : { ...spec.writes, parts: spec.width === 4 ? vectors(parts) : parts },
-      // Without workgroup memory the arrangement of lanes is no part of the code: fewer shaders have to be compiled.
+        : { ...spec.writes, parts: spec.width === 4 ? vectors(partials) : partials },
+      // The arrangement of lanes is in the sizes: without workgroup memory it is no part of the code, so that fewer shaders
+      // have to be compiled.
       sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross, lanesAcross: across, down },
       workgroupSize: across * down,
       workgroups: count === null
@@ -75,24 +79,27 @@ export const gemmKernels = (
               ))
           } }`)
       }
-  ${parts === null ? "" : statisticsEpilogue(tile, each)}`,
+  ${partials === null ? "" : statisticsEpilogue(tile, rowsPerPartial)}`,
     }),
   ];
 };
 
-/** Rows whose moments are left together: those of all tiles of a CPU, so that another tile changes no bit of them. */
+/**
+ * Rows of a partial mean and M2: a divisor of the rows of every tile for CPUs, so that these give the same bits whichever
+ * tile is chosen.
+ */
 const ROWS_PER_PARTIAL = 8;
 
-/** Mean and spread of each column in the parts of a tile. All rows of a tile exist, or none does. */
-const statisticsEpilogue = (tile: Tile, each: number): string => `
+/** WGSL of the mean and M2 of each column, for each `rowsPerPartial` rows of a tile. All rows of a tile exist, or none. */
+const statisticsEpilogue = (tile: Tile, rowsPerPartial: number): string => `
   if (ownRow < p.M) {
     ${
-  cells({ ...tile, rows: tile.rows / each }, (part, j) => {
-    const own = range(each).map((i) => `c${part * each + i}_${j}`);
+  cells({ ...tile, rows: tile.rows / rowsPerPartial }, (partial, j) => {
+    const own = range(rowsPerPartial).map((i) => `c${partial * rowsPerPartial + i}_${j}`);
     return `
     if (ownColumn + ${j}u < p.N) {
-      let mean = (${own.join(" + ")}) * ${1 / each};
-      let at = (ownRow / ${each}u + ${part}u) * 2u * p.N + ownColumn + ${j}u;
+      let mean = (${own.join(" + ")}) * ${1 / rowsPerPartial};
+      let at = (ownRow / ${rowsPerPartial}u + ${partial}u) * 2u * p.N + ownColumn + ${j}u;
       parts[at] = mean;
       parts[at + p.N] = ${own.map((c) => `(${c} - mean) * (${c} - mean)`).join(" + ")};
     }`;
@@ -100,7 +107,7 @@ const statisticsEpilogue = (tile: Tile, each: number): string => `
 }
   }`;
 
-/** Workgroups for as many row tiles as `count` rows need. */
+/** Writes the workgroups of an indirect dispatch: as many as the first `count` rows need. */
 const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, across: number) =>
   kernel({
     label: "dispatchOfRows",
@@ -112,11 +119,3 @@ const dispatchOfRows = (count: Operand, output: Operand, perGroup: number, acros
     main:
       `workgroups[0] = (count[0] + p.perGroup - 1u) / p.perGroup * p.across; workgroups[1] = 1u; workgroups[2] = 1u;`,
   });
-
-const MOST_WORKGROUPS = 65535;
-
-/** `count` workgroups as a grid whose sides stay below WebGPU's limit, `depth` times. */
-const dispatchGrid = (count: number, depth: number): [number, number, number] => {
-  const y = Math.ceil(count / MOST_WORKGROUPS);
-  return [Math.ceil(count / y), y, depth];
-};

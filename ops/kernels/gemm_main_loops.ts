@@ -1,8 +1,8 @@
-/** The loop over k of a GEMM, in WGSL: by registers alone, by workgroup memory, or by handing loads on within a subgroup. */
+/** The main loop of a GEMM, over k, in WGSL: loading into registers, through workgroup memory, or shared in a subgroup. */
 import type { GemmSpec, Tile } from "./gemm_spec.ts";
 import { lines, range } from "./wgsl.ts";
 
-/** The sum, each invocation loading for its own tile. */
+/** The main loop in which each invocation loads what its tile needs. */
 export const registerLoop = (
   { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
   tile: Tile,
@@ -25,8 +25,9 @@ export const registerLoop = (
 };
 
 /**
- * The sum, two steps at a time. Of a row of four invocations, which need the same of a, each loads half for one of the
- * steps; of the two in a column, which need the same of b, each loads all for one of them.
+ * The main loop for a subgroup of 4×2 invocations, two steps of k at a time. Four invocations of a row need the same
+ * elements of a: each loads half of them for one of the steps. The two of a column need the same elements of b: each loads
+ * them for one of the steps. All get them by `subgroupShuffle`.
  */
 export const subgroupShuffleLoop = (
   { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
@@ -70,6 +71,7 @@ export const subgroupShuffleLoop = (
   }`;
 };
 
+/** The outer product of a column of a and a row of b, added to the tile. */
 const microKernel = (
   tile: Tile,
   width: 1 | 4,
@@ -77,6 +79,7 @@ const microKernel = (
   b: (j: number) => string,
 ): string => cells(tile, (i, j) => `c${i}_${j} = fma(${vectorType(width)}(${a(i)}), ${b(j)}, c${i}_${j});`);
 
+/** Declarations of the workgroup memory of `workgroupTiledLoop`. */
 export const sharedMemory = (
   { width, rowsAtOnce = 1 }: GemmSpec,
   { rows, columns, lanes, shared }: Tile,
@@ -84,7 +87,7 @@ export const sharedMemory = (
 var<workgroup> aTile: array<${vectorType(rowsAtOnce)}, ${shared * rows * lanes[1] / rowsAtOnce}>;
 var<workgroup> bTile: array<${vectorType(width)}, ${shared * columns * lanes[0]}>;`;
 
-/** The sum, in steps that the workgroup loads together: neighbours load what lies side by side. */
+/** The main loop in which the workgroup loads `tile.shared` steps into workgroup memory: neighbours load neighbours. */
 export const workgroupTiledLoop = (
   { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,
   tile: Tile,
@@ -92,16 +95,16 @@ export const workgroupTiledLoop = (
   const [across, down] = tile.lanes;
   const invocations = across * down;
   const [height, breadth] = [tile.rows * down / rowsAtOnce, tile.columns * across];
-  // Of a: a row's steps lie side by side, or several rows at once do.
+  // Neighbouring elements of a are the steps of a row, or several rows.
   const byRows = rowsAtOnce === 4;
-  const rowsApart = byRows ? height : invocations / tile.shared; // from one load of an invocation to its next
-  const loads = range(byRows ? 1 : height / rowsApart).map(String);
+  const rowStride = byRows ? height : invocations / tile.shared; // from one load of an invocation to its next
+  const loads = range(byRows ? 1 : height / rowStride).map(String);
   const aSteps = range(byRows ? tile.shared * height / invocations : 1);
   const bSteps = range(tile.shared * breadth / invocations);
   const aStep = (s: number) =>
     byRows ? `(lane / ${height}u + ${s * invocations / height}u)` : `(lane % ${tile.shared}u)`;
   const aRow = (i: string) =>
-    byRows ? `(lane % ${height}u)` : `(lane / ${tile.shared}u + ${+i * rowsApart}u)`;
+    byRows ? `(lane % ${height}u)` : `(lane / ${tile.shared}u + ${+i * rowStride}u)`;
   const bStep = (s: number) => `(lane / ${breadth}u + ${s * invocations / breadth}u)`;
   return `
   ${
@@ -151,8 +154,9 @@ export const workgroupTiledLoop = (
   }`;
 };
 
+/** Lines of WGSL, one for each row and column (vector) of a tile. */
 export const cells = (tile: Tile, line: (row: number, column: number) => string): string =>
   lines(tile.rows, (i) => lines(tile.columns, (j) => line(i, j)));
 
-/** The element type of `width` columns. */
+/** The WGSL type of `width` columns. */
 export const vectorType = (width: 1 | 4): string => width === 4 ? "vec4<f32>" : "f32";

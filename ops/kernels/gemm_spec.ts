@@ -2,9 +2,9 @@
 import type { Operand } from "../graph/kernel.ts";
 import type { Vectors } from "./wgsl.ts";
 
-/** How much there is to compute. */
+/** The sizes of a GEMM. */
 export interface GemmSize {
-  /** Products side by side: `group.z` says which. */
+  /** How many matrices are multiplied; `group.z` is the index. */
   readonly batch: number;
   readonly rows: number;
   /** In vectors of `width` elements. */
@@ -12,51 +12,56 @@ export interface GemmSize {
   readonly width: 1 | 4;
 }
 
+/** A GEMM: its operands, and the WGSL that loads and stores their elements. */
 export interface GemmSpec extends GemmSize {
   readonly label: string;
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
-  /** Beside them `p.M` rows and `p.N` columns are known to all WGSL below, as is `group.z`, below `batch`. */
+  /** Sizes, known as `p.name` to all WGSL below; so are `p.M` rows, `p.N` columns, and `group.z`, below `batch`. */
   readonly sizes: Readonly<Record<string, number>>;
-  /** How many rows one load of `a` brings: neighbours, as a vec4, from a multiple of 4 on. */
+  /** Neighbouring rows that one load of `a` brings; 4 as a vec4, from a row that is a multiple of 4. 1 if not given. */
   readonly rowsAtOnce?: 1 | 4;
-  /** Only so many rows exist ([1], u32): no more tiles are started than they need. */
+  /** How many rows exist ([1], u32), if not all: no more workgroups are dispatched than they need. */
   readonly count?: Operand;
   /** Statements at the beginning. */
   readonly prologue?: string;
-  /** Declares, under names that end in `i`, what loads of the row `row{i}` need. */
+  /** Statements that declare, under names that end in `i`, what loads of the row `row{i}` need. */
   readonly rowPrologue?: (i: string) => string;
   /**
-   * The loops over k: `body(k, last)` goes where k steps by `step` up to `last`. Before it, statements for the rows named
-   * may stand. What the loops depend on must be the same for all invocations of a workgroup.
+   * The loops over k around `body(k, last)`, in which k steps by `step` up to `last`; before the body, statements for each of
+   * the `rows` (their `i`). The bounds of the loops must be the same for all invocations of a workgroup.
    */
   readonly mainLoop: (
     rows: readonly string[],
     step: number,
     body: (k: string, last: string) => string,
   ) => string;
-  /** a(row, k) of the row `i`. */
+  /** An expression for a(row, k) of the row `row{i}`. */
   readonly loadA: (i: string, k: string) => string;
+  /** An expression for b(k, column), a vector of `width`. */
   readonly loadB: (k: string, column: string) => string;
-  /** Puts values into a row of the result: `put` gives the statements of each column's place and value. */
+  /** Statements that store a row of the result; `put` makes those for each column from an expression of index and value. */
   readonly epilogue: (
     row: string,
     put: (write: (column: string, value: string) => string) => string,
   ) => string;
 }
 
-/** How the work of a product is cut. */
+/** How the result of a GEMM is cut into tiles. */
 export interface Tile {
-  /** Of an invocation: rows, and columns in vectors. */
+  /** Rows of an invocation, and its columns in vectors. */
   readonly rows: number;
   readonly columns: number;
-  /** Invocations of a workgroup along columns and rows. */
+  /** Invocations of a workgroup along the columns and along the rows. */
   readonly lanes: readonly [number, number];
   /**
-   * Steps of k that are brought into workgroup memory at once; 0 without. For each side of a workgroup's tile (in vectors)
-   * these are loads for all its invocations, none left over.
+   * Steps of k that are loaded into workgroup memory at once; 0 where workgroup memory is not used. The loads of each side of
+   * a workgroup's tile (in vectors) have to be a multiple of its invocations.
    */
   readonly shared: number;
-  /** The workgroup, 4×2 invocations, is one subgroup, whose invocations hand on to each other what each of them loads. */
+  /**
+   * Each invocation loads a share of a and b, and the workgroup, 4×2 invocations and one subgroup, exchanges them with
+   * `subgroupShuffle`.
+   */
   readonly subgroupShuffle?: boolean;
 }

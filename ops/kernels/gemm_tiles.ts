@@ -3,7 +3,7 @@ import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterTraits, Variants } from "../graph/lowering.ts";
 import type { GemmSize, Tile } from "./gemm_spec.ts";
 
-/** Ways to compute a product of this size, by the names of their tiles; the best guess for the adapter first. */
+/** Variants of a GEMM of this size, by the names of their tiles; the best guess for the adapter first. */
 export const tileVariants = (
   size: GemmSize,
   adapter: AdapterTraits,
@@ -21,11 +21,14 @@ const nameOf = ({ rows, columns, lanes, shared, subgroupShuffle }: Tile) =>
   }`;
 
 /**
- * A CPU runs 8 invocations as one vector, loads from memory one after the other and works at a tile of registers that it
- * keeps in its first cache: nanoseconds of a multiplication, and of a loaded element for all 8, as measured. Larger tiles
- * would load less, but 32 KB of code is all that the cache of instructions holds: a longer loop takes twice the time.
+ * A software adapter runs 8 invocations as one vector, and keeps a tile of registers in its first-level cache: nanoseconds
+ * of a fused multiply-add, and of loading an element, for all 8 (lavapipe 25.0, two cores, November 2026). Larger tiles load
+ * less, but a loop of more than 32 KB, the instruction cache, takes twice the time.
  */
-const MULTIPLICATION = 0.55, LOAD = 4;
+const MULTIPLY_ADD = 0.55, LOAD = 4;
+
+/** Variants that are offered for a CPU. */
+const CPU_VARIANTS = 4;
 
 const cpuTiles = ({ rows, columns, width, batch }: GemmSize, { minSubgroupSize }: AdapterTraits): Tile[] => {
   const tiles = [16, 8].flatMap((tileRows) =>
@@ -37,16 +40,17 @@ const cpuTiles = ({ rows, columns, width, batch }: GemmSize, { minSubgroupSize }
             Math.ceil(columns / tileColumns / across);
           const [ofRows, ofColumns] = [tileRows, tileColumns * width];
           const loads = subgroupShuffle ? ofRows / across + ofColumns / down : ofRows + ofColumns;
-          const each = ofRows * ofColumns * MULTIPLICATION + loads * LOAD;
-          const cost = each * Math.ceil(groups / navigator.hardwareConcurrency);
+          const perStep = ofRows * ofColumns * MULTIPLY_ADD + loads * LOAD;
+          const cost = perStep * Math.ceil(groups / navigator.hardwareConcurrency);
           return { rows: tileRows, columns: tileColumns, shared: 0, ...arrangement, cost };
         },
       )
     )
   );
-  return tiles.sort((a, b) => a.cost - b.cost).slice(0, 4).map(({ cost: _, ...tile }) => tile);
+  return tiles.sort((a, b) => a.cost - b.cost).slice(0, CPU_VARIANTS).map(({ cost: _, ...tile }) => tile);
 };
 
+/** Eight invocations of a workgroup, along columns and rows. */
 const ARRANGEMENTS: readonly Pick<Tile, "lanes" | "subgroupShuffle">[] = [
   { lanes: [8, 1] },
   { lanes: [4, 2] },
@@ -55,10 +59,10 @@ const ARRANGEMENTS: readonly Pick<Tile, "lanes" | "subgroupShuffle">[] = [
   { lanes: [4, 2], subgroupShuffle: true },
 ];
 
-/** Workgroups that keep a large GPU busy. */
-const BUSY = 256;
+/** Workgroups that occupy a large GPU: an estimate, not measured. */
+const FULL_OCCUPANCY = 256;
 
-/** Large tiles read the least, small ones fill a GPU with little work. */
+/** Large tiles load the least; small ones occupy a GPU with little work. */
 const gpuTiles = ({ rows, columns, batch }: GemmSize): Tile[] => {
   const tiles: Tile[] = [
     { rows: 8, columns: 2, lanes: [16, 16], shared: 8 },
@@ -71,8 +75,8 @@ const gpuTiles = ({ rows, columns, batch }: GemmSize): Tile[] => {
   const waste = ({ rows: r, columns: c, lanes: [x, y] }: Tile) => {
     const [down, across] = [Math.ceil(rows / r / y), Math.ceil(columns / c / x)];
     const padding = down * r * y * across * c * x / rows / columns;
-    return padding * Math.max(1, BUSY / (down * across * batch));
+    return padding * Math.max(1, FULL_OCCUPANCY / (down * across * batch));
   };
-  // Among tiles of equal waste the order above stands.
+  // The sort is stable: tiles of equal waste keep the order above.
   return tiles.sort((a, b) => Math.round(4 * Math.log2(waste(a) / waste(b))));
 };

@@ -5,20 +5,20 @@ import { PANEL_ROWS, transposedRow } from "./packing.ts";
 import { kernel, lines, vectors } from "./wgsl.ts";
 
 /**
- * What a convolution of x [N, H, W, C] meets at each pixel of some pictures' results [OH, OW], as rows of panels y; its
- * columns are taps times channels. Rows and channels are multiples of 4.
+ * im2col of some `images` of x [N, H, W, C] into packed panels y: one row for each output pixel [OH, OW], whose columns are
+ * (tap, channel). The numbers of rows and channels are multiples of 4.
  */
 export const im2colPacked = (
   x: Operand,
   y: Operand,
-  pictures: { readonly first: number; readonly count: number },
+  images: { readonly first: number; readonly count: number },
   [KH, KW]: readonly number[],
   [OH, OW]: readonly number[],
   { stride, pad, dilation }: Convolution,
 ): Kernel => {
   const [, H, W, C] = x.shape;
-  const R = pictures.count * OH * OW / 4;
-  const each = C % 16 === 0 ? 4 : 1; // neighbouring channels share a line of the cache
+  const R = images.count * OH * OW / 4;
+  const each = C % 16 === 0 ? 4 : 1; // vectors of channels per invocation: neighbours share a cache line
   const across = C / 4 / each;
   const taps = KH * KW;
   return kernel({
@@ -26,7 +26,7 @@ export const im2colPacked = (
     reads: { x: vectors(x) },
     writes: { y: vectors(y) },
     sizes: {
-      first: pictures.first,
+      first: images.first,
       R,
       H,
       W,

@@ -6,7 +6,7 @@ import { PANEL_ROWS } from "./packing.ts";
 import { splitKFor } from "./partial_sums.ts";
 import { vectors } from "./wgsl.ts";
 
-/** a [batch, M, K] times b [batch, K, N] to y [batch, M, N]. */
+/** y [batch, M, N] = a [batch, M, K] · b [batch, K, N], of which only the first `count` rows ([1], u32), if given. */
 export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operand): GemmSpec => {
   const [batch, M, K] = a.shape;
   const N = b.shape[2];
@@ -32,8 +32,8 @@ export const matrixProduct = (a: Operand, b: Operand, y: Operand, count?: Operan
   };
 };
 
-/** a, in panels, times b [batch, K, N] to y [batch, M, N], M a multiple of 4. */
-export const productOfPanels = (a: Operand, b: Operand, y: Operand, count?: Operand): GemmSpec => {
+/** The same product with a in packed panels; M is a multiple of 4. */
+export const packedProduct = (a: Operand, b: Operand, y: Operand, count?: Operand): GemmSpec => {
   const [batch, M] = y.shape;
   const [, panels, K] = a.shape;
   const { reads, sizes, ...product } = matrixProduct({ ...a, shape: [batch, M, K] }, b, y, count);
@@ -51,16 +51,22 @@ export const productOfPanels = (a: Operand, b: Operand, y: Operand, count?: Oper
   };
 };
 
-/** In how many parts the rows of aᵀ·b are summed. */
-export const transposedParts = ({ shape: [batch, R, M] }: Operand, b: Operand, { cpu }: AdapterTraits) =>
-  splitKFor(R, batch * M * b.shape[2] / 64, cpu);
+/** Splits of k, the rows of a [batch, R, M] and b [batch, R, N], for aᵀ·b. */
+export const transposedSplits = (
+  { shape: [batch, R, M] }: Operand,
+  b: Operand,
+  { cpu }: AdapterTraits,
+): number => splitKFor(R, batch * M * b.shape[2] / 64, cpu);
 
-/** The transposed a [batch, R, M] with b [batch, R, N] to y [batch, parts, M, N]: each part is the sum of some rows. */
+/**
+ * Split-K of aᵀ·b for a [batch, R, M] and b [batch, R, N]: y [batch, splits, M, N] are partial sums, over R / splits rows
+ * each. With `count` ([1], u32) only the first `count` rows exist.
+ */
 export const transposedProduct = (
   a: Operand,
   b: Operand,
   y: Operand,
-  parts: number,
+  splits: number,
   count?: Operand,
 ): GemmSpec => {
   const [batch, R, M] = a.shape;
@@ -75,8 +81,8 @@ export const transposedProduct = (
       ...(count === undefined ? {} : { count }),
     },
     writes: { y: width === 4 ? vectors(y) : y },
-    sizes: { R, parts, each: Math.ceil(R / parts) },
-    batch: batch * parts,
+    sizes: { R, parts: splits, each: Math.ceil(R / splits) },
+    batch: batch * splits,
     rows: M,
     columns: N / width,
     width,

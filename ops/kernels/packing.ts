@@ -1,6 +1,6 @@
 /**
- * Matrices as panels: blocks of some rows, in which the rows lie side by side and the columns follow each other. So kernels
- * load several rows at once, and go through memory in the order in which it lies.
+ * Packed panels, as in BLIS: blocks of 16 rows, interleaved so that one vec4 load brings four rows of a column. A GEMM then
+ * loads several rows at once, and reads memory in order.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Variants } from "../graph/lowering.ts";
@@ -10,7 +10,7 @@ import { kernel, lines, vectors } from "./wgsl.ts";
 /** Rows of a panel: as many as the tallest tile of a CPU has. */
 export const PANEL_ROWS = 16;
 
-/** Shape of the panels of a matrix, or of several: [batch, panels, columns, PANEL]. */
+/** The shape of `batch` matrices of rows × columns as packed panels: [batch, panels, columns, PANEL_ROWS]. */
 export const packedShape = (batch: number, rows: number, columns: number): readonly number[] => [
   batch,
   Math.ceil(rows / PANEL_ROWS),
@@ -18,22 +18,22 @@ export const packedShape = (batch: number, rows: number, columns: number): reado
   PANEL_ROWS,
 ];
 
-/** Variants that work on `what`, with that in front of their names. */
+/** Variants that go by way of `what`, with that in front of their names. */
 export const variantsOn = (what: string, variants: Variants): Variants =>
   Object.fromEntries(Object.entries(variants).map(([name, make]) => [`${what}, ${name}`, make]));
 
-/** x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow; neighbours write side by side. */
+/** Transposes x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow. Neighbouring invocations write neighbours. */
 export const transposeInner = (x: Operand, y: Operand): Kernel =>
   packRowsBy(x.shape[x.shape.length - 2], x, y, "turned");
 
-/** x [batch, R, C] to panels y; R is a multiple of 4. */
+/** Packs x [batch, R, C] into panels y; R is a multiple of 4. */
 export const packRows = (x: Operand, y: Operand): Kernel => packRowsBy(PANEL_ROWS, x, y, "panels");
 
 const packRowsBy = (panel: number, x: Operand, y: Operand, label: string): Kernel => {
   const [R, C] = x.shape.slice(-2);
   const width = R % 4 === 0 && C % 4 === 0 && panel % 4 === 0 ? 4 : 1;
   const bind = width === 4 ? vectors : (operand: Operand) => operand;
-  const each = C % (4 * width) === 0 ? 4 : 1; // neighbours along a row share a line of the cache
+  const each = C % (4 * width) === 0 ? 4 : 1; // columns (vectors) per invocation: neighbours share a cache line
   const part = (j: number) => width === 4 ? transposedRow(j) : "r0";
   return kernel({
     label,
@@ -61,5 +61,5 @@ const packRowsBy = (panel: number, x: Operand, y: Operand, label: string): Kerne
   });
 };
 
-/** Row j of the 4×4 matrix whose columns are r0 … r3. */
-export const transposedRow = (j: number) => `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])`;
+/** WGSL: row j of the 4×4 matrix whose columns are r0 … r3. */
+export const transposedRow = (j: number): string => `vec4(r0[${j}], r1[${j}], r2[${j}], r3[${j}])`;

@@ -1,56 +1,65 @@
-/** Sums that are cut into parts, and what adds the parts up, in a fixed order. */
+/** Split-K: long sums are cut into partial sums, which are added up in a fixed order, so that results are reproducible. */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Shape } from "../graph/shape.ts";
 import { kernel } from "./wgsl.ts";
 
-/** In how many parts a sum of `length` is cut when `invocations` would compute it otherwise. */
-export const splitKFor = (length: number, invocations: number, software: boolean): number => {
-  const wanted = Math.ceil((software ? 64 : 32768) / invocations);
-  // A part should be long enough to be worth its own copy of the result, and no sum so long that rounding shows.
-  return Math.max(1, Math.ceil(length / 8192), Math.min(wanted, Math.floor(length / 64)));
+/** Invocations that occupy a CPU or a GPU: estimates. */
+const OCCUPYING = { cpu: 64, gpu: 32768 };
+/** Terms of a partial sum: at least so many, to be worth another copy of the result. */
+const MIN_TERMS = 64;
+/** And at most so many, since rounding errors grow with the length of a sum. */
+const MAX_TERMS = 8192;
+
+/** How many partial sums to make of sums of `length` terms, which `invocations` would compute without splitting. */
+export const splitKFor = (length: number, invocations: number, cpu: boolean): number => {
+  const wanted = Math.ceil((cpu ? OCCUPYING.cpu : OCCUPYING.gpu) / invocations);
+  return Math.max(1, Math.ceil(length / MAX_TERMS), Math.min(wanted, Math.floor(length / MIN_TERMS)));
 };
 
-/** Adds [groups, parts, columns] up to [groups, columns], in passes of 64 parts. */
+/** Partial sums that one invocation adds up. */
+const PARTIALS_EACH = 64;
+
+/** Adds `partials` [groups, splits, columns] up to `output` [groups, columns], in as many passes as that takes. */
 export const sumPartials = (
-  partial: Operand,
+  partials: Operand,
   output: Operand,
   groups: number,
-  parts: number,
+  splits: number,
   columns: number,
   scratch: (shape: Shape) => Operand,
 ): readonly Kernel[] => {
   const kernels: Kernel[] = [];
-  for (let current = partial, left = parts; left > 1;) {
-    const next = Math.ceil(left / 64);
+  for (let current = partials, remaining = splits; remaining > 1;) {
+    const next = Math.ceil(remaining / PARTIALS_EACH);
     const sum = next === 1 ? output : scratch([groups, next, columns]);
-    kernels.push(partialSumKernel(current, sum, groups, left, columns));
+    kernels.push(partialSumKernel(current, sum, groups, remaining, columns));
     current = sum;
-    left = next;
+    remaining = next;
   }
   return kernels;
 };
 
-/** [G, parts, C] to [G, ceil(parts / 64), C]. */
+/** One pass: [groups, splits, columns] to [groups, ⌈splits / PARTIALS_EACH⌉, columns]. */
 const partialSumKernel = (
   from: Operand,
   to: Operand,
   groups: number,
-  parts: number,
+  splits: number,
   columns: number,
 ): Kernel => {
-  const next = Math.ceil(parts / 64);
+  const next = Math.ceil(splits / PARTIALS_EACH);
   return kernel({
     label: "addParts",
     reads: { part: from },
     writes: { sum: to },
-    sizes: { parts, next, columns },
+    sizes: { parts: splits, next, columns },
     threads: groups * next * columns,
     main: /* wgsl */ `
   let column = id % p.columns;
   let chunk = id / p.columns;
   let block = chunk / p.next;
-  let first = chunk % p.next * 64u;
-  let last = min(first + 64u, p.parts);
+  let first = chunk % p.next * ${PARTIALS_EACH}u;
+  let last = min(first + ${PARTIALS_EACH}u, p.parts);
   var total = 0.0;
   for (var i = first; i < last; i++) { total += part[(block * p.parts + i) * p.columns + column]; }
   sum[id] = total;`,

@@ -1,15 +1,18 @@
 /**
- * Kernels that reduce rows. A row is the work of one invocation or, on a real GPU and if it is long, of a workgroup,
- * whose lanes then read neighbours and combine what they found: in workgroup memory or, where the adapter has subgroups,
- * first within each of those.
+ * Reductions of rows. One invocation reduces a row or, on a real GPU and if the row is long, a workgroup: its lanes read
+ * neighbouring elements, and combine their results in a tree in workgroup memory or, where the adapter has subgroups, first
+ * within each subgroup.
  */
 import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterTraits, Variants } from "../graph/lowering.ts";
+import { dispatchGrid } from "./wgsl.ts";
 
+/** Elements of a row from which on a workgroup should reduce it on a GPU: an estimate, not measured. */
 const LONG_ROW = 256;
 
+/** How a kernel reduces rows: parts of its specification and WGSL expressions. */
 export interface RowWork {
-  /** How the kernel is started; for the specification of `kernel`. */
+  /** How the kernel is dispatched; a part of its `KernelSpec`. */
   readonly launch:
     | { readonly threads: number }
     | {
@@ -18,17 +21,17 @@ export interface RowWork {
       readonly subgroups: boolean;
     };
   readonly functions: string;
-  /** WGSL that sets `row`, and `start` and `step` for walking through it; needs the size `rows`. */
+  /** WGSL that sets `row`, and the first element `start` and the stride `step` of this lane; needs the size `rows`. */
   readonly origin: string;
-  /** WGSL expressions: the largest and the sum of what the invocations of a row found, for all of them to see. */
+  /** WGSL expressions: the maximum and the sum of a value over the lanes of a row, which all of them get. */
   readonly largest: (value: string) => string;
   readonly total: (value: string) => string;
 }
 
-/** A way to split this many rows among invocations. */
+/** A way to split so many rows among invocations. */
 export type RowSplit = (rows: number) => RowWork;
 
-/** The kernels for each way to split rows of `length` elements, the best guess for the adapter first. */
+/** Variants of kernels that reduce rows of `length` elements, the best guess for the adapter first. */
 export const rowVariants = (
   length: number,
   adapter: AdapterTraits,
@@ -43,8 +46,8 @@ const splits = (
   { cpu, minSubgroupSize }: AdapterTraits,
 ): Readonly<Record<string, RowSplit>> => {
   const alone = { "a row an invocation": rowByOne };
-  // Subgroups come first: they wait at two barriers instead of eight or more. Where ONNX Runtime's linear attention took
-  // the same step, a language model read its prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
+  // Subgroups come first: they take two barriers instead of eight or more. With the same change to its linear attention,
+  // ONNX Runtime processed a language model's prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
   const together = {
     ...minSubgroupSize > 0 && {
       "a row 64 invocations, by subgroups": rowByMany(64, true),
@@ -72,7 +75,7 @@ const rowByMany = (lanes: number, subgroups: boolean): RowSplit => (rows) => {
   return {
     launch: {
       workgroupSize: lanes,
-      workgroups: [Math.min(rows, 65535), Math.ceil(rows / 65535), 1],
+      workgroups: dispatchGrid(rows),
       subgroups,
     },
     functions: `fn add(a: f32, b: f32) -> f32 { return a + b; }
@@ -86,7 +89,7 @@ ${combination("total", "add", "subgroupAdd")}`,
   };
 };
 
-/** WGSL of a function that combines a value of each lane by `f`, in the same order in every run. */
+/** WGSL of a function that combines a value of each lane by `f`, in the same order in every run: sums are reproducible. */
 type Combination = (name: string, f: string, ofSubgroup: string) => string;
 
 const treeReduction = (lanes: number): Combination => (name, f) => /* wgsl */ `
@@ -101,8 +104,8 @@ fn ${name}(value: f32, lane: u32) -> f32 {
   return parts[0];
 }`;
 
-// WGSL promises nothing about which lanes form a subgroup, and subgroups are from 4 to 128 lanes wide. So each puts its part
-// at its own number, and everyone reads the parts one after the other: on most GPUs there are two to eight.
+// WGSL does not specify which lanes form a subgroup, and a subgroup has 4 to 128 lanes. So each subgroup writes its result at
+// its own index, and every lane combines the results in order: on most GPUs two to eight of them.
 const subgroupReduction: Combination = (name, f, ofSubgroup) => /* wgsl */ `
 fn ${name}(value: f32, subgroup: u32, subgroups: u32) -> f32 {
   workgroupBarrier(); // everyone is out of loops, and has read what was combined before

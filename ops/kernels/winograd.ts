@@ -1,11 +1,11 @@
 /**
- * Convolutions of 3×3 taps and stride 1, dilated or not, by fewer multiplications (Lavin and Gray 2016, "Fast Algorithms for
- * Convolutional Neural Networks"): patches of t×t inputs and the weights are transformed to where a patch of m×m outputs,
- * t = m + 2, takes t² multiplications instead of 9m², one a pair of channels; what they sum to is transformed back.
+ * Winograd's minimal filtering for convolutions of 3×3 taps and stride 1, dilated or not (Lavin and Gray 2016, "Fast
+ * Algorithms for Convolutional Neural Networks"). Tiles of t×t inputs and the weights are transformed to where a tile of m×m
+ * outputs, t = m + 2, takes t² multiplications for each pair of channels instead of 9m²; the sums are transformed back.
  *
  *     y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A          dw = Gᵀ [(Bᵀ x B) ⊙ (A dy Aᵀ)] G
  *
- * The products ⊙, summed over channels or patches, are t² products of matrices.
+ * The products ⊙, summed over channels or tiles, are t² matrix products, one for each point of a transformed tile.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext, Variants } from "../graph/lowering.ts";
@@ -13,15 +13,16 @@ import { sizeOf } from "../graph/shape.ts";
 import { gemmKernels } from "./gemm.ts";
 import type { GemmSize, Tile } from "./gemm_spec.ts";
 import { tileVariants } from "./gemm_tiles.ts";
-import { productOfPanels, transposedProduct } from "./matrix_product.ts";
+import { packedProduct, transposedProduct } from "./matrix_product.ts";
 import { packedShape, PANEL_ROWS } from "./packing.ts";
 import { sumPartials } from "./partial_sums.ts";
-import { kernel } from "./wgsl.ts";
+import { kernel, type KernelSpec } from "./wgsl.ts";
 
 type Matrix = readonly (readonly number[])[];
 
+/** F(m×m, 3×3): the matrices of the three transforms. */
 interface Algorithm {
-  /** Outputs of a patch along an axis. */
+  /** Outputs of a tile along an axis. */
   readonly m: 2 | 4;
   readonly A: Matrix; // [t, m]
   readonly B: Matrix; // [t, t]
@@ -30,7 +31,7 @@ interface Algorithm {
 
 const transposed = (matrix: Matrix): Matrix => matrix[0].map((_, j) => matrix.map((row) => row[j]));
 
-/** Interpolation at 0, 1, −1 and infinity, or at 2 and −2 as well. */
+/** F(4×4, 3×3), by interpolation at 0, 1, −1, 2, −2 and infinity, and F(2×2, 3×3), at 0, 1, −1 and infinity. */
 const ALGORITHMS: readonly Algorithm[] = [
   {
     m: 4,
@@ -60,30 +61,30 @@ const ALGORITHMS: readonly Algorithm[] = [
   },
 ];
 
-/** What a convolution is made of; y = x ∗ w with `pad` zeros around x. */
+/** The operands of a convolution y = x ∗ w with `pad` zeros around x. */
 interface Layer {
   readonly x: Operand; // [N, H, W, C]
   readonly w: Operand; // [3, 3, C, O]; [3, 3, O, C] where backward
   readonly y: Operand; // [N, OH, OW, O]
   readonly pad: number;
   readonly dilation: number;
-  /** From outputs to inputs: a convolution with the taps in reverse order. */
+  /** The gradient with respect to the input: a convolution with the taps in reverse order. */
   readonly backward?: boolean;
 }
 
 type Device = Pick<LoweringContext<never>, "adapter" | "scratch">;
 
 /**
- * An element that is moved takes as long as so many multiplications and additions: about the same on a CPU, whose
- * kernels are slow at memory, and on a GPU, whose memory is slow for its kernels.
+ * Multiplications and additions that take as long as one load or store of a transform: on a CPU because its kernels load
+ * slowly (lavapipe 25.0, two cores, November 2026), on a GPU, as an estimate, because it computes fast.
  */
 const FLOPS_PER_MOVE = 50;
 
-/** Ways to convolve with 3×3 taps, and those given; the ones that should be fastest first. */
+/** The `direct` variants of a convolution with 3×3 taps and those by Winograd's algorithm, in order of estimated time. */
 export const withWinograd = (layer: Layer, direct: Variants, device: Device): Variants =>
   ordered(layer, direct, (algorithm, tiling) => convolution(layer, algorithm, tiling, device), device);
 
-/** The same for the gradient with respect to the weights: here y is the gradient of the output. */
+/** The same for the gradient with respect to the weights: here `y` is the gradient of the output. */
 export const withWinogradGradient = (layer: Layer, direct: Variants, device: Device): Variants =>
   ordered(layer, direct, (algorithm, tiling) => weightGradient(layer, algorithm, tiling, device), device);
 
@@ -96,32 +97,37 @@ const ordered = (
   const { x, y } = layer;
   const [N, , , C] = x.shape;
   const [, OH, OW, O] = y.shape;
-  const ways = ALGORITHMS.flatMap((algorithm) => {
+  const transformed = ALGORITHMS.flatMap((algorithm) => {
     const tiling = tilingOf(algorithm, layer, adapter);
     if (tiling === null) return [];
-    const { patches } = tiling;
+    const { tiles } = tiling;
     const t = algorithm.m + 2;
-    const flops = t * t * (2 * N * patches * C * O + FLOPS_PER_MOVE * (2 * N * patches * (C + O) + C * O));
+    const flops = t * t * (2 * N * tiles * C * O + FLOPS_PER_MOVE * (2 * N * tiles * (C + O) + C * O));
     const name = `winograd ${algorithm.m}×${algorithm.m}`;
     return [{ flops, variants: { [name]: () => kernels(algorithm, tiling) } }];
   });
-  const all = [...ways, { flops: 2 * 9 * N * OH * OW * C * O, variants: direct }];
+  const all = [...transformed, { flops: 2 * 9 * N * OH * OW * C * O, variants: direct }];
   return Object.assign({}, ...all.sort((a, b) => a.flops - b.flops).map(({ variants }) => variants));
 };
 
 /**
- * How pictures are cut into patches, and how many pictures go together. With a dilation the pixels of a patch lie that
- * far apart, and as many patches along each axis lie within each other.
+ * How outputs are cut into tiles, and how many images are transformed together. With a dilation d the pixels of a tile are d
+ * apart, and d tiles along each axis are interleaved.
  */
 interface Tiling {
   readonly dilation: number;
+  /** Tiles of an image along each axis, and in all. */
   readonly down: number;
   readonly across: number;
-  readonly patches: number; // of a picture
-  readonly pictures: number;
+  readonly tiles: number;
+  /** Images that are transformed together. */
+  readonly images: number;
 }
 
-/** Transformed pictures should fit a cache where there is no memory to speak of, and a binding in any case. */
+/** Bytes of transformed images: on a CPU those that its last-level cache holds. Estimates. */
+const TRANSFORMED_BYTES = { cpu: 2 ** 24, gpu: 2 ** 28 };
+
+/** The tiling for a layer; null where not even one transformed image fits into a binding. */
 const tilingOf = (
   { m }: Algorithm,
   { x, y, dilation }: Layer,
@@ -130,15 +136,15 @@ const tilingOf = (
   const [N, , , C] = x.shape;
   const [, OH, OW, O] = y.shape;
   const [down, across] = [OH, OW].map((size) => dilation * Math.ceil(Math.ceil(size / dilation) / m));
-  const patches = down * across;
-  const bytesOfPatch = 4 * (m + 2) ** 2 * Math.max(C, O);
-  const bytes = bytesOfPatch * patches;
-  const filling = bytesOfPatch * (PANEL_ROWS - 1); // of the last panel
-  if (bytes + filling > maxBinding) return null;
-  const most = Math.min(maxBinding, (cpu ? 16 : 256) * 2 ** 20) - filling;
-  const parts = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of one size: each takes the time of the largest
-  const pictures = Math.ceil(N / parts);
-  return { dilation, down, across, patches, pictures };
+  const tiles = down * across;
+  const bytesPerTile = 4 * (m + 2) ** 2 * Math.max(C, O);
+  const bytes = bytesPerTile * tiles;
+  const padding = bytesPerTile * (PANEL_ROWS - 1); // of the last panel
+  if (bytes + padding > maxBinding) return null;
+  const most = Math.min(maxBinding, cpu ? TRANSFORMED_BYTES.cpu : TRANSFORMED_BYTES.gpu) - padding;
+  const chunks = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of equal size, since each takes as long as the largest
+  const images = Math.ceil(N / chunks);
+  return { dilation, down, across, tiles, images };
 };
 
 const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapter, scratch }: Device) => {
@@ -146,19 +152,19 @@ const convolution = (layer: Layer, algorithm: Algorithm, tiling: Tiling, { adapt
   const [N, , , C] = x.shape;
   const O = y.shape[3];
   const points = (algorithm.m + 2) ** 2;
-  const rows = Math.ceil(tiling.pictures * tiling.patches / 4) * 4; // vectors of them are loaded
+  const rows = Math.ceil(tiling.images * tiling.tiles / 4) * 4; // loaded as vectors of four
   const [u, v, products] = [packedShape(points, rows, C), [points, C, O], [points, rows, O]].map((shape) =>
     scratch(shape)
   );
-  const product = productOfPanels(u, v, products);
+  const product = packedProduct(u, v, products);
   const multiply = gemmKernels(product, bestTile(product, adapter), scratch);
   const kernels = [transformWeights(w, v, algorithm, layer.backward ?? false)];
-  for (let first = 0; first < N; first += tiling.pictures) {
-    const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
+  for (let first = 0; first < N; first += tiling.images) {
+    const chunk = { ...tiling, first, images: Math.min(tiling.images, N - first) };
     kernels.push(
-      transformInputs(x, u, layer.pad, algorithm, pictures, PANEL_ROWS),
+      transformInputs(x, u, layer.pad, algorithm, chunk, PANEL_ROWS),
       ...multiply,
-      transformOutputs(products, y, algorithm, pictures, rows),
+      transformOutputs(products, y, algorithm, chunk, rows),
     );
   }
   return kernels;
@@ -173,81 +179,84 @@ const weightGradient = (
   const [N, , , C] = x.shape;
   const O = dy.shape[3];
   const points = (algorithm.m + 2) ** 2;
-  const parts = Math.ceil(N / tiling.pictures);
+  const chunks = Math.ceil(N / tiling.images);
   const size = points * C * O;
   const sums = scratch([points, C, O]);
-  const partial = parts === 1 ? sums : scratch([parts, size]);
-  const rowsOfAll = tiling.pictures * tiling.patches;
-  const [u, v] = [C, O].map((channels) => scratch([points, rowsOfAll, channels]));
+  const partials = chunks === 1 ? sums : scratch([chunks, size]);
+  const mostRows = tiling.images * tiling.tiles;
+  const [u, v] = [C, O].map((channels) => scratch([points, mostRows, channels]));
   const kernels: Kernel[] = [];
-  for (let part = 0; part < parts; part++) {
-    const first = part * tiling.pictures;
-    const pictures = { ...tiling, first, pictures: Math.min(tiling.pictures, N - first) };
-    const rows = pictures.pictures * tiling.patches;
+  for (let i = 0; i < chunks; i++) {
+    const first = i * tiling.images;
+    const chunk = { ...tiling, first, images: Math.min(tiling.images, N - first) };
+    const rows = chunk.images * tiling.tiles;
     const [a, b] = [u, v].map((operand) => ({ ...operand, shape: [points, rows, operand.shape[2]] }));
-    const product = transposedProduct(a, b, { ...partial, offset: part * size, shape: [points, C, O] }, 1);
+    const product = transposedProduct(a, b, { ...partials, offset: i * size, shape: [points, C, O] }, 1);
     kernels.push(
-      transformInputs(x, a, pad, algorithm, pictures, 1),
-      transformGradients(dy, b, algorithm, pictures),
+      transformInputs(x, a, pad, algorithm, chunk, 1),
+      transformGradients(dy, b, algorithm, chunk),
       ...gemmKernels(product, bestTile(product, adapter), scratch),
     );
   }
-  if (parts > 1) kernels.push(...sumPartials(partial, sums, 1, parts, size, scratch));
+  if (chunks > 1) kernels.push(...sumPartials(partials, sums, 1, chunks, size, scratch));
   return [...kernels, transformWeightGradient(sums, dw, algorithm)];
 };
 
+/** The GEMM tile that is guessed to be best for the adapter. */
 const bestTile = (size: GemmSize, adapter: Device["adapter"]): Tile => {
   let best: Tile | null = null;
   Object.values(tileVariants(size, adapter, (tile) => (best = tile, [])))[0]();
   return best!;
 };
 
-interface Pictures extends Tiling {
+/** Images that are transformed together, from the image `first` on. */
+interface Chunk extends Tiling {
   readonly first: number;
 }
 
-/** WGSL: which channel of which patch (`place`) this invocation has, with neighbours in neighbouring channels. */
-const PATCH = /* wgsl */ `
+/** WGSL: the channel and tile (`place`) of this invocation; neighbouring invocations have neighbouring channels. */
+const INVOCATION = /* wgsl */ `
   let channel = id % p.channels;
   let place = id / p.channels;
   let picture = p.first + place / p.across / p.down;
   let top = first(place / p.across % p.down);
   let left = first(place % p.across);`;
 
-/** The first pixel of a patch along an axis; further ones follow at a distance of the dilation. */
+/** WGSL: the first pixel of tile n along an axis; further pixels follow at a distance of the dilation. */
 const FIRST = /* wgsl */ `
 fn first(n: u32) -> u32 { return n / p.dilation * p.dilation * p.m + n % p.dilation; }`;
 
-/** A kernel for each channel of each patch of some pictures. */
-const overPatches = (
+/** A kernel with an invocation for each channel of each tile of some images. */
+const overTiles = (
   { m }: Algorithm,
-  { first, dilation, down, across, pictures, patches }: Pictures,
+  { first, dilation, down, across, images, tiles }: Chunk,
   channels: number,
-  spec: Omit<Parameters<typeof kernel>[0], "functions" | "threads">,
+  spec: Omit<KernelSpec, "functions" | "threads">,
 ): Kernel =>
   kernel({
     ...spec,
     functions: FIRST,
     sizes: { m, first, dilation, down, across, channels, ...spec.sizes },
-    threads: channels * pictures * patches,
-    main: `${PATCH}
+    threads: channels * images * tiles,
+    main: `${INVOCATION}
   ${spec.main}`,
   });
 
+/** WGSL: the i-th pixel of a tile along an axis. */
 const at = (origin: string, i: number) => `(${origin} + ${i}u * p.dilation)`;
 
-/** u[point, patch, channel] = Bᵀ x B, in panels of so many patches. */
+/** u[point, tile, channel] = Bᵀ x B, in packed panels of `panel` tiles. */
 const transformInputs = (
   x: Operand,
   u: Operand,
   pad: number,
   algorithm: Algorithm,
-  pictures: Pictures,
+  chunk: Chunk,
   panel: number,
 ): Kernel => {
   const [, H, W, C] = x.shape;
   const t = algorithm.m + 2;
-  return overPatches(algorithm, pictures, C, {
+  return overTiles(algorithm, chunk, C, {
     label: "winogradInputs",
     reads: { x },
     writes: { u },
@@ -276,11 +285,11 @@ const transformInputs = (
   });
 };
 
-/** v[point, patch, channel] = A dy Aᵀ. */
-const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, pictures: Pictures): Kernel => {
+/** v[point, tile, channel] = A dy Aᵀ. */
+const transformGradients = (dy: Operand, v: Operand, algorithm: Algorithm, chunk: Chunk): Kernel => {
   const [, OH, OW, O] = dy.shape;
   const t = algorithm.m + 2;
-  return overPatches(algorithm, pictures, O, {
+  return overTiles(algorithm, chunk, O, {
     label: "winogradGradients",
     reads: { dy },
     writes: { v },
@@ -304,12 +313,12 @@ const transformOutputs = (
   products: Operand,
   y: Operand,
   algorithm: Algorithm,
-  pictures: Pictures,
+  chunk: Chunk,
   rows: number,
 ): Kernel => {
   const [, OH, OW, O] = y.shape;
   const t = algorithm.m + 2;
-  return overPatches(algorithm, pictures, O, {
+  return overTiles(algorithm, chunk, O, {
     label: "winogradOutputs",
     reads: { products },
     writes: { y },
@@ -359,7 +368,7 @@ const transformWeightGradient = (sums: Operand, dw: Operand, { G }: Algorithm): 
     ),
   });
 
-/** Statements that compute L·d·Lᵀ for a square d. */
+/** WGSL statements that compute L·d·Lᵀ for a square d. */
 const sandwich = (
   L: Matrix,
   load: (i: number, j: number) => string,
@@ -372,7 +381,7 @@ const sandwich = (
   ${each(rows, rows, (i, j) => store(i, j, combination(L[j], (k) => `e${i}_${k}`)))}`;
 };
 
-/** Σ factor·term, without what is multiplied by 0 or 1. */
+/** WGSL of Σ factor·term, without multiplications by 0 and 1. */
 const combination = (factors: readonly number[], term: (k: number) => string): string => {
   const sum = factors.flatMap((factor, k) => {
     if (factor === 0) return [];
@@ -382,6 +391,7 @@ const combination = (factors: readonly number[], term: (k: number) => string): s
   return sum.replace(/^\+ /, "");
 };
 
+/** Lines of WGSL, one for each element of a matrix. */
 const each = (rows: number, columns: number, line: (i: number, j: number) => string): string =>
   Array.from({ length: rows * columns }, (_, at) => line(Math.floor(at / columns), at % columns)).join(
     "\n  ",

@@ -39,6 +39,6 @@ export const acrossRanks = (rank: number, world: number): Sync =>
       total: (sums) => allReduceSum(sums),
     }),
     sum: (x) => allReduceSum(x),
-    mean: (x) => div(allReduceSum(x, { late: true }), world),
+    mean: (x) => div(allReduceSum(x, { overlappable: true }), world),
     gather: (x) => allGather(x, world),
   };
