@@ -5,8 +5,8 @@ import { reshape, type Tensor } from "./graph/tensor.ts";
 import { columnSums } from "./reduce.ts";
 
 /**
- * x [..., C] + bias [C]. With `count` ([1], u32) the gradient of the bias sums over the first `count` rows only; the others
- * may hold anything, NaN included.
+ * x [..., C] + bias [C]. With `count` ([1], u32) the gradient of the bias sums over the first `count` rows only; the
+ * others may hold anything, NaN included.
  */
 export const addBias = (x: Tensor, bias: Tensor, count?: Tensor): Tensor => addBiasOp([x, bias], { count });
 

@@ -1,4 +1,4 @@
-/** The arg-max over channels of maps that are enlarged first. The enlarged maps, K times the image, are never stored. */
+/** The arg-max over channels of enlarged maps. The enlarged maps, K times the image, are never stored. */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";

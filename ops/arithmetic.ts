@@ -6,8 +6,8 @@ import { broadcastShape, type Shape } from "./graph/shape.ts";
 import { constant, defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 
 /**
- * Defines an elementwise op: its WGSL expression over the inputs and, unless it is piecewise constant, its derivatives. Inputs
- * are broadcast; the op throws ShapeError where they cannot be.
+ * Defines an elementwise op: its WGSL expression over the inputs and, unless it is piecewise constant, its derivatives.
+ * Inputs are broadcast; the op throws ShapeError where they cannot be.
  */
 export const defineElementwise = <A = void>(
   name: string,

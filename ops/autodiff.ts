@@ -11,8 +11,8 @@ const parents = (x: Tensor): readonly Tensor[] => {
 };
 
 /**
- * Derivatives of the scalar `loss` with respect to each of `wrt`, in the shapes of these; zeros where `loss` does not depend
- * on a tensor.
+ * Derivatives of the scalar `loss` with respect to each of `wrt`, in the shapes of these; zeros where `loss` does not
+ * depend on a tensor.
  */
 export const gradients = (loss: Tensor, wrt: readonly Tensor[]): Tensor[] =>
   gradientsWhereReached(loss, wrt).map((gradient, i) => gradient ?? broadcastTo(constant(0), wrt[i].shape));

@@ -15,7 +15,9 @@ export interface AveragePool {
   readonly stride: number;
 }
 
-/** x [N, H, W, C] to [N, H', W', C]; H' counts the windows that start inside: 1 + ceil((H − size) / stride) as a rule. */
+/**
+ * x [N, H, W, C] to [N, H', W', C]; H' counts the windows that start inside: 1 + ceil((H − size) / stride) as a rule.
+ */
 export const averagePool = (x: Tensor, attributes: AveragePool): Tensor => averagePoolOp([x], attributes);
 
 const averagePoolOp = defineOp<AveragePool>("averagePool", {

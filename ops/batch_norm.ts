@@ -3,8 +3,8 @@
  *
  *     y = (x − mean) / sqrt(variance + 1e-5) · weight + bias
  *
- * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. With two views of each
- * image in one batch, G = 2 takes statistics per view.
+ * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. With two views of
+ * each image in one batch, G = 2 takes statistics per view.
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
 import { sizeOf } from "./graph/shape.ts";
@@ -48,8 +48,8 @@ const momentsOp = defineOp("moments", {
 });
 
 /**
- * Moments of all rows from the moments of parts of them: values [parts, G, 2, C] over rows [parts] (which may be 0). They are
- * combined by Chan's formula, around the overall mean, so that nothing cancels.
+ * Moments of all rows from the moments of parts of them: values [parts, G, 2, C] over rows [parts] (which may be 0).
+ * They are combined by Chan's formula, around the overall mean, so that nothing cancels.
  */
 export const combinedMoments = (values: Tensor, rows: Tensor): Moments => ({
   values: combinedOp([values, rows], undefined),
@@ -84,9 +84,9 @@ const combinedOp = defineOp("combinedMoments", {
 });
 
 /**
- * x [G, R, C] normalised by the moments of its rows, or of its rows and those of other ranks; with `count` ([1], u32; G = 1)
- * only the first `count` rows have gradients. The gradient includes the dependence of the moments on x, and is that of the sum
- * of the losses of all ranks.
+ * x [G, R, C] normalised by the moments of its rows, or of its rows and those of other ranks; with `count`
+ * ([1], u32; G = 1) only the first `count` rows have gradients. The gradient includes the dependence of the moments on
+ * x, and is that of the sum of the losses of all ranks.
  */
 export const batchNorm = (
   x: Tensor,
@@ -140,8 +140,8 @@ const byRunningOp = defineElementwise<ByRunning>(
 );
 
 /**
- * Running statistics [3, C] (mean, unbiased variance, number of batches) after an update by the moments of each group in
- * turn, with PyTorch's momentum 0.1. Moments of fewer than two rows do not change them.
+ * Running statistics [3, C] (mean, unbiased variance, number of batches) after an update by the moments of each group
+ * in turn, with PyTorch's momentum 0.1. Moments of fewer than two rows do not change them.
  */
 export const runningAfter = (running: Tensor, moments: Moments): Tensor =>
   runningOp([running, moments.values, moments.rows]);

@@ -12,9 +12,9 @@ export interface Blocks {
 }
 
 /**
- * Weights [capacity] of the rows of a selection, with which their sum is the mean over blocks of the mean over each block's
- * selected rows: 1 / (blocks · selected rows of the same block). A block without any contributes 0; unused entries weigh 0.
- * `total` [1], f32, is the number of selected rows, here and on other ranks. No gradient.
+ * Weights [capacity] of the rows of a selection, with which their sum is the mean over blocks of the mean over each
+ * block's selected rows: 1 / (blocks · selected rows of the same block). A block without any contributes 0; unused
+ * entries weigh 0. `total` [1], f32, is the number of selected rows, here and on other ranks. No gradient.
  */
 export const blockMeanWeights = ({ indices }: Selection, total: Tensor, attributes: Blocks): Tensor =>
   weightsOp([indices, total], attributes);

@@ -1,6 +1,7 @@
 /**
  * Collectives as ops of a graph. They run on the host: the program is split there, the operand is read back, reduced or
- * gathered over the ranks, and uploaded. Collectives of equal depth share a synchronisation point (compiler/sync_points.ts).
+ * gathered over the ranks, and uploaded. Collectives of equal depth share a synchronisation point
+ * (compiler/sync_points.ts).
  */
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 

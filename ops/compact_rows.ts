@@ -1,8 +1,8 @@
 /**
  * Stream compaction: the rows that a mask selects, numbered without gaps. Only the device knows how many there are.
  *
- * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: entry r is the first row
- * where the count reaches r + 1.
+ * Everything follows from one prefix sum, counts[i] = mask[0] + … + mask[i], which never falls: entry r is the first
+ * row where the count reaches r + 1.
  */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";

@@ -4,7 +4,7 @@
  *     y[n,oy,ox,o] = Σ x[n, oy·stride − pad + ky·dilation, ox·stride − pad + kx·dilation, i] · w[ky,kx,i,o]
  *
  * x: [N, H, W, C], w: [KH, KW, C / groups, O], y: [N, OH, OW, O]. Weights have the output channel last, so that the
- * innermost loop reads neighbouring words; weight files store [O, C / groups, KH, KW]. There is no bias: add one as [O].
+ * innermost loop reads neighbouring words; weight files store [O, C / groups, KH, KW]. To add a bias, add a tensor [O].
  */
 import { averagePool } from "./average_pool.ts";
 import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
@@ -16,9 +16,9 @@ import { type Convolution, outputSize } from "./kernels/convolution.ts";
 import { matmul } from "./matmul.ts";
 
 /**
- * x [N, H, W, C] ∗ w [KH, KW, C / groups, O] to [N, OH, OW, O] by the formula above, OH = ⌊(H + 2·pad − dilation·(KH − 1) − 1) /
- * stride⌋ + 1. By default stride 1, no padding, dilation 1, one group. Throws ShapeError where channels, groups and sizes do
- * not fit.
+ * x [N, H, W, C] ∗ w [KH, KW, C / groups, O] to [N, OH, OW, O] by the formula above, where
+ * OH = ⌊(H + 2·pad − dilation·(KH − 1) − 1) / stride⌋ + 1. By default stride 1, no padding, dilation 1, one group.
+ * Throws ShapeError where channels, groups and sizes do not fit.
  */
 export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {}): Tensor => {
   const convolution = { stride: 1, pad: 0, dilation: 1, groups: 1, ...options };

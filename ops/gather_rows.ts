@@ -17,15 +17,15 @@ export const scatterRows = (y: Tensor, { indices, positions }: RowIndices): Tens
   gatherOp([y, positions, indices]);
 
 /**
- * table[start + indices[r]] for a table [M] and indices [R], both u32, as [R]; 0xffffffff where the index is 0xffffffff. No
- * gradient.
+ * table[start + indices[r]] for a table [M] and indices [R], both u32, as [R]; 0xffffffff where the index is
+ * 0xffffffff. No gradient.
  */
 export const gatherIndices = (table: Tensor, indices: Tensor, start = 0): Tensor =>
   lookUpOp([table, indices], { start });
 
 /**
- * x [M, D], indices [R] and, for every row of x, its position among the indices [M]. A row is gathered at most once, so that
- * scattering is gathering with indices and positions exchanged.
+ * x [M, D], indices [R] and, for every row of x, its position among the indices [M]. A row is gathered at most once, so
+ * that scattering is gathering with indices and positions exchanged.
  */
 const gatherOp: Op = defineOp("gatherRows", {
   shape: ([x, indices, positions]) =>

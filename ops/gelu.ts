@@ -2,8 +2,9 @@
 import { defineElementwise, mul } from "./arithmetic.ts";
 import type { Tensor } from "./graph/tensor.ts";
 
-// Φ(x), the distribution function of the normal distribution, by Abramowitz and Stegun 7.1.26 (absolute error below 1e-7), for
-// the negative tail, where nothing cancels. `exp` of a large negative number is 0, so large |x| needs no special case.
+// Φ(x), the distribution function of the normal distribution, by Abramowitz and Stegun 7.1.26 (absolute error below
+// 1e-7), for the negative tail, where nothing cancels. `exp` of a large negative number is 0, so large |x| needs no
+// special case.
 const NORMAL_CDF = /* wgsl */ `
 fn normalCdf(x: T) -> T {
   let z = abs(x) * 0.70710678;

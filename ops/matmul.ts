@@ -16,8 +16,9 @@ import { transpose } from "./slice.ts";
 /**
  * a [..., M, K] times b [K, N] or [..., K, N]: [..., M, N]. With one b for many a the leading axes of a count as rows.
  *
- * With `count` ([1], u32; a and b are matrices then) only the first `count` rows of a are used: the other rows of the result
- * are undefined, and no more workgroups are dispatched than the rows need. Throws ShapeError where sizes do not fit.
+ * With `count` ([1], u32; a and b are matrices then) only the first `count` rows of a are used: the other rows of the
+ * result are undefined, and no more workgroups are dispatched than the rows need. Throws ShapeError where sizes do not
+ * fit.
  */
 export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
   const [K, N] = b.shape.slice(-2);
@@ -40,8 +41,8 @@ export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
 };
 
 /**
- * aᵀ·b: a [..., R, M], b [..., R, N] to [..., M, N]. With `count` ([1], u32) over the first `count` of the R rows. Throws
- * ShapeError where sizes do not fit.
+ * aᵀ·b: a [..., R, M], b [..., R, N] to [..., M, N]. With `count` ([1], u32) over the first `count` of the R rows.
+ * Throws ShapeError where sizes do not fit.
  */
 export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
   const [R, M] = a.shape.slice(-2);

@@ -3,8 +3,8 @@
  *
  *     y[n,i,j,c] = max over a, b < size of x[n, i·stride + a − pad, j·stride + b − pad, c]
  *
- * The maximum is never a padding element; among equal values it is the first in row-major order, which alone receives the
- * gradient.
+ * The maximum is never a padding element; among equal values it is the first in row-major order, which alone receives
+ * the gradient.
  */
 import type { Kernel, Operand } from "./graph/kernel.ts";
 import type { AdapterTraits } from "./graph/lowering.ts";
@@ -21,7 +21,9 @@ export interface MaxPool {
   readonly pad: number;
 }
 
-/** x [N, H, W, C] to [N, H', W', C] with H' = ⌊(H + 2·pad − size) / stride⌋ + 1. Throws ShapeError where no window fits. */
+/**
+ * x [N, H, W, C] to [N, H', W', C] with H' = ⌊(H + 2·pad − size) / stride⌋ + 1. Throws ShapeError where no window fits.
+ */
 export const maxPool = (x: Tensor, attributes: MaxPool): Tensor => maxPoolOp([x], attributes);
 
 const maxPoolOp = defineOp<MaxPool>("maxPool", {

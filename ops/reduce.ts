@@ -1,19 +1,21 @@
-/** Sums. Inputs may be chains of elementwise ops: the compiler fuses them into the reduction, and they are never stored. */
+/**
+ * Sums. Inputs may be chains of elementwise ops: the compiler fuses them into the reduction, and they are never stored.
+ */
 import { broadcastTo, div, mul, sub } from "./arithmetic.ts";
 import { sameShape, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { slice } from "./slice.ts";
 
 /**
- * Sums over the rows of each group: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32; G = 1) over the first
- * `count` rows. Throws ShapeError where the terms differ in shape.
+ * Sums over the rows of each group: terms, each [G, R, C], to [G, terms, C]. With `count` ([1], u32; G = 1) over the
+ * first `count` rows. Throws ShapeError where the terms differ in shape.
  */
 export const columnSums = (terms: readonly Tensor[], count?: Tensor): Tensor =>
   columnSumsOp(count === undefined ? terms : [...terms, count], {});
 
 /**
- * Shifted sums of x [G, R, C]: the sums of the differences to the first row of each group, and of their squares, [G, 2, C].
- * With `count` ([1], u32; G = 1) over the first `count` rows.
+ * Shifted sums of x [G, R, C]: the sums of the differences to the first row of each group, and of their squares, [G, 2,
+ * C]. With `count` ([1], u32; G = 1) over the first `count` rows.
  */
 export const shiftedSums = (x: Tensor, count?: Tensor): Tensor => {
   const difference = sub(x, slice(x, 1, 0, 1));

@@ -1,6 +1,6 @@
 /**
- * RoIAlign (He et al., Mask R-CNN, 2017) of one box per map, as torchvision's `roi_align` with `aligned=True`, the automatic
- * sampling ratio and an output as large as the map; then mirrored left to right where `flips` is 1.
+ * RoIAlign (He et al., Mask R-CNN, 2017) of one box per map, as torchvision's `roi_align` with `aligned=True`, the
+ * automatic sampling ratio and an output as large as the map; then mirrored left to right where `flips` is 1.
  *
  * It is linear in the map and separates into rows and columns: y[n] = A[n] · x[n] with x[n] as [H·W, C] and
  *
@@ -8,8 +8,8 @@
  *     a(i, h) = mean over the samples s of bin i of tent(s − h)
  *
  * where tent(t) = max(1 − |t|, 0). A sample up to one pixel outside the map is moved to its border; samples further out
- * contribute 0. A bin has ⌈box size / map size⌉ samples along an axis: one for boxes within the map, none for a box whose size
- * is not positive, which gives zeros.
+ * contribute 0. A bin has ⌈box size / map size⌉ samples along an axis: one for boxes within the map, none for a box
+ * whose size is not positive, which gives zeros.
  */
 import { shapeError } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
@@ -27,8 +27,8 @@ export const roiAlignWeights = (boxes: Tensor, flips: Tensor, map: MapSize): Ten
   weightsOp([boxes, flips], map);
 
 /**
- * x [N, H, W, C], boxes [N, 4] as fractions x1, y1, x2, y2 of the map, and flips [N] (1 or 0) to [N, H, W, C]. The gradient
- * flows to x only. Throws ShapeError where sizes do not fit.
+ * x [N, H, W, C], boxes [N, 4] as fractions x1, y1, x2, y2 of the map, and flips [N] (1 or 0) to [N, H, W, C]. The
+ * gradient flows to x only. Throws ShapeError where sizes do not fit.
  */
 export const roiAlign = (x: Tensor, boxes: Tensor, flips: Tensor): Tensor => {
   const [N, height, width, C] = x.shape;

@@ -46,7 +46,10 @@ const logSoftmaxOp = defineOp<Softmax>("logSoftmax", {
   ],
 });
 
-/** Kernels that store `result`, WGSL of `scaled` = (x − maximum of the row) / τ, which keeps exp() finite, and `sum` = Σ exp(scaled). */
+/**
+ * Kernels that store `result`, WGSL of `scaled` = (x − maximum of the row) / τ, which keeps exp() finite, and `sum` = Σ
+ * exp(scaled).
+ */
 const softmaxKernels = (
   x: Operand,
   y: Operand,

@@ -41,13 +41,13 @@ export interface Slot {
   readonly allocations: readonly { readonly storage: number; readonly offset: number }[];
 }
 
-/** A binding may begin at multiples of this many bytes on every adapter (minStorageBufferOffsetAlignment is 256 at most). */
+/** A binding may begin at multiples of this many bytes on every adapter (minStorageBufferOffsetAlignment). */
 const ALIGNMENT = 256;
 
 /**
- * Plans the memory of a program by first-fit-decreasing: the transient tensors, in the order of falling size, get the lowest
- * offset that is free during their lifetime in the first slot that has one. A tensor that a kernel reads never shares a
- * slot with one that the same kernel writes.
+ * Plans the memory of a program by first-fit-decreasing: the transient tensors, in the order of falling size, get the
+ * lowest offset that is free during their lifetime in the first slot that has one. A tensor that a kernel reads never
+ * shares a slot with one that the same kernel writes.
  */
 export const planMemory = (lifetimes: readonly Lifetime[], kernels: readonly Kernel[]): MemoryPlan => {
   const transient = lifetimes.filter(isTransient);
@@ -72,8 +72,8 @@ export const planMemory = (lifetimes: readonly Lifetime[], kernels: readonly Ker
 };
 
 /**
- * Places the transient tensors of a plan into slots of the sizes `bins` (bytes) instead of its own, by the same rules; null
- * where that leaves a tensor without memory. One slot is returned for each bin, some of them perhaps empty.
+ * Places the transient tensors of a plan into slots of the sizes `bins` (bytes) instead of its own, by the same rules;
+ * null where that leaves a tensor without memory. One slot is returned for each bin, some of them perhaps empty.
  */
 export const allocateInto = (
   bins: readonly number[],
@@ -141,7 +141,7 @@ const firstFitDecreasing = (
   return true;
 };
 
-/** The lowest offset that is free during a tensor's lifetime; null if there is none, or a tensor in conflict is there then. */
+/** The lowest offset that is free during a tensor's lifetime; null if there is none, or a conflicting tensor is there. */
 const freeOffset = (
   tensor: Lifetime,
   { bytes, tensors }: OpenSlot,

@@ -30,7 +30,9 @@ const example = (seed: number) => {
   return { lifetimes, kernels };
 };
 
-/** Fails unless all tensors have memory of their own for life, in other slots than what is read or written with them. */
+/**
+ * Fails unless all tensors have memory of their own for life, in other slots than what is read or written with them.
+ */
 const assertValid = (
   slots: readonly Slot[],
   { lifetimes, kernels }: ReturnType<typeof example>,

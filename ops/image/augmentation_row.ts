@@ -1,4 +1,6 @@
-/** The table [N, words] of u32 that the augmentation kernels read: a row per view, with the outcome of its random draws. */
+/**
+ * The table [N, words] of u32 that the augmentation kernels read: a row per view, with the outcome of its random draws.
+ */
 
 /** The words of a row, by their index. */
 export const AUGMENTATION_ROW = {

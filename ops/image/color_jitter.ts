@@ -5,8 +5,8 @@ import { checkedImages, pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW, JITTER } from "./augmentation_row.ts";
 
 /**
- * Each view's colour operations in their order, then its reduction to luma, bit for bit as by the 8-bit operations of Pillow
- * and torchvision.
+ * Each view's colour operations in their order, then its reduction to luma, bit for bit as by the 8-bit operations of
+ * Pillow and torchvision.
  *
  *     brightness  f·v            contrast  m + f·(v − m)      m: rounded mean luma of the image before this operation
  *     saturation  L + f·(v − L)  hue       rotated in HSV     L: luma of the pixel

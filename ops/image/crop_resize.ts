@@ -6,11 +6,11 @@ import { pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW, type AugmentationRowSize, augmentationRowWords } from "./augmentation_row.ts";
 
 /**
- * Crops the box of each view from its image, resizes it by Pillow's antialiased bicubic filter, bit for bit (columns, then
- * rows, each rounded to 8 bits), and mirrors it where the view's row says so.
+ * Crops the box of each view from its image, resizes it by Pillow's antialiased bicubic filter, bit for bit (columns,
+ * then rows, each rounded to 8 bits), and mirrors it where the view's row says so.
  *
- * pixels: RGB bytes of all images, u32 [words]; views: u32 [N, augmentationRowWords(size)], whose tap weights are whole numbers
- * in units of 2^-weightBits. Result: images, u32 [N, S, S]. Throws ShapeError where the table has another size.
+ * pixels: RGB bytes of all images, u32 [words]; views: u32 [N, augmentationRowWords(size)], whose tap weights are whole
+ * numbers in units of 2^-weightBits. Result: images, u32 [N, S, S]. Throws ShapeError where the table has another size.
  */
 export const cropResize = (
   pixels: Tensor,
@@ -47,7 +47,7 @@ fn source(byte: u32) -> u32 {
   let shift = byte % 4u * 8u;
   return (pixels[word] >> shift) | ((pixels[word + 1u] << (31u - shift)) << 1u);
 }`,
-      // An invocation computes a strip of a column: it resizes each row that this needs once, and keeps it for the next rows.
+      // An invocation computes a strip of a column. It resizes each row that it needs once, and keeps it for the next.
       main: /* wgsl */ `
   let column = id % p.size;
   let strip = id / p.size % p.strips;

@@ -6,8 +6,8 @@ import { checkedImages, pixelFunctions } from "./_pixel.ts";
 import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 
 /**
- * Each view's Gaussian blur as by Pillow, bit for bit: three box blurs along the rows, then three along the columns, each
- * rounded to 8 bits. The border is extended by its outermost pixel.
+ * Each view's Gaussian blur as by Pillow, bit for bit: three box blurs along the rows, then three along the columns,
+ * each rounded to 8 bits. The border is extended by its outermost pixel.
  *
  * images: u32 [N, S, S]; views: u32 [N, words]. Result: u32 [N, S, S]. Throws ShapeError where these do not fit.
  */
@@ -26,7 +26,9 @@ const gaussianBlurOp = defineOp("gaussianBlur", {
   },
 });
 
-/** Blurs lines, one per invocation: `step` is the distance of neighbours on a line, `line` that of neighbouring lines. */
+/**
+ * Blurs lines, one per invocation: `step` is the distance of neighbours on a line, `line` that of neighbouring lines.
+ */
 const blurLines = (
   images: Operand,
   views: Operand,

@@ -28,8 +28,8 @@ export const conv2dKernels = (
 };
 
 /**
- * Adds variants by im2col for a CPU, whose GEMM loads several rows at once from packed panels: for as many images at a time
- * as the cache holds.
+ * Adds variants by im2col for a CPU, whose GEMM loads several rows at once from packed panels: for as many images at a
+ * time as the cache holds.
  */
 const withIm2col = (
   { x, w, y, ...convolution }: Convolution & {
@@ -76,21 +76,21 @@ const withIm2col = (
 const IM2COL_BYTES = 16 * 2 ** 20;
 
 /**
- * From so many channels on, im2col is faster than the direct GEMM on a CPU: the pixels of a tile are a power of two so large
- * apart that they evict each other from the cache (lavapipe 25.0, two cores, November 2026).
+ * From so many channels on, im2col is faster than the direct GEMM on a CPU: the pixels of a tile are a power of two so
+ * large apart that they evict each other from the cache (lavapipe 25.0, two cores, November 2026).
  */
 const MANY_CHANNELS = 256;
 
 /**
- * Below so many channels one loop goes over those of all taps of a row: the stem, of 3 channels, then takes two thirds of the
- * time (lavapipe 25.0, two cores, November 2026).
+ * Below so many channels one loop goes over those of all taps of a row: the stem, of 3 channels, then takes two thirds
+ * of the time (lavapipe 25.0, two cores, November 2026).
  */
 const FEW_CHANNELS = 8;
 
 /**
- * The convolution as an implicit GEMM: rows are pixels of the result, columns are output channels, and k goes over taps and
- * input channels. Where channels are few, one loop goes over those of all taps of a row of the kernel: in memory they are
- * contiguous.
+ * The convolution as an implicit GEMM: rows are pixels of the result, columns are output channels, and k goes over taps
+ * and input channels. Where channels are few, one loop goes over those of all taps of a row of the kernel: in memory
+ * they are contiguous.
  */
 const directProduct = (
   x: Operand,

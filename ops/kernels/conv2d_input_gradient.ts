@@ -1,4 +1,7 @@
-/** The kernels of a convolution's gradient with respect to its input: each input pixel gathers from the outputs that read it. */
+/**
+ * The kernels of a convolution's gradient with respect to its input: each input pixel gathers from the outputs that
+ * read it.
+ */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext } from "../graph/lowering.ts";
 import { type Convolution, suitsWinograd } from "./convolution.ts";
@@ -33,8 +36,8 @@ export const conv2dInputGradientKernels = (
 
 /**
  * The gradient as an implicit GEMM: rows are input pixels, columns are input channels, and k goes over taps and output
- * channels. With a stride, different taps reach pixels of different remainders: each GEMM of the batch has the pixels of one
- * remainder.
+ * channels. With a stride, different taps reach pixels of different remainders: each GEMM of the batch has the pixels
+ * of one remainder.
  */
 const gatherProduct = (
   dy: Operand,

@@ -1,6 +1,6 @@
 /**
- * Operands stored in f16. Kernels are written in f32; for such operands their WGSL is rewritten: loads are widened, stores
- * are narrowed to the nearest f16 (to infinity beyond 65504). A vec4 is stored as two packed words.
+ * Operands stored in f16. Kernels are written in f32; for such operands their WGSL is rewritten: loads are widened,
+ * stores are narrowed to the nearest f16 (to infinity beyond 65504). A vec4 is stored as two packed words.
  */
 import type { Narrowing } from "../graph/kernel.ts";
 
@@ -8,8 +8,8 @@ import type { Narrowing } from "../graph/kernel.ts";
 export const halfElement = (vector: boolean): string => vector ? "vec2<u32>" : "f16";
 
 /**
- * Rewrites WGSL so that its loads from, or stores to, the array `name` of `halfElement`s convert. Throws where a kernel reads
- * an array that it writes: a sum that it keeps there would be rounded at each addition.
+ * Rewrites WGSL so that its loads from, or stores to, the array `name` of `halfElement`s convert. Throws where a kernel
+ * reads an array that it writes: a sum that it keeps there would be rounded at each addition.
  */
 export const halfAccess = (code: string, name: string, vector: boolean, access: "read" | "write"): string => {
   const change = (text: string): string =>
@@ -40,8 +40,8 @@ fn narrowed(x: vec4<f32>) -> vec2<u32> {${narrowing === "native" ? NATIVE : BY_I
 
 const NATIVE = "return vec2<u32>(pack2x16float(x.xy), pack2x16float(x.zw));";
 
-// Rounds to the nearest, ties to even: normal numbers by a carry into the bits that remain; numbers below 2^-14 by adding 0.5,
-// so that the last bit of the sum is 2^-24, the smallest f16.
+// Rounds to the nearest, ties to even: normal numbers by a carry into the bits that remain; numbers below 2^-14 by
+// adding 0.5, so that the last bit of the sum is 2^-24, the smallest f16.
 const BY_INTEGERS = `
   let bits = bitcast<vec4<u32>>(x);
   let size = bits & vec4<u32>(0x7fffffffu);
@@ -54,7 +54,10 @@ const BY_INTEGERS = `
   return half.xz | (half.yw << vec2<u32>(16u));
 `;
 
-/** Replaces every `name[index]`, and as much of the text after it as `replacement` takes; accesses in `index` come first. */
+/**
+ * Replaces every `name[index]`, and as much of the text after it as `replacement` takes; accesses in `index` come
+ * first.
+ */
 const eachAccess = (
   code: string,
   name: string,

@@ -1,9 +1,11 @@
 /**
- * GEMMs in the wide sense, y[row, column] = Σₖ a(row, k) · b(k, column): matrix products, convolutions and their gradients.
+ * GEMMs in the wide sense, y[row, column] = Σₖ a(row, k) · b(k, column): matrix products, convolutions and their
+ * gradients.
  *
- * A `GemmSpec` says how rows, columns and k are addressed; here the work is cut into tiles. Every invocation keeps a tile of
- * the result in registers and adds outer products to it (the micro-kernel), so that each loaded element is used several
- * times. On a real GPU the workgroup first loads the tiles of a and b into workgroup memory; a CPU has caches for that.
+ * A `GemmSpec` says how rows, columns and k are addressed; here the work is cut into tiles. Every invocation keeps a
+ * tile of the result in registers and adds outer products to it (the micro-kernel), so that each loaded element is used
+ * several times. On a real GPU the workgroup first loads the tiles of a and b into workgroup memory; a CPU has caches
+ * for that.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { LoweringContext, StatisticsEpilogue } from "../graph/lowering.ts";
@@ -19,8 +21,8 @@ import type { GemmSpec, Tile } from "./gemm_spec.ts";
 import { dispatchGrid, kernel, lines, range, vectors } from "./wgsl.ts";
 
 /**
- * The kernels that compute a GEMM in tiles. With `statistics`, and where tiles and groups of rows fit together, its epilogue
- * also writes mean and M2 of the columns of each tile.
+ * The kernels that compute a GEMM in tiles. With `statistics`, and where tiles and groups of rows fit together, its
+ * epilogue also writes mean and M2 of the columns of each tile.
  */
 export const gemmKernels = (
   spec: GemmSpec,
@@ -45,7 +47,7 @@ export const gemmKernels = (
       writes: partials === null
         ? spec.writes
         : { ...spec.writes, parts: spec.width === 4 ? vectors(partials) : partials },
-      // The arrangement of lanes is in the sizes: without workgroup memory it is no part of the code, so that fewer shaders
+      // The arrangement of lanes is a size: without workgroup memory it is no part of the code, so that fewer shaders
       // have to be compiled.
       sizes: { ...spec.sizes, M: spec.rows, N: spec.columns, across: tilesAcross, lanesAcross: across, down },
       workgroupSize: across * down,
@@ -85,12 +87,14 @@ export const gemmKernels = (
 };
 
 /**
- * Rows of a partial mean and M2: a divisor of the rows of every tile for CPUs, so that these give the same bits whichever
- * tile is chosen.
+ * Rows of a partial mean and M2: a divisor of the rows of every tile for CPUs, so that these give the same bits
+ * whichever tile is chosen.
  */
 const ROWS_PER_PARTIAL = 8;
 
-/** WGSL of the mean and M2 of each column, for each `rowsPerPartial` rows of a tile. All rows of a tile exist, or none. */
+/**
+ * WGSL of the mean and M2 of each column, for each `rowsPerPartial` rows of a tile. All rows of a tile exist, or none.
+ */
 const statisticsEpilogue = (tile: Tile, rowsPerPartial: number): string => `
   if (ownRow < p.M) {
     ${

@@ -1,4 +1,6 @@
-/** The main loop of a GEMM, over k, in WGSL: loading into registers, through workgroup memory, or shared in a subgroup. */
+/**
+ * The main loop of a GEMM, over k, in WGSL: loading into registers, through workgroup memory, or shared in a subgroup.
+ */
 import type { GemmSpec, Tile } from "./gemm_spec.ts";
 import { lines, range } from "./wgsl.ts";
 
@@ -26,8 +28,8 @@ export const registerLoop = (
 
 /**
  * The main loop for a subgroup of 4×2 invocations, two steps of k at a time. Four invocations of a row need the same
- * elements of a: each loads half of them for one of the steps. The two of a column need the same elements of b: each loads
- * them for one of the steps. All get them by `subgroupShuffle`.
+ * elements of a: each loads half of them for one of the steps. The two of a column need the same elements of b: each
+ * loads them for one of the steps. All get them by `subgroupShuffle`.
  */
 export const subgroupShuffleLoop = (
   { rowsAtOnce = 1, rowPrologue, mainLoop, loadA, loadB, width }: GemmSpec,

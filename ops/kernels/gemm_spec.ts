@@ -28,8 +28,8 @@ export interface GemmSpec extends GemmSize {
   /** Statements that declare, under names that end in `i`, what loads of the row `row{i}` need. */
   readonly rowPrologue?: (i: string) => string;
   /**
-   * The loops over k around `body(k, last)`, in which k steps by `step` up to `last`; before the body, statements for each of
-   * the `rows` (their `i`). The bounds of the loops must be the same for all invocations of a workgroup.
+   * The loops over k around `body(k, last)`, in which k steps by `step` up to `last`; before the body, statements for
+   * each of the `rows` (their `i`). The bounds of the loops must be the same for all invocations of a workgroup.
    */
   readonly mainLoop: (
     rows: readonly string[],
@@ -40,7 +40,9 @@ export interface GemmSpec extends GemmSize {
   readonly loadA: (i: string, k: string) => string;
   /** An expression for b(k, column), a vector of `width`. */
   readonly loadB: (k: string, column: string) => string;
-  /** Statements that store a row of the result; `put` makes those for each column from an expression of index and value. */
+  /**
+   * Statements that store a row of the result; `put` makes those for each column from an expression of index and value.
+   */
   readonly epilogue: (
     row: string,
     put: (write: (column: string, value: string) => string) => string,
@@ -55,8 +57,8 @@ export interface Tile {
   /** Invocations of a workgroup along the columns and along the rows. */
   readonly lanes: readonly [number, number];
   /**
-   * Steps of k that are loaded into workgroup memory at once; 0 where workgroup memory is not used. The loads of each side of
-   * a workgroup's tile (in vectors) have to be a multiple of its invocations.
+   * Steps of k that are loaded into workgroup memory at once; 0 where workgroup memory is not used. The loads of each
+   * side of a workgroup's tile (in vectors) have to be a multiple of its invocations.
    */
   readonly shared: number;
   /**

@@ -21,9 +21,9 @@ const nameOf = ({ rows, columns, lanes, shared, subgroupShuffle }: Tile) =>
   }`;
 
 /**
- * A software adapter runs 8 invocations as one vector, and keeps a tile of registers in its first-level cache: nanoseconds
- * of a fused multiply-add, and of loading an element, for all 8 (lavapipe 25.0, two cores, November 2026). Larger tiles load
- * less, but a loop of more than 32 KB, the instruction cache, takes twice the time.
+ * A software adapter runs 8 invocations as one vector, and keeps a tile of registers in its first-level cache:
+ * nanoseconds of a fused multiply-add, and of loading an element, for all 8 (lavapipe 25.0, two cores, November 2026).
+ * Larger tiles load less, but a loop of more than 32 KB, the instruction cache, takes twice the time.
  */
 const MULTIPLY_ADD = 0.55, LOAD = 4;
 

@@ -5,8 +5,8 @@ import { PANEL_ROWS, transposedRow } from "./packing.ts";
 import { kernel, lines, vectors } from "./wgsl.ts";
 
 /**
- * im2col of some `images` of x [N, H, W, C] into packed panels y: one row for each output pixel [OH, OW], whose columns are
- * (tap, channel). The numbers of rows and channels are multiples of 4.
+ * im2col of some `images` of x [N, H, W, C] into packed panels y: one row for each output pixel [OH, OW], whose columns
+ * are (tap, channel). The numbers of rows and channels are multiples of 4.
  */
 export const im2colPacked = (
   x: Operand,

@@ -59,8 +59,8 @@ export const transposedSplits = (
 ): number => splitKFor(R, batch * M * b.shape[2] / 64, cpu);
 
 /**
- * Split-K of aᵀ·b for a [batch, R, M] and b [batch, R, N]: y [batch, splits, M, N] are partial sums, over R / splits rows
- * each. With `count` ([1], u32) only the first `count` rows exist.
+ * Split-K of aᵀ·b for a [batch, R, M] and b [batch, R, N]: y [batch, splits, M, N] are partial sums, over R / splits
+ * rows each. With `count` ([1], u32) only the first `count` rows exist.
  */
 export const transposedProduct = (
   a: Operand,

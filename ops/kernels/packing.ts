@@ -1,6 +1,6 @@
 /**
- * Packed panels, as in BLIS: blocks of 16 rows, interleaved so that one vec4 load brings four rows of a column. A GEMM then
- * loads several rows at once, and reads memory in order.
+ * Packed panels, as in BLIS: blocks of 16 rows, interleaved so that one vec4 load brings four rows of a column. A GEMM
+ * then loads several rows at once, and reads memory in order.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Variants } from "../graph/lowering.ts";
@@ -22,7 +22,10 @@ export const packedShape = (batch: number, rows: number, columns: number): reado
 export const variantsOn = (what: string, variants: Variants): Variants =>
   Object.fromEntries(Object.entries(variants).map(([name, make]) => [`${what}, ${name}`, make]));
 
-/** Transposes x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow. Neighbouring invocations write neighbours. */
+/**
+ * Transposes x [..., R, C] to y [..., C, R], in blocks of 4×4 where sizes allow. Neighbouring invocations write
+ * neighbours.
+ */
 export const transposeInner = (x: Operand, y: Operand): Kernel =>
   packRowsBy(x.shape[x.shape.length - 2], x, y, "turned");
 

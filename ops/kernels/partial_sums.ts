@@ -1,4 +1,6 @@
-/** Split-K: long sums are cut into partial sums, which are added up in a fixed order, so that results are reproducible. */
+/**
+ * Split-K: long sums are cut into partial sums, which are added up in a fixed order, so that results are reproducible.
+ */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { Shape } from "../graph/shape.ts";
 import { kernel } from "./wgsl.ts";

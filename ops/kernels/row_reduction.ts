@@ -1,7 +1,7 @@
 /**
- * Reductions of rows. One invocation reduces a row or, on a real GPU and if the row is long, a workgroup: its lanes read
- * neighbouring elements, and combine their results in a tree in workgroup memory or, where the adapter has subgroups, first
- * within each subgroup.
+ * Reductions of rows. One invocation reduces a row or, on a real GPU and if the row is long, a workgroup: its lanes
+ * read neighbouring elements, and combine their results in a tree in workgroup memory or, where the adapter has
+ * subgroups, first within each subgroup.
  */
 import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterTraits, Variants } from "../graph/lowering.ts";
@@ -46,8 +46,8 @@ const splits = (
   { cpu, minSubgroupSize }: AdapterTraits,
 ): Readonly<Record<string, RowSplit>> => {
   const alone = { "a row an invocation": rowByOne };
-  // Subgroups come first: they take two barriers instead of eight or more. With the same change to its linear attention,
-  // ONNX Runtime processed a language model's prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
+  // Subgroups come first: they take two barriers instead of eight or more. By the same change to its linear attention,
+  // ONNX Runtime read a language model's prompt 1.29 times as fast (microsoft/onnxruntime #28412, an integrated GPU).
   const together = {
     ...minSubgroupSize > 0 && {
       "a row 64 invocations, by subgroups": rowByMany(64, true),
@@ -89,7 +89,9 @@ ${combination("total", "add", "subgroupAdd")}`,
   };
 };
 
-/** WGSL of a function that combines a value of each lane by `f`, in the same order in every run: sums are reproducible. */
+/**
+ * WGSL of a function that combines a value of each lane by `f`, in the same order in every run: sums are reproducible.
+ */
 type Combination = (name: string, f: string, ofSubgroup: string) => string;
 
 const treeReduction = (lanes: number): Combination => (name, f) => /* wgsl */ `
@@ -104,8 +106,8 @@ fn ${name}(value: f32, lane: u32) -> f32 {
   return parts[0];
 }`;
 
-// WGSL does not specify which lanes form a subgroup, and a subgroup has 4 to 128 lanes. So each subgroup writes its result at
-// its own index, and every lane combines the results in order: on most GPUs two to eight of them.
+// WGSL does not specify which lanes form a subgroup, and a subgroup has 4 to 128 lanes. So each subgroup writes its
+// result at its own index, and every lane combines the results in order: on most GPUs two to eight of them.
 const subgroupReduction: Combination = (name, f, ofSubgroup) => /* wgsl */ `
 fn ${name}(value: f32, subgroup: u32, subgroups: u32) -> f32 {
   workgroupBarrier(); // everyone is out of loops, and has read what was combined before

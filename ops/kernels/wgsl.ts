@@ -40,12 +40,12 @@ export interface KernelSpec {
  * Writes the declarations around a kernel's body.
  *
  * In `main`: every operand under its name as a storage array (of f32 also where f16 is stored, for which it has to be
- * read as `name[index]` or written as `name[index] = value;`, not both), every size as `p.name` (u32), `id` (the index of this
- * invocation, below `threads` where these are given), `lane` (index in the workgroup) and `group` (the workgroup's
- * coordinates); with `subgroups` also `subgroup` (index in the workgroup), `subgroups` (how many it has) and `subgroupLane`
- * (index in the subgroup). Sizes are a uniform and not constants, so that layers of different shape share one pipeline:
- * drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure (lavapipe 25.0, two
- * cores, November 2026).
+ * read as `name[index]` or written as `name[index] = value;`, not both), every size as `p.name` (u32), `id` (the index
+ * of this invocation, below `threads` where these are given), `lane` (index in the workgroup) and `group` (the
+ * workgroup's coordinates); with `subgroups` also `subgroup` (index in the workgroup), `subgroups` (how many it has)
+ * and `subgroupLane` (index in the subgroup). Sizes are a uniform and not constants, so that layers of different shape
+ * share one pipeline: drivers compile at 0.1 to 1 s a shader, while a uniform size costs nothing that we could measure
+ * (lavapipe 25.0, two cores, November 2026).
  */
 export const kernel = (spec: KernelSpec): Kernel => {
   const size = spec.workgroupSize ?? 64;
@@ -105,8 +105,8 @@ const SUBGROUP = `,
 const MAX_WORKGROUPS = 65535;
 
 /**
- * A grid of at least `count` workgroups, `depth` times: a workgroup's index is `group.y * groups.x + group.x`, which may be
- * `count` or more.
+ * A grid of at least `count` workgroups, `depth` times: a workgroup's index is `group.y * groups.x + group.x`, which
+ * may be `count` or more.
  */
 export const dispatchGrid = (count: number, depth = 1): [number, number, number] => {
   const y = Math.ceil(count / MAX_WORKGROUPS);

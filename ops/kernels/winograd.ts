@@ -1,7 +1,8 @@
 /**
  * Winograd's minimal filtering for convolutions of 3×3 taps and stride 1, dilated or not (Lavin and Gray 2016, "Fast
- * Algorithms for Convolutional Neural Networks"). Tiles of t×t inputs and the weights are transformed to where a tile of m×m
- * outputs, t = m + 2, takes t² multiplications for each pair of channels instead of 9m²; the sums are transformed back.
+ * Algorithms for Convolutional Neural Networks"). Tiles of t×t inputs and the weights are transformed to where a tile
+ * of m×m outputs, t = m + 2, takes t² multiplications for each pair of channels instead of 9m²; the sums are
+ * transformed back.
  *
  *     y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A          dw = Gᵀ [(Bᵀ x B) ⊙ (A dy Aᵀ)] G
  *
@@ -75,12 +76,14 @@ interface Layer {
 type Device = Pick<LoweringContext<never>, "adapter" | "scratch">;
 
 /**
- * Multiplications and additions that take as long as one load or store of a transform: on a CPU because its kernels load
- * slowly (lavapipe 25.0, two cores, November 2026), on a GPU, as an estimate, because it computes fast.
+ * Multiplications and additions that take as long as one load or store of a transform: on a CPU because its kernels
+ * load slowly (lavapipe 25.0, two cores, November 2026), on a GPU, as an estimate, because it computes fast.
  */
 const FLOPS_PER_MOVE = 50;
 
-/** The `direct` variants of a convolution with 3×3 taps and those by Winograd's algorithm, in order of estimated time. */
+/**
+ * The `direct` variants of a convolution with 3×3 taps and those by Winograd's algorithm, in order of estimated time.
+ */
 export const withWinograd = (layer: Layer, direct: Variants, device: Device): Variants =>
   ordered(layer, direct, (algorithm, tiling) => convolution(layer, algorithm, tiling, device), device);
 
@@ -111,8 +114,8 @@ const ordered = (
 };
 
 /**
- * How outputs are cut into tiles, and how many images are transformed together. With a dilation d the pixels of a tile are d
- * apart, and d tiles along each axis are interleaved.
+ * How outputs are cut into tiles, and how many images are transformed together. With a dilation d the pixels of a tile
+ * are d apart, and d tiles along each axis are interleaved.
  */
 interface Tiling {
   readonly dilation: number;
@@ -142,7 +145,8 @@ const tilingOf = (
   const padding = bytesPerTile * (PANEL_ROWS - 1); // of the last panel
   if (bytes + padding > maxBinding) return null;
   const most = Math.min(maxBinding, cpu ? TRANSFORMED_BYTES.cpu : TRANSFORMED_BYTES.gpu) - padding;
-  const chunks = Math.ceil(N / Math.max(1, Math.floor(most / bytes))); // of equal size, since each takes as long as the largest
+  // Chunks are of equal size, since each takes as long as the largest.
+  const chunks = Math.ceil(N / Math.max(1, Math.floor(most / bytes)));
   const images = Math.ceil(N / chunks);
   return { dilation, down, across, tiles, images };
 };

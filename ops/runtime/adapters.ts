@@ -56,9 +56,9 @@ const IMMEDIATE_POLLS = 100;
 const POLL_INTERVAL = 1;
 
 /**
- * `setImmediate` for Dawn, which waits for the device by polling: whenever the event loop comes round it schedules a new
- * native function, some 100,000 a second. That takes a core, and Deno stops for seconds to minutes when it collects these
- * functions as garbage. So a long wait polls once a millisecond.
+ * `setImmediate` for Dawn, which waits for the device by polling: whenever the event loop comes round it schedules a
+ * new native function, some 100,000 a second. That takes a core, and Deno stops for seconds to minutes when it collects
+ * these functions as garbage. So a long wait polls once a millisecond.
  */
 const schedulePolls = ((f: (...args: unknown[]) => void, ...args: unknown[]) => {
   if (!/\[native code\]/.test(Function.prototype.toString.call(f))) return schedule(f, ...args);

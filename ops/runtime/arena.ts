@@ -1,9 +1,9 @@
 /**
- * Device memory that programs share: slots for transient tensors, and batch inputs. Their contents do not outlive a run, so
- * that several programs, run one after the other, take the memory of the largest.
+ * Device memory that programs share: slots for transient tensors, and batch inputs. Their contents do not outlive a
+ * run, so that several programs, run one after the other, take the memory of the largest.
  *
- * The program with the largest plan determines the slots. The tensors of the others are placed into them anew, or, where
- * that leaves one without memory, the slots grow to the larger of both plans, each by its rank in size.
+ * The program with the largest plan determines the slots. The tensors of the others are placed into them anew, or,
+ * where that leaves one without memory, the slots grow to the larger of both plans, each by its rank in size.
  */
 import { Effect, Exit, Scope, Semaphore } from "effect";
 import { allocateInto, type MemoryPlan, type Slot } from "../compiler/memory_plan.ts";
@@ -29,8 +29,8 @@ export interface Placement {
 /** A program's share of an arena. */
 export interface Share {
   /**
-   * Creates the buffers that are missing, and destroys those that no longer fit: only within `exclusively`. The result is
-   * the same object as before, unless a buffer has been replaced since. Fails with GpuError.
+   * Creates the buffers that are missing, and destroys those that no longer fit: only within `exclusively`. The result
+   * is the same object as before, unless a buffer has been replaced since. Fails with GpuError.
    */
   readonly placement: Effect.Effect<Placement, GpuError>;
   /** Runs an effect that uses the arena's memory while no other program does. */

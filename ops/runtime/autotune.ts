@@ -1,4 +1,6 @@
-/** Autotuning: finds the fastest variant of the kernels for each kind of work of a graph by timing them on the device. */
+/**
+ * Autotuning: finds the fastest variant of the kernels for each kind of work of a graph by timing them on the device.
+ */
 import { Effect, type Scope, Stream } from "effect";
 import type { Graph } from "../compiler/graph.ts";
 import type { Choice } from "../compiler/kernel_selection.ts";
@@ -22,8 +24,8 @@ const TIMINGS = 5;
 const MAX_TIMING = 500;
 
 /**
- * Times every variant of each of these `choices` of `graph`, alone on numbers of the right shapes, and chooses the fastest.
- * Where no variant runs, the choice stays as it was. Fails with GpuError.
+ * Times every variant of each of these `choices` of `graph`, alone on numbers of the right shapes, and chooses the
+ * fastest. Where no variant runs, the choice stays as it was. Fails with GpuError.
  */
 export const tune = (
   graph: Graph,
@@ -58,7 +60,9 @@ const fastest = (choice: Choice, milliseconds: Tuned["milliseconds"]): Tuned => 
   return { ...choice, chosen, tuned: time(chosen) < Infinity, milliseconds };
 };
 
-/** The median of some runs of kernels in milliseconds, by the device's clock, or the host's where the device has none. */
+/**
+ * The median of some runs of kernels in milliseconds, by the device's clock, or the host's where the device has none.
+ */
 const timeOf = Effect.fnUntraced(function* (
   kernels: readonly Kernel[],
   time: DeviceTime | null,
@@ -83,7 +87,10 @@ const timeOf = Effect.fnUntraced(function* (
   return times.sort((a, b) => a - b)[times.length >> 1];
 });
 
-/** A run of dispatches in a pass: waits for it and gives its milliseconds. `anyBuffer` is read back where there is no clock. */
+/**
+ * A run of dispatches in a pass: waits for it and gives its milliseconds. `anyBuffer` is read back where there is no
+ * clock.
+ */
 const timedRun = Effect.fnUntraced(function* (
   { device, buffer, check }: GpuShape,
   dispatches: readonly Dispatch[],
@@ -133,7 +140,9 @@ const standInBuffers = Effect.fnUntraced(function* (gpu: GpuShape, kernels: read
 /** Rows that counts say exist, or as many as there are if these are fewer. */
 const ROWS = 2 ** 10;
 
-/** Fills a buffer with ordinary numbers in [-0.5, 0.5): no denormals, infinities or runs of zeros. Counts are `ROWS`. */
+/**
+ * Fills a buffer with ordinary numbers in [-0.5, 0.5): no denormals, infinities or runs of zeros. Counts are `ROWS`.
+ */
 const fill = (device: GPUDevice, buffer: GPUBuffer, { dtype, shape }: Operand) => {
   if (dtype === "u32") {
     if (sizeOf(shape) === 1) device.queue.writeBuffer(buffer, 0, Uint32Array.of(ROWS));

@@ -32,7 +32,9 @@ export interface ProgramMemory extends Pick<Share, "exclusively"> {
   readonly regionOf: Effect.Effect<RegionOf, GpuError>;
 }
 
-/** Reserves the memory of a lowered graph until the scope ends. Inputs named in `state` are bound to the buffers there. */
+/**
+ * Reserves the memory of a lowered graph until the scope ends. Inputs named in `state` are bound to the buffers there.
+ */
 export const memoryOf = Effect.fnUntraced(function* (
   { inputs, constants, kernels, plan, operandOf }: Lowered,
   state: DeviceState,

@@ -16,8 +16,8 @@ export class CollectiveError extends Schema.TaggedError<CollectiveError>()("Coll
 }
 
 /**
- * Collective operations. All ranks have to call the same functions in the same order, with as many values each. Calls made
- * before earlier ones have finished are queued. All fail with CollectiveError.
+ * Collective operations. All ranks have to call the same functions in the same order, with as many values each. Calls
+ * made before earlier ones have finished are queued. All fail with CollectiveError.
  */
 export interface CollectiveShape {
   /** The number of this rank, below `world`. */

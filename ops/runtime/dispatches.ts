@@ -25,8 +25,8 @@ export interface Region {
 export type Bind = (regionOf: (operand: Operand) => Region) => readonly Dispatch[];
 
 /**
- * Compiles the pipelines of kernels, and writes the sizes of all of them to one uniform buffer, which lives as long as the
- * scope. The result makes the bind groups: anew whenever operands have moved to other buffers. Fails with GpuError.
+ * Compiles the pipelines of kernels, and writes the sizes of all of them to one uniform buffer, which lives as long as
+ * the scope. The result makes the bind groups: anew whenever operands have moved to other buffers. Fails with GpuError.
  */
 export const dispatchesOf = Effect.fnUntraced(function* (
   kernels: readonly Kernel[],
@@ -81,8 +81,8 @@ export const encodeDispatches = (pass: GPUComputePassEncoder, dispatches: readon
 };
 
 /**
- * Encodes the dispatches from `begin` to `end` (exclusive): in one pass, or, with a clock, in a pass for each of its spans
- * that begins there.
+ * Encodes the dispatches from `begin` to `end` (exclusive): in one pass, or, with a clock, in a pass for each of its
+ * spans that begins there.
  */
 export const encodePasses = (
   encoder: GPUCommandEncoder,

@@ -1,6 +1,6 @@
 /**
- * Normal random numbers drawn on the device, bit for bit those of data/random/normals.ts on the host: Philox4x32-10 and a
- * table of quantiles, in integer arithmetic up to one last product, which no compiler can fuse with anything.
+ * Normal random numbers drawn on the device, bit for bit those of data/random/normals.ts on the host: Philox4x32-10 and
+ * a table of quantiles, in integer arithmetic up to one last product, which no compiler can fuse with anything.
  */
 import { Effect } from "effect";
 import type { Kernel, Operand } from "../graph/kernel.ts";
@@ -19,8 +19,9 @@ export interface Draw {
 }
 
 /**
- * Draws by the table of quantiles (u32) that data/random/normals.ts describes; work submitted later finds the numbers there.
- * A single submission, since Mesa's software driver accepts the next one only when it is done. Fails with GpuError.
+ * Draws by the table of quantiles (u32) that data/random/normals.ts describes; work submitted later finds the numbers
+ * there. A single submission, since Mesa's software driver accepts the next one only when it is done. Fails with
+ * GpuError.
  */
 export const drawNormals: (
   draws: readonly Draw[],

@@ -84,8 +84,8 @@ export interface GpuShape {
 export class Gpu extends Context.Service<Gpu, GpuShape>()("slotcon/Gpu") {}
 
 /**
- * Usage of buffers that hold tensors: STORAGE, COPY_DST and COPY_SRC. As a number, since `GPUBufferUsage` is not defined
- * before Dawn is loaded.
+ * Usage of buffers that hold tensors: STORAGE, COPY_DST and COPY_SRC. As a number, since `GPUBufferUsage` is not
+ * defined before Dawn is loaded.
  */
 export const STORAGE = 0x80 | 0x08 | 0x04;
 

@@ -46,9 +46,9 @@ export interface Program {
   };
   /**
    * Submits a run asynchronously. The outer effect uploads and submits; with synchronisation points it also runs the
-   * program up to the last of them. The inner effect maps the readback buffer and gives the outputs by name: mapping blocks
-   * the JavaScript thread, so run it one step later. At most `IN_FLIGHT` runs may be unread. `values` has to name every
-   * batch input. Fails with GpuError, or CollectiveError where ranks cannot exchange.
+   * program up to the last of them. The inner effect maps the readback buffer and gives the outputs by name: mapping
+   * blocks the JavaScript thread, so run it one step later. At most `IN_FLIGHT` runs may be unread. `values` has to
+   * name every batch input. Fails with GpuError, or CollectiveError where ranks cannot exchange.
    */
   readonly run: (
     values: Readonly<Record<string, Upload>>,
@@ -59,17 +59,18 @@ export interface Program {
    */
   readonly stageSeconds: () => Readonly<Record<string, number>> | null;
   /**
-   * Prepares runs like those of `run` that also time each kernel, until the scope ends. They take a little longer, since
-   * every kernel gets a pass of its own. Fails with GpuError.
+   * Prepares runs like those of `run` that also time each kernel, until the scope ends. They take a little longer,
+   * since every kernel gets a pass of its own. Fails with GpuError.
    */
   readonly profiler: Effect.Effect<ProfileRun, GpuError, Scope.Scope>;
 }
 
 /**
- * Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there, which
- * several programs may share; all others are uploaded before each run. Transient memory and batch inputs come from `arena`,
- * which several programs may share too; if not given, the program has one of its own. `traits` replace the adapter's: tests
- * try out what other adapters would get. Fails with PlanError where the graph needs more than the adapter has, or GpuError.
+ * Compiles `graph`; its buffers live as long as the scope. Inputs named in `state` are bound to the buffers there,
+ * which several programs may share; all others are uploaded before each run. Transient memory and batch inputs come
+ * from `arena`, which several programs may share too; if not given, the program has one of its own. `traits` replace
+ * the adapter's: tests try out what other adapters would get. Fails with PlanError where the graph needs more than the
+ * adapter has, or GpuError.
  */
 export const compile: (
   graph: Graph,
@@ -165,7 +166,9 @@ const loweredFor = Effect.fnUntraced(function* (graph: Graph, state: DeviceState
   return refusal === null ? lowered : yield* refusal;
 });
 
-/** Submits the last segment of a run, which begins at kernel `first`: it ends with the copies of new state and outputs. */
+/**
+ * Submits the last segment of a run, which begins at kernel `first`: it ends with the copies of new state and outputs.
+ */
 const submitLast = (
   device: GPUDevice,
   { copies, operandOf }: Lowered,
@@ -194,8 +197,8 @@ const stageStarts = ({ stageOf }: Graph, { scheduledFor, syncPoints }: Lowered) 
 };
 
 /**
- * The values of a tensor that depends on constants only, in row-major order: for tests and exploration. Fails as `compile`
- * and `Program.run` do.
+ * The values of a tensor that depends on constants only, in row-major order: for tests and exploration. Fails as
+ * `compile` and `Program.run` do.
  */
 export const evaluate = (
   x: Tensor,

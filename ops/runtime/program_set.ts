@@ -8,15 +8,15 @@ import { Gpu, type GpuError } from "./gpu.ts";
 import { compile, type Program } from "./program.ts";
 
 /**
- * A bounded set of programs. Device memory holds the state once, transient memory and batch inputs of the largest program,
- * and of each program its constants, the uniforms of its kernels, and its outputs in flight. Compiled pipelines stay with the
- * device.
+ * A bounded set of programs. Device memory holds the state once, transient memory and batch inputs of the largest
+ * program, and of each program its constants, the uniforms of its kernels, and its outputs in flight. Compiled
+ * pipelines stay with the device.
  */
 export interface ProgramSet {
   /**
    * The program of a key such as "800×1088": the one in the set, or `graph` compiled and added, in place of the least
-   * recently used where the set is full. A program that has left the set cannot be run any more, so get it anew for each
-   * run; runs that it has submitted can still be read. Fails as `compile` does.
+   * recently used where the set is full. A program that has left the set cannot be run any more, so get it anew for
+   * each run; runs that it has submitted can still be read. Fails as `compile` does.
    */
   readonly get: (key: string, graph: () => Graph) => Effect.Effect<Program, GpuError | PlanError>;
   /** The keys of the programs in the set, the least recently used first. */
@@ -33,8 +33,8 @@ interface Entry {
 }
 
 /**
- * An empty set for at most `capacity` programs over `state`, until the scope ends. The programs share state by the names of
- * their inputs; their graphs have to update the same tensors in the same shapes.
+ * An empty set for at most `capacity` programs over `state`, until the scope ends. The programs share state by the
+ * names of their inputs; their graphs have to update the same tensors in the same shapes.
  */
 export const programSet = Effect.fnUntraced(function* (
   state: DeviceState,

@@ -27,7 +27,9 @@ const PARAMETERS: Readonly<Record<string, Shape>> = {
 const RUNNING: Shape = [1, 2, 12]; // mean and variance
 const BATCH = 4;
 
-/** A step of training with momentum on images [4, S, S, 3]: convolutions, batch norm, a linear head and a squared loss. */
+/**
+ * A step of training with momentum on images [4, S, S, 3]: convolutions, batch norm, a linear head and a squared loss.
+ */
 const trainingStep = (size: number): Graph => {
   const images = input("images", [BATCH, size, size, 3]);
   const targets = input("targets", [BATCH, 5]);

@@ -14,7 +14,9 @@ import { Gpu, STORAGE } from "./gpu.ts";
 import { IN_FLIGHT } from "./outputs.ts";
 import { compile } from "./program.ts";
 
-/** A small network with every kind of kernel: fused, reductions, convolution, products, pooling, and their gradients. */
+/**
+ * A small network with every kind of kernel: fused, reductions, convolution, products, pooling, and their gradients.
+ */
 const network = (): Graph => {
   const x = constant(numbers(8 * 16 * 16 * 8), [8, 16, 16, 8]);
   const w = constant(numbers(3 * 3 * 8 * 16, 2), [3, 3, 8, 16]);

@@ -1,6 +1,6 @@
 /**
- * Collectives run on the host: a program is split at its sync points into segments. At a sync point the operands are read
- * back and exchanged with the other ranks, and the results are uploaded before the first segment that reads them.
+ * Collectives run on the host: a program is split at its sync points into segments. At a sync point the operands are
+ * read back and exchanged with the other ranks, and the results are uploaded before the first segment that reads them.
  */
 import { Effect, Fiber, type Scope } from "effect";
 import type { Lowered } from "../compiler/lower.ts";

@@ -25,8 +25,8 @@ export interface Clock {
 const MAX_QUERIES = 4096;
 
 /**
- * A clock for the spans of a program of `kernels` kernels that begin at `starts`, until the scope ends. Null where there
- * are none, or the adapter lacks timestamp-query. Fails with GpuError.
+ * A clock for the spans of a program of `kernels` kernels that begin at `starts`, until the scope ends. Null where
+ * there are none, or the adapter lacks timestamp-query. Fails with GpuError.
  */
 export const clockOf = Effect.fnUntraced(function* (
   { device, buffer }: GpuShape,
@@ -79,8 +79,8 @@ export interface DeviceTime {
 }
 
 /**
- * When each span began and ended, in milliseconds of `performance.now()`. Where the device overlaps spans, the later one
- * begins when the earlier one ends, so that no time is counted twice.
+ * When each span began and ended, in milliseconds of `performance.now()`. Where the device overlaps spans, the later
+ * one begins when the earlier one ends, so that no time is counted twice.
  */
 export const intervals = (
   stamps: BigUint64Array,
@@ -147,10 +147,10 @@ export interface Pulse {
 }
 
 /**
- * The relation of the clocks that pulses show. Timestamps are nanoseconds by the standard, but some implementations leave
- * the driver's own ticks as they are, 10 or 83 ns long, say: only a factor of more than 3 is believed, since a busy host
- * measures badly. The offset is that of the pulse which began soonest after it was submitted, good to some tenths of a
- * millisecond.
+ * The relation of the clocks that pulses show. Timestamps are nanoseconds by the standard, but some implementations
+ * leave the driver's own ticks as they are, 10 or 83 ns long, say: only a factor of more than 3 is believed, since a
+ * busy host measures badly. The offset is that of the pulse which began soonest after it was submitted, good to some
+ * tenths of a millisecond.
  */
 export const deviceTimeOf = (pulses: readonly Pulse[]): DeviceTime => {
   const [first, last] = [pulses[0], pulses[pulses.length - 1]];

@@ -1,4 +1,6 @@
-/** What to tell who runs a command about an error of `ops`, which knows no options: the sentence with options' names. */
+/**
+ * What to tell who runs a command about an error of `ops`, which knows no options: the sentence with options' names.
+ */
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { GpuError, GpuFailure } from "../../ops/runtime/gpu.ts";
 
