@@ -5,7 +5,9 @@ import { kernel } from "./kernels/wgsl.ts";
 
 /** The size of enlarged maps, in pixels. */
 export interface MapSize {
+  /** Pixels. */
   readonly height: number;
+  /** Pixels. */
   readonly width: number;
 }
 

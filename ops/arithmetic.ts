@@ -64,10 +64,10 @@ export const maximum: Binary = binary(
   (a, b, g) => [mul(g, greaterEqual(a, b)), mul(g, sub(1, greaterEqual(a, b)))],
 );
 /** 1 where a > b, else 0; no gradient. */
-export const greater: Binary = (a, b) => greaterOp([tensorOf(a), tensorOf(b)]);
+export const greater: Binary = (a, b): Tensor => greaterOp([tensorOf(a), tensorOf(b)]);
 const greaterOp = defineElementwise("greater", ([a, b]) => `select(T(0.0), T(1.0), ${a} > ${b})`);
 /** 1 where a ≥ b, else 0; no gradient. */
-export const greaterEqual: Binary = (a, b) => greaterEqualOp([tensorOf(a), tensorOf(b)]);
+export const greaterEqual: Binary = (a, b): Tensor => greaterEqualOp([tensorOf(a), tensorOf(b)]);
 const greaterEqualOp = defineElementwise("greaterEqual", ([a, b]) => `select(T(0.0), T(1.0), ${a} >= ${b})`);
 
 /** a where the condition (0 or 1) is not 0, else b; broadcast. The value that is not chosen may be infinite or NaN. */

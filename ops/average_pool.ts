@@ -11,7 +11,9 @@ import { kernel } from "./kernels/wgsl.ts";
 
 /** A square window and the distance from one to the next, in pixels. */
 export interface AveragePool {
+  /** Pixels of a window along each axis. */
   readonly size: number;
+  /** Pixels from one window to the next. */
   readonly stride: number;
 }
 

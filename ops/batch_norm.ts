@@ -125,8 +125,11 @@ export const batchNormByRunning = (x: Tensor, weight: Tensor, bias: Tensor, runn
 
 /** The attributes of the op "batchNormByRunning", its scale and mean before they are combined: exporters read them. */
 export interface ByRunning {
+  /** [C] */
   readonly weight: Tensor;
+  /** [3, C], see `runningAfter`. */
   readonly running: Tensor;
+  /** Added to the variance. */
   readonly epsilon: number;
 }
 

@@ -5,7 +5,9 @@ import { kernel } from "./kernels/wgsl.ts";
 
 /** Equal blocks of a table's rows. */
 export interface Blocks {
+  /** How many blocks. */
   readonly blocks: number;
+  /** Rows of a block. */
   readonly rowsPerBlock: number;
   /** With fewer selected rows than this in all (`total`), every weight is 0. */
   readonly atLeast: number;

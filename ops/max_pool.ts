@@ -15,7 +15,9 @@ import { kernel } from "./kernels/wgsl.ts";
 
 /** A square window, the distance from one to the next, and padding, in pixels. */
 export interface MaxPool {
+  /** Pixels of a window along each axis. */
   readonly size: number;
+  /** Pixels from one window to the next. */
   readonly stride: number;
   /** At most half of `size`, so that every window holds an element. */
   readonly pad: number;

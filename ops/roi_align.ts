@@ -18,7 +18,9 @@ import { matmul } from "./matmul.ts";
 
 /** The size of a feature map, in cells. */
 export interface MapSize {
+  /** Cells. */
   readonly height: number;
+  /** Cells. */
   readonly width: number;
 }
 

@@ -7,8 +7,11 @@ import type { Kernel } from "../graph/kernel.ts";
 
 /** A tensor's memory and the kernels between which it has to hold its values. */
 export interface Lifetime {
+  /** The number of the memory, as in `Operand`. */
   readonly storage: number;
+  /** The name of the tensor in messages. */
   readonly name: string;
+  /** How much memory. */
   readonly bytes: number;
   /** State outlives runs; batch inputs are uploaded before a run; activations and scratch are transient. */
   readonly group: "state" | "batch" | "constants" | "activations" | "scratch";
@@ -34,6 +37,7 @@ export interface MemoryPlan {
 
 /** A buffer for transient tensors. */
 export interface Slot {
+  /** Its size. */
   readonly bytes: number;
   /** Name of the largest tensor in it. */
   readonly name: string;

@@ -5,7 +5,9 @@ import { pixelFunctions } from "./_pixel.ts";
 
 /** Mean and standard deviation of red, green and blue, as fractions of full brightness. */
 export interface PixelStatistics {
+  /** Red, green, blue. */
   readonly mean: readonly [number, number, number];
+  /** Red, green, blue. */
   readonly std: readonly [number, number, number];
 }
 

@@ -9,6 +9,7 @@ import { kernel } from "./wgsl.ts";
 export interface StatisticsPartials {
   /** [G · R / rowsPerPartial, 2, C]: the mean and M2 of so many rows each. */
   readonly partials: Operand;
+  /** How many rows a partial is of. */
   readonly rowsPerPartial: number;
 }
 

@@ -3,9 +3,11 @@ import type { Operand } from "../graph/kernel.ts";
 
 /** Attributes of a convolution, the same along both axes; PyTorch's meaning. */
 export interface Convolution {
+  /** Input pixels from one output pixel to the next. */
   readonly stride: number;
   /** Zeros around the input. */
   readonly pad: number;
+  /** Input pixels from one tap to the next. */
   readonly dilation: number;
   /** Groups of channels that are convolved apart. */
   readonly groups: number;

@@ -6,16 +6,21 @@ import type { Vectors } from "./wgsl.ts";
 export interface GemmSize {
   /** How many matrices are multiplied; `group.z` is the index. */
   readonly batch: number;
+  /** Rows of y. */
   readonly rows: number;
   /** In vectors of `width` elements. */
   readonly columns: number;
+  /** Elements of a vector of columns. */
   readonly width: 1 | 4;
 }
 
 /** A GEMM: its operands, and the WGSL that loads and stores their elements. */
 export interface GemmSpec extends GemmSize {
+  /** Label of the kernel. */
   readonly label: string;
+  /** Operands that are read, under their names in WGSL. */
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
+  /** Operands that are written, under their names in WGSL. */
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
   /** Sizes, known as `p.name` to all WGSL below; so are `p.M` rows, `p.N` columns, and `group.z`, below `batch`. */
   readonly sizes: Readonly<Record<string, number>>;
@@ -53,6 +58,7 @@ export interface GemmSpec extends GemmSize {
 export interface Tile {
   /** Rows of an invocation, and its columns in vectors. */
   readonly rows: number;
+  /** Columns of an invocation, in vectors. */
   readonly columns: number;
   /** Invocations of a workgroup along the columns and along the rows. */
   readonly lanes: readonly [number, number];

@@ -20,11 +20,13 @@ export interface RowWork {
       readonly workgroups: readonly [number, number, number];
       readonly subgroups: boolean;
     };
+  /** WGSL at module level. */
   readonly functions: string;
   /** WGSL that sets `row`, and the first element `start` and the stride `step` of this lane; needs the size `rows`. */
   readonly origin: string;
-  /** WGSL expressions: the maximum and the sum of a value over the lanes of a row, which all of them get. */
+  /** A WGSL expression: the maximum of a value over the lanes of a row, which all of them get. */
   readonly largest: (value: string) => string;
+  /** A WGSL expression: the sum of a value over the lanes of a row, which all of them get. */
   readonly total: (value: string) => string;
 }
 

@@ -11,6 +11,7 @@ export const lines = (count: number, line: (i: number) => string): string =>
 
 /** An operand read as `array<vec4<f32>>` instead of `array<f32>`. */
 export interface Vectors {
+  /** The operand. */
   readonly vectors: Operand;
 }
 
@@ -19,12 +20,17 @@ export const vectors = (operand: Operand): Vectors => ({ vectors: operand });
 
 /** A kernel to be written. Operands and sizes are known to its WGSL under the names that they have here. */
 export interface KernelSpec {
+  /** Label of the kernel. */
   readonly label: string;
+  /** Operands that are read. */
   readonly reads: Readonly<Record<string, Operand | Vectors>>;
+  /** Operands that are written. */
   readonly writes: Readonly<Record<string, Operand | Vectors>>;
+  /** Numbers that the WGSL reads as `p.name`. */
   readonly sizes?: Readonly<Record<string, number>>;
   /** Number of invocations, in workgroups on a `dispatchGrid`. Either this or `workgroups` is given. */
   readonly threads?: number;
+  /** The grid of workgroups, or the operand that holds it when the kernel starts. */
   readonly workgroups?: readonly [number, number, number] | { readonly indirect: Operand };
   /** Invocations of a workgroup; 64 if not given. */
   readonly workgroupSize?: number;

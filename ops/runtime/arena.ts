@@ -12,7 +12,9 @@ import { Gpu, type GpuError, STORAGE } from "./gpu.ts";
 
 /** What a program needs of an arena. */
 export interface Demand {
+  /** Its slots and transient tensors. */
   readonly plan: Pick<MemoryPlan, "slots" | "transient">;
+  /** Its kernels: what one reads must not share a slot with what it writes. */
   readonly kernels: readonly Kernel[];
   /** Bytes of its batch inputs, by name. Programs share inputs of one name. */
   readonly inputs: ReadonlyMap<string, number>;

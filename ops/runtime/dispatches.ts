@@ -4,21 +4,24 @@ import type { Kernel, Operand } from "../graph/kernel.ts";
 import { Gpu, type GpuError } from "./gpu.ts";
 import type { Clock } from "./timestamps.ts";
 
-/** One dispatch of a pipeline: with counts of workgroups, or the buffer and offset (bytes) that hold them. */
+/** One dispatch of a pipeline. */
 export interface Dispatch {
+  /** The compiled shader. */
   readonly pipeline: GPUComputePipeline;
+  /** Its buffers. */
   readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number, number] | {
-    readonly buffer: GPUBuffer;
-    readonly offset: number;
-  };
+  /** The grid of workgroups, or the region that holds it. */
+  readonly workgroups: readonly [number, number, number] | Region;
 }
 
 /** The bytes of a buffer that hold an operand. */
 export interface Region {
+  /** The buffer. */
   readonly buffer: GPUBuffer;
-  readonly offset: number; // in bytes
-  readonly size: number; // in bytes
+  /** Bytes before the operand. */
+  readonly offset: number;
+  /** Bytes of the operand. */
+  readonly size: number;
 }
 
 /** Binds kernels to the regions of their operands. */
@@ -28,9 +31,9 @@ export type Bind = (regionOf: (operand: Operand) => Region) => readonly Dispatch
  * Compiles the pipelines of kernels, and writes the sizes of all of them to one uniform buffer, which lives as long as
  * the scope. The result makes the bind groups: anew whenever operands have moved to other buffers. Fails with GpuError.
  */
-export const dispatchesOf = Effect.fnUntraced(function* (
+export const dispatchesOf: (
   kernels: readonly Kernel[],
-): Effect.fn.Return<Bind, GpuError, Gpu | Scope.Scope> {
+) => Effect.Effect<Bind, GpuError, Gpu | Scope.Scope> = Effect.fnUntraced(function* (kernels) {
   const { device, buffer, pipeline: pipelineOf } = yield* Gpu;
   const alignment = device.limits.minUniformBufferOffsetAlignment;
   const stride = (bytes: number) => Math.ceil(bytes / alignment) * alignment;

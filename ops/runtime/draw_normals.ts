@@ -10,7 +10,9 @@ import { Gpu, type GpuError, STORAGE } from "./gpu.ts";
 
 /** `count` normal numbers, whole multiples of `scale`, which are written to each of the buffers. */
 export interface Draw {
+  /** Each holds `count` numbers, rounded up to a multiple of 4. */
   readonly buffers: readonly GPUBuffer[];
+  /** How many numbers. */
   readonly count: number;
   /** The unit of the quantiles: a number is `scale` times a signed entry of the table, interpolated. */
   readonly scale: number;

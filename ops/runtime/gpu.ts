@@ -52,14 +52,19 @@ export const lacksHalf = (program: string, adapter: string): GpuError =>
 
 /** The first bytes of a buffer. */
 export interface Prefix {
+  /** The buffer. */
   readonly buffer: GPUBuffer;
+  /** How many, a multiple of 4. */
   readonly bytes: number;
 }
 
 /** What the service `Gpu` offers. */
 export interface GpuShape {
+  /** The WebGPU device. */
   readonly device: GPUDevice;
+  /** What is known about the adapter. */
   readonly report: AdapterReport;
+  /** What kernels depend on. */
   readonly traits: AdapterTraits;
   /** Creates a buffer of zeros, rounded up to a multiple of 16 bytes; it is destroyed with the scope. */
   readonly buffer: (
@@ -93,33 +98,35 @@ export const STORAGE = 0x80 | 0x08 | 0x04;
 export type Wgpu = GPU & { readonly wgslLanguageFeatures: ReadonlySet<string> };
 
 /** The service of an open device, whose lifetime is that of the scope. */
-export const service = Effect.fnUntraced(function* (
+export const service: (
   backend: Backend,
-  { wgslLanguageFeatures }: Wgpu,
+  gpu: Wgpu,
   adapter: GPUAdapter,
   device: GPUDevice,
-): Effect.fn.Return<GpuShape, never, Scope.Scope> {
-  const report = reportOf(backend, adapter);
-  const check = yield* errorCheck(device);
-  return {
-    device,
-    report,
-    traits: traitsOf(report, adapter, device, wgslLanguageFeatures),
-    check,
-    buffer: (label, bytes, usage) =>
-      Effect.acquireRelease(
-        guarded(
-          device,
-          "memory",
-          `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
-          () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
+) => Effect.Effect<GpuShape, never, Scope.Scope> = Effect.fnUntraced(
+  function* (backend, { wgslLanguageFeatures }, adapter, device) {
+    const report = reportOf(backend, adapter);
+    const check = yield* errorCheck(device);
+    return {
+      device,
+      report,
+      traits: traitsOf(report, adapter, device, wgslLanguageFeatures),
+      check,
+      buffer: (label, bytes, usage) =>
+        Effect.acquireRelease(
+          guarded(
+            device,
+            "memory",
+            `reserve ${(bytes / 2 ** 20).toFixed(1)} MiB for ${label}`,
+            () => device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage }),
+          ),
+          (buffer) => Effect.sync(() => buffer.destroy()),
         ),
-        (buffer) => Effect.sync(() => buffer.destroy()),
-      ),
-    pipeline: pipelineCache(device),
-    read: (prefixes) => readback(device, prefixes, check),
-  };
-});
+      pipeline: pipelineCache(device),
+      read: (prefixes) => readback(device, prefixes, check),
+    };
+  },
+);
 
 const reportOf = (backend: Backend, { info, features, limits: supported }: GPUAdapter): AdapterReport => {
   const limits: Record<string, number> = {};

@@ -29,43 +29,45 @@ export interface OutputRing {
 }
 
 /** Staging buffers for runs of a graph that are timed by `clock`, until the scope ends. Fails with GpuError. */
-export const outputRing = Effect.fnUntraced(function* (
+export const outputRing: (
   graph: Graph,
-  { operandOf }: Pick<Lowered, "operandOf">,
+  lowered: Pick<Lowered, "operandOf">,
   clock: Clock | null,
-): Effect.fn.Return<OutputRing, GpuError, Gpu | Scope.Scope> {
-  const gpu = yield* Gpu;
-  const stampBytes = clock?.bytes ?? 0;
-  let size = stampBytes;
-  const outputs = Object.entries(graph.outputs).map(([name, { shape, dtype }]) => {
-    const offset = size;
-    size += sizeOf(shape) * 4;
-    return { name, dtype, offset, length: sizeOf(shape) };
-  });
-  const operands = Object.values(graph.outputs).map(operandOf);
-  const ring: GPUBuffer[] = [];
-  for (let i = 0; i <= IN_FLIGHT; i++) {
-    ring.push(yield* gpu.buffer("outputs", size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST));
-  }
-  let runs = 0;
-  return {
-    clock,
-    next: () => ring[runs++ % ring.length],
-    copy: (encoder, staging, regionOf) => {
-      clock?.copy(encoder, staging);
-      outputs.forEach(({ offset, length }, i) => {
-        const source = regionOf(operands[i]);
-        encoder.copyBufferToBuffer(source.buffer, source.offset, staging, offset, 4 * length);
-      });
-    },
-    decode: (data) => ({
-      stamps: clock === null ? null : new BigUint64Array(data, 0, stampBytes / 8),
-      outputs: Object.fromEntries(outputs.map(({ name, dtype, offset, length }) => [
-        name,
-        dtype === "f32"
-          ? new Float32Array(data, offset, length)
-          : Float32Array.from(new Uint32Array(data, offset, length)),
-      ])),
-    }),
-  };
-});
+) => Effect.Effect<OutputRing, GpuError, Gpu | Scope.Scope> = Effect.fnUntraced(
+  function* (graph, { operandOf }, clock) {
+    const gpu = yield* Gpu;
+    const stampBytes = clock?.bytes ?? 0;
+    let size = stampBytes;
+    const outputs = Object.entries(graph.outputs).map(([name, { shape, dtype }]) => {
+      const offset = size;
+      size += sizeOf(shape) * 4;
+      return { name, dtype, offset, length: sizeOf(shape) };
+    });
+    const operands = Object.values(graph.outputs).map(operandOf);
+    const ring: GPUBuffer[] = [];
+    for (let i = 0; i <= IN_FLIGHT; i++) {
+      ring.push(yield* gpu.buffer("outputs", size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST));
+    }
+    let runs = 0;
+    return {
+      clock,
+      next: () => ring[runs++ % ring.length],
+      copy: (encoder, staging, regionOf) => {
+        clock?.copy(encoder, staging);
+        outputs.forEach(({ offset, length }, i) => {
+          const source = regionOf(operands[i]);
+          encoder.copyBufferToBuffer(source.buffer, source.offset, staging, offset, 4 * length);
+        });
+      },
+      decode: (data) => ({
+        stamps: clock === null ? null : new BigUint64Array(data, 0, stampBytes / 8),
+        outputs: Object.fromEntries(outputs.map(({ name, dtype, offset, length }) => [
+          name,
+          dtype === "f32"
+            ? new Float32Array(data, offset, length)
+            : Float32Array.from(new Uint32Array(data, offset, length)),
+        ])),
+      }),
+    };
+  },
+);

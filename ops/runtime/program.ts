@@ -25,7 +25,9 @@ export type { ProfiledRun, TimedKernel } from "./profiler.ts";
 
 /** A graph compiled for a device. */
 export interface Program {
+  /** Where its tensors are stored. */
   readonly plan: MemoryPlan;
+  /** What it computes twice to stay within the memory limit. */
   readonly recomputed: Recomputed;
   /** Kernels of a run. */
   readonly dispatches: number;

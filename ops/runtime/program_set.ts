@@ -36,10 +36,10 @@ interface Entry {
  * An empty set for at most `capacity` programs over `state`, until the scope ends. The programs share state by the
  * names of their inputs; their graphs have to update the same tensors in the same shapes.
  */
-export const programSet = Effect.fnUntraced(function* (
+export const programSet: (
   state: DeviceState,
   capacity: number,
-): Effect.fn.Return<ProgramSet, never, Gpu | Scope.Scope> {
+) => Effect.Effect<ProgramSet, never, Gpu | Scope.Scope> = Effect.fnUntraced(function* (state, capacity) {
   const gpu = yield* Gpu;
   const outer = yield* Effect.scope;
   const arena = yield* makeArena;

@@ -16,7 +16,9 @@ import type { Clock } from "./timestamps.ts";
 
 /** A program's kernels and tensors, bound to the buffers that hold them now. */
 export interface Bound {
+  /** The kernels, in the order of the program. */
   readonly dispatches: readonly Dispatch[];
+  /** Finds the buffer region of an operand. */
   readonly regionOf: RegionOf;
 }
 
@@ -51,9 +53,9 @@ interface Pending {
 }
 
 /** Reserves an exchange buffer for each sync point, until the scope ends. Fails with GpuError. */
-export const syncSegments = Effect.fnUntraced(function* (
-  { syncPoints }: Pick<Lowered, "syncPoints">,
-): Effect.fn.Return<SyncSegments, GpuError, Gpu | Scope.Scope> {
+export const syncSegments: (
+  lowered: Pick<Lowered, "syncPoints">,
+) => Effect.Effect<SyncSegments, GpuError, Gpu | Scope.Scope> = Effect.fnUntraced(function* ({ syncPoints }) {
   const gpu = yield* Gpu;
   const { queue } = gpu.device;
   const collective = yield* Collective;

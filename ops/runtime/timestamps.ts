@@ -4,16 +4,19 @@ import { type GpuError, type GpuShape, mapped } from "./gpu.ts";
 
 /** Consecutive kernels that are timed together, in a pass of their own: only passes have timestamps. */
 export interface Span {
+  /** The stage that its time counts for. */
   readonly stage: string;
   /** The first kernel. */
   readonly first: number;
   /** The first kernel after it. */
   readonly end: number;
+  /** What makes a pass write its timestamps. */
   readonly timestampWrites: GPUComputePassTimestampWrites;
 }
 
 /** What times the spans of a program. */
 export interface Clock {
+  /** The spans, in the order of the program. */
   readonly spans: readonly Span[];
   /** Bytes of a run's timestamps: begin and end of each span, u64. */
   readonly bytes: number;
@@ -28,47 +31,53 @@ const MAX_QUERIES = 4096;
  * A clock for the spans of a program of `kernels` kernels that begin at `starts`, until the scope ends. Null where
  * there are none, or the adapter lacks timestamp-query. Fails with GpuError.
  */
-export const clockOf = Effect.fnUntraced(function* (
-  { device, buffer }: GpuShape,
+export const clockOf: (
+  gpu: GpuShape,
   starts: readonly { readonly first: number; readonly stage: string }[],
   kernels: number,
-): Effect.fn.Return<Clock | null, GpuError, Scope.Scope> {
-  if (starts.length === 0 || !device.features.has("timestamp-query")) return null;
-  const queries = 2 * starts.length;
-  const sets: { readonly set: GPUQuerySet; readonly count: number }[] = [];
-  for (let at = 0; at < queries; at += MAX_QUERIES) {
-    const count = Math.min(MAX_QUERIES, queries - at);
-    const set = yield* Effect.acquireRelease(
-      Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
-      (set) => Effect.sync(() => set.destroy()),
-    );
-    sets.push({ set, count });
-  }
-  const bytes = 8 * queries;
-  const resolved = yield* buffer("timestamps", bytes, GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC);
-  return {
-    spans: starts.map(({ first, stage }, i): Span => {
-      const query = 2 * i % MAX_QUERIES;
-      return {
-        stage,
-        first,
-        end: starts[i + 1]?.first ?? kernels,
-        timestampWrites: {
-          querySet: sets[Math.floor(2 * i / MAX_QUERIES)].set,
-          beginningOfPassWriteIndex: query,
-          endOfPassWriteIndex: query + 1,
-        },
-      };
-    }),
-    bytes,
-    copy: (encoder, target) => {
-      sets.forEach(({ set, count }, i) =>
-        encoder.resolveQuerySet(set, 0, count, resolved, 8 * MAX_QUERIES * i)
+) => Effect.Effect<Clock | null, GpuError, Scope.Scope> = Effect.fnUntraced(
+  function* ({ device, buffer }, starts, kernels) {
+    if (starts.length === 0 || !device.features.has("timestamp-query")) return null;
+    const queries = 2 * starts.length;
+    const sets: { readonly set: GPUQuerySet; readonly count: number }[] = [];
+    for (let at = 0; at < queries; at += MAX_QUERIES) {
+      const count = Math.min(MAX_QUERIES, queries - at);
+      const set = yield* Effect.acquireRelease(
+        Effect.sync(() => device.createQuerySet({ type: "timestamp", count })),
+        (set) => Effect.sync(() => set.destroy()),
       );
-      encoder.copyBufferToBuffer(resolved, 0, target, 0, bytes);
-    },
-  };
-});
+      sets.push({ set, count });
+    }
+    const bytes = 8 * queries;
+    const resolved = yield* buffer(
+      "timestamps",
+      bytes,
+      GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    );
+    return {
+      spans: starts.map(({ first, stage }, i): Span => {
+        const query = 2 * i % MAX_QUERIES;
+        return {
+          stage,
+          first,
+          end: starts[i + 1]?.first ?? kernels,
+          timestampWrites: {
+            querySet: sets[Math.floor(2 * i / MAX_QUERIES)].set,
+            beginningOfPassWriteIndex: query,
+            endOfPassWriteIndex: query + 1,
+          },
+        };
+      }),
+      bytes,
+      copy: (encoder, target) => {
+        sets.forEach(({ set, count }, i) =>
+          encoder.resolveQuerySet(set, 0, count, resolved, 8 * MAX_QUERIES * i)
+        );
+        encoder.copyBufferToBuffer(resolved, 0, target, 0, bytes);
+      },
+    };
+  },
+);
 
 /** How to convert the device's timestamps to the host's time. */
 export interface DeviceTime {
