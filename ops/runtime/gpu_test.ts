@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
+import { gpuTest } from "../_test_kit.ts";
 import { dawn } from "./adapters.ts";
 import { Gpu, mapped, STORAGE } from "./gpu.ts";
 
@@ -31,4 +32,24 @@ Deno.test({
       globalThis.setImmediate = setImmediate;
       assert.ok(0 < asked && asked < 110 + milliseconds, `asked ${asked} times in ${milliseconds} ms`);
     }).pipe(Effect.provide(dawn), Effect.scoped, Effect.runPromise),
+});
+
+gpuTest("errors of the device say what could not be done and what helps", function* () {
+  const gpu = yield* Gpu;
+  const tooLarge = yield* Effect.flip(gpu.buffer("a tensor", 2 ** 50, STORAGE));
+  assert.match(
+    tooLarge.message,
+    /^Cannot reserve 1073741824\.0 MiB for a tensor: .*\. Lower the batch size, /s,
+  );
+  assert.equal(tooLarge.kind, "memory");
+  const invalid = yield* Effect.flip(gpu.pipeline("nonsense", "nonsense"));
+  assert.match(invalid.message, /^Cannot compile the kernel nonsense: .*\. Please report this /s);
+  assert.equal(invalid.kind, "kernel");
+
+  const small = yield* gpu.buffer("small", 16, STORAGE);
+  gpu.device.queue.writeBuffer(small, 8, new Float32Array(4)); // WebGPU reports this only later
+  yield* Effect.sleep("50 millis");
+  const late = yield* Effect.flip(gpu.check);
+  assert.equal(late.kind, "run");
+  yield* gpu.check; // told once
 });

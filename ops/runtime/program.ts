@@ -11,13 +11,13 @@ import type { MemoryPlan } from "../compiler/memory_plan.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type Arena, makeArena } from "./arena.ts";
-import { type DeviceState, memoryOf, type Upload } from "./buffers.ts";
+import { type DeviceState, memoryOf, type ProgramMemory, type Upload } from "./buffers.ts";
 import type { CollectiveError } from "./collective.ts";
 import { dispatchesOf, encodePasses } from "./dispatches.ts";
-import { Gpu, type GpuError, lacksHalf, mapped } from "./gpu.ts";
+import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped } from "./gpu.ts";
 import { type OutputRing, outputRing, type Outputs } from "./outputs.ts";
 import { profilerOf, type ProfileRun, type StartRun } from "./profiler.ts";
-import { type Bound, syncSegments } from "./sync_segments.ts";
+import { type Bound, type SyncSegments, syncSegments } from "./sync_segments.ts";
 import { clockOf, deviceTime, secondsOf } from "./timestamps.ts";
 
 export type { DeviceState, Upload } from "./buffers.ts";
@@ -88,15 +88,15 @@ export const compile: (
   const gpu = yield* Gpu;
   const lowered = yield* loweredFor(graph, state, traits ?? gpu.traits);
   const { kernels, syncPoints } = lowered;
-  const { inputs, regionOf, exclusively } = yield* memoryOf(lowered, state, arena ?? (yield* makeArena));
-  yield* exclusively(regionOf); // reserves memory before it compiles pipelines
+  const memory = yield* memoryOf(lowered, state, arena ?? (yield* makeArena));
+  yield* memory.exclusively(memory.regionOf); // reserves memory before it compiles pipelines
   const bind = yield* dispatchesOf(kernels);
   let current: Bound | null = null;
-  const bound = Effect.map(regionOf, (regionOf) => {
+  const bound = Effect.map(memory.regionOf, (regionOf) => {
     if (current?.regionOf !== regionOf) current = { regionOf, dispatches: bind(regionOf) };
     return current;
   });
-  yield* exclusively(bound);
+  yield* memory.exclusively(bound);
   yield* gpu.check;
 
   const segments = yield* syncSegments(lowered);
@@ -104,42 +104,17 @@ export const compile: (
   const ring = yield* outputRing(graph, lowered, clock);
   const time = yield* Effect.cached(deviceTime(gpu));
   if (clock !== null) yield* time; // now, while the device is idle
+
+  const submit = submitting(gpu, lowered, memory, bound, segments);
   let stageSeconds: Readonly<Record<string, number>> | null = null;
-
-  const start: StartRun = Effect.fnUntraced(function* (values, ring, record) {
-    const missing = inputs.filter(({ name }) => values[name] === undefined);
-    if (missing.length > 0) {
-      const names = missing.map(({ name }) => name).join(", ");
-      return yield* Effect.die(new Error(`no value given for the inputs ${names}`));
-    }
-    const staging = ring.next();
-    yield* exclusively(Effect.gen(function* () {
-      const program = yield* bound;
-      const uploading = performance.now();
-      for (const { name, operand } of inputs) {
-        const { buffer } = program.regionOf(operand);
-        gpu.device.queue.writeBuffer(buffer, 0, values[name] as Float32Array<ArrayBuffer>);
-      }
-      record("upload", uploading);
-      const first = yield* segments.run(program, ring.clock, record);
-      const encoding = performance.now();
-      submitLast(gpu.device, lowered, program, first, ring, staging);
-      record("encode and submit", encoding);
-    }));
-    return Effect.gen(function* () {
-      const waiting = performance.now();
-      yield* mapped(staging);
-      yield* gpu.check;
-      const data = staging.getMappedRange().slice(0);
-      staging.unmap();
-      record("wait for the device", waiting);
-      const read = ring.decode(data);
-      const { clock } = ring;
-      stageSeconds = clock && read.stamps && secondsOf(clock.spans, read.stamps, yield* time);
-      return read;
-    });
-  });
-
+  const start: StartRun = (values, ring, record) =>
+    Effect.map(
+      submit(values, ring, record),
+      Effect.tap(Effect.fnUntraced(function* ({ stamps }) {
+        const { clock } = ring;
+        stageSeconds = clock && stamps && secondsOf(clock.spans, stamps, yield* time);
+      })),
+    );
   return {
     plan: lowered.plan,
     recomputed: lowered.recomputed,
@@ -167,6 +142,45 @@ const loweredFor = Effect.fnUntraced(function* (graph: Graph, state: DeviceState
   const refusal = overLimit(graph, lowered, report.limits);
   return refusal === null ? lowered : yield* refusal;
 });
+
+/** Submits runs of a program: uploads its inputs, runs its segments, and copies its outputs for the host to read. */
+const submitting = (
+  { device, check }: GpuShape,
+  lowered: Lowered,
+  { inputs, exclusively }: ProgramMemory,
+  bound: Effect.Effect<Bound, GpuError>,
+  segments: SyncSegments,
+): StartRun =>
+  Effect.fnUntraced(function* (values, ring, record) {
+    const missing = inputs.filter(({ name }) => values[name] === undefined);
+    if (missing.length > 0) {
+      const names = missing.map(({ name }) => name).join(", ");
+      return yield* Effect.die(new Error(`no value given for the inputs ${names}`));
+    }
+    const staging = ring.next();
+    yield* exclusively(Effect.gen(function* () {
+      const program = yield* bound;
+      const uploading = performance.now();
+      for (const { name, operand } of inputs) {
+        const { buffer } = program.regionOf(operand);
+        device.queue.writeBuffer(buffer, 0, values[name] as Float32Array<ArrayBuffer>);
+      }
+      record("upload", uploading);
+      const first = yield* segments.run(program, ring.clock, record);
+      const encoding = performance.now();
+      submitLast(device, lowered, program, first, ring, staging);
+      record("encode and submit", encoding);
+    }));
+    return Effect.gen(function* () {
+      const waiting = performance.now();
+      yield* mapped(staging);
+      yield* check;
+      const data = staging.getMappedRange().slice(0);
+      staging.unmap();
+      record("wait for the device", waiting);
+      return ring.decode(data);
+    });
+  });
 
 /**
  * Submits the last segment of a run, which begins at kernel `first`: it ends with the copies of new state and outputs.
