@@ -52,7 +52,7 @@ export const training = (
   const loss = sum(mul(scores, scores));
   const updates = new Map<Tensor, Tensor>();
   gradients(loss, weights).forEach((local, i) => {
-    const gradient = world === 1 ? local : allReduceSum(local, { late: true });
+    const gradient = world === 1 ? local : allReduceSum(local, { overlappable: true });
     const velocity = input(`velocity ${i}`, weights[i].shape);
     const next = add(mul(0.9, velocity), gradient);
     updates.set(velocity, next).set(weights[i], sub(weights[i], mul(0.1, next)));

@@ -18,7 +18,7 @@ const [a, b, w] = ["a", "b", "w"].map((name) => input(name, [8, 8]));
 
 Deno.test("syncDepths() counts the exchanges before a tensor; what follows an overlappable one comes last", () => {
   const first = allReduceSum(exp(a));
-  const late = allReduceSum(exp(b), { late: true });
+  const late = allReduceSum(exp(b), { overlappable: true });
   const second = allReduceSum(mul(first, a));
   const [end, other] = [add(late, 1), add(second, first)];
   const depths = syncDepths(reachable([end, other]));
@@ -39,7 +39,7 @@ Deno.test("planSyncPoints() sends overlappable results with the next blocking on
   let x = a;
   for (const layer of layers) {
     x = allReduceSum(matmul(x, layer));
-    gradients.push(allReduceSum(matmul(x, w), { late: true }));
+    gradients.push(allReduceSum(matmul(x, w), { overlappable: true }));
   }
   const outputs = Object.fromEntries(gradients.map((gradient, i) => [`gradient ${i}`, sum(gradient)]));
   // The gradient of a layer travels with the exchange of the next one; all are read after the last point.
