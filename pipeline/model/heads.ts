@@ -5,7 +5,9 @@ import { linear, type Network, normalized, within } from "./network.ts";
 
 /** Widths of projector and predictor. */
 export interface HeadSizes {
+  /** Width H of the two hidden layers. */
   readonly dimHidden: number;
+  /** Width D of the output. */
   readonly dimOut: number;
 }
 

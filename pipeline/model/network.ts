@@ -12,6 +12,7 @@ import type { Declaration, Init, StateBuilder, Storage } from "./state_builder.t
 
 /** Where a network's parameters come from and how it normalises. */
 export interface Network {
+  /** Declares the parameters and the running statistics. */
   readonly state: StateBuilder;
   /** The beginning of the names of its parameters and statistics, `encoder_q.` for example. */
   readonly prefix: string;

@@ -59,6 +59,7 @@ export type ArchitectureName = keyof typeof ARCHITECTURES;
 
 /** Which encoder, and how large. */
 export interface EncoderOptions {
+  /** The encoder by its name. */
   readonly arch: ArchitectureName;
   /** Channels behind the stem. */
   readonly width: number;

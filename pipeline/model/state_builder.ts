@@ -25,15 +25,19 @@ export type Role = "trained" | "statistics" | "buffer" | { readonly averageOf: s
 
 /** What a tensor of the state is declared as. */
 export interface Declaration {
+  /** What a training step does with it. */
   readonly role: Role;
   /** Shape in checkpoints. */
   readonly shape: Shape;
+  /** Layout on the device. */
   readonly storage: Storage;
+  /** Initial values; running statistics have their own, mean 0 and variance 1. */
   readonly init: Init;
 }
 
 /** A tensor of the state. */
 export interface Declared extends Declaration {
+  /** Name in checkpoints; running statistics have three there, see `statisticsNames`. */
   readonly name: string;
   /** The input of the graph, in the device's layout. */
   readonly tensor: Tensor;
@@ -44,7 +48,8 @@ export class DeclarationError extends Schema.TaggedError<DeclarationError>()("De
   subject: Schema.String, // the tensor's name
   reason: Schema.String,
 }) {
-  override get message() {
+  /** Subject and reason as a sentence. */
+  override get message(): string {
     return `Cannot declare ${this.subject}: ${this.reason}`;
   }
 }

@@ -3,7 +3,7 @@ import { add, div, greater, mul, sqrt, sub, where } from "../../ops/arithmetic.t
 import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { totals } from "../../ops/reduce.ts";
 import { slice } from "../../ops/slice.ts";
-import type { Optimizer } from "./optimizer.ts";
+import type { Optimizer, OptimizerUpdate } from "./optimizer.ts";
 
 /** The trust coefficient. */
 export const TRUST = 0.001;
@@ -13,7 +13,12 @@ export const TRUST = 0.001;
  *
  * Parameters of one dimension have neither decay nor scaling. The ratio ‖p‖ / ‖g‖ · 0.001 is 1 where a norm is 0.
  */
-export const lars: Optimizer = (parameter, gradient, buffer, { rate, weightDecay, momentum }) => {
+export const lars: Optimizer = (
+  parameter,
+  gradient,
+  buffer,
+  { rate, weightDecay, momentum },
+): OptimizerUpdate => {
   const velocity = buffer();
   const scaled = parameter.shape.length <= 1
     ? gradient

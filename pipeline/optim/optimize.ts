@@ -14,6 +14,7 @@ import { type OptimizerName, optimizerNames, OPTIMIZERS } from "./optimizers.ts"
 
 /** A loss to be minimised, with the state that it depends on. */
 export interface Objective {
+  /** The state, with the next values of what moves by itself, such as averages and statistics. */
   readonly state: StateBuilder;
   /** A scalar []. */
   readonly loss: Tensor;
@@ -25,7 +26,9 @@ export interface Objective {
 export interface OptimizeOptions {
   /** A built-in optimiser by its name, or any function. */
   readonly optimizer: OptimizerName | Optimizer;
+  /** Given to the optimiser. */
   readonly weightDecay: number;
+  /** Given to the optimiser. */
   readonly momentum: number;
   /** f16: activations and their gradients in half precision, with loss scaling; f32 if not given. */
   readonly precision?: "f32" | "f16";
@@ -46,7 +49,8 @@ export class ObjectiveError extends Schema.TaggedError<ObjectiveError>()("Object
   reason: Schema.String,
   remedy: Schema.String,
 }) {
-  override get message() {
+  /** Subject, reason and remedy as a sentence. */
+  override get message(): string {
     return `Cannot train ${this.subject}: ${this.reason}; ${this.remedy}`;
   }
 }

@@ -17,15 +17,19 @@ export type Optimizer = (
  */
 export type BufferOf = (name?: string, shape?: Shape) => Tensor;
 
-/** What an optimiser is told besides: the learning rate of this step, a scalar [], and the options of the run. */
+/** The scalars that an optimiser may use. */
 export interface OptimizerScalars {
+  /** Learning rate of this step, []. */
   readonly rate: Tensor;
+  /** The option of the run; what it multiplies is up to the optimiser. */
   readonly weightDecay: number;
+  /** The option of the run: share of itself that a velocity keeps. */
   readonly momentum: number;
 }
 
-/** The next values of a parameter and of its buffers, of their shapes. */
+/** The next values of a parameter and of its buffers, of the same shapes. */
 export interface OptimizerUpdate {
+  /** The next value of the parameter. */
   readonly parameter: Tensor;
   /** The next value of each buffer. */
   readonly buffers: ReadonlyMap<Tensor, Tensor>;

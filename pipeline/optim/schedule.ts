@@ -1,33 +1,51 @@
 /**
- * How the learning rate and the teacher's momentum run over a pretraining run: pure functions of a counter.
+ * The schedules of the learning rate and of the teacher's momentum over a run, as pure functions of a counter
+ * (docs/method.md, sections 3 and 7).
  *
  * Source: the behaviour of the published training code, number by number (`testdata/schedule`).
  */
 
-/** What the schedules depend on; a `Config` together with the size of its data set has all of it. */
+/** The options of the schedules; a `Config` together with the number of images in its data set has all of them. */
 export interface ScheduleOptions {
+  /** Epochs of the whole run. */
   readonly epochs: number;
-  readonly warmupEpoch: number; // epochs of linear warm-up, may be 0
-  readonly warmupMultiplier: number; // the warm-up starts at peak / multiplier
-  readonly baseLr: number; // rate for a total batch of 256
-  readonly batchSize: number; // images a step, over all ranks
-  readonly world: number; // ranks
-  readonly instances: number; // images in the data set
-  readonly teacherMomentum: number; // at the start; ends at 1
-}
-
-export interface Schedule {
-  readonly batchPerRank: number;
-  readonly stepsPerEpoch: number;
-  readonly totalSteps: number;
-  readonly warmupSteps: number;
+  /** Epochs of linear warm-up, may be 0. */
+  readonly warmupEpoch: number;
+  /** The warm-up starts at peak / multiplier. */
   readonly warmupMultiplier: number;
-  readonly peakRate: number;
-  readonly teacherSteps: number; // where the teacher's momentum reaches 1
+  /** Learning rate for a total batch of 256. */
+  readonly baseLr: number;
+  /** Images a step, over all ranks. */
+  readonly batchSize: number;
+  /** Number of ranks. */
+  readonly world: number;
+  /** Images in the data set. */
+  readonly instances: number;
+  /** The teacher's momentum at the start; it ends at 1. */
   readonly teacherMomentum: number;
 }
 
-/** Where the learning rate ends. */
+/** The lengths of the schedules, in steps, and their first and largest values. */
+export interface Schedule {
+  /** Images a step and rank. */
+  readonly batchPerRank: number;
+  /** Steps an epoch. */
+  readonly stepsPerEpoch: number;
+  /** Steps of the whole run. */
+  readonly totalSteps: number;
+  /** Steps of linear warm-up. */
+  readonly warmupSteps: number;
+  /** The warm-up starts at peak / multiplier. */
+  readonly warmupMultiplier: number;
+  /** The largest learning rate. */
+  readonly peakRate: number;
+  /** Updates of the teacher after which its momentum is 1. */
+  readonly teacherSteps: number;
+  /** The teacher's momentum at the start. */
+  readonly teacherMomentum: number;
+}
+
+/** The learning rate at the end. */
 export const FLOOR_RATE = 1e-6;
 
 /**
@@ -49,7 +67,7 @@ export const planSchedule = (options: ScheduleOptions): Schedule => {
   };
 };
 
-/** The teacher's counter after a number of epochs: where a published checkpoint, which lacks it, resumes. */
+/** Updates of the teacher after a number of epochs, at which a published checkpoint resumes, since it lacks them. */
 export const teacherCounter = (options: ScheduleOptions, epochs: number): number =>
   Math.trunc(options.instances / options.world / Math.floor(options.batchSize / options.world) * epochs);
 

@@ -35,7 +35,9 @@ export const halfOfBatch = (x: Tensor, index: 0 | 1): Tensor => {
 
 /** Temperatures of the grouping loss. */
 export interface DistillationOptions {
+  /** Divides the teacher's scores, less the centre. */
   readonly teacherTemp: number;
+  /** Divides the student's scores. */
   readonly studentTemp: number;
 }
 

@@ -40,7 +40,9 @@ export interface Views {
 
 /** The schedules' values in one step, scalars []. */
 export interface Rates {
+  /** Learning rate of the optimiser. */
   readonly learningRate: Tensor;
+  /** Share of itself that the teacher keeps. */
   readonly teacherMomentum: Tensor;
 }
 
@@ -62,7 +64,9 @@ export interface Side extends Grouped {
 
 /** The loss of SlotCon with the tensors that it was computed from. */
 export interface SlotConObjective extends Objective {
+  /** The student's side, through which gradients flow. */
   readonly student: Side;
+  /** The teacher's side. */
   readonly teacher: Side;
   /**
    * Contributions to the terms of the loss: `group12` and `group21` of each image, [B], `contrast12` and `contrast21` of

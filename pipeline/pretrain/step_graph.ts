@@ -29,7 +29,9 @@ export type StepBuilder = (
 export interface StepGraph {
   /** How batches are packed. */
   readonly packing: ReturnType<typeof packingFor>;
+  /** The state of the step, with its next values. */
   readonly state: StateBuilder;
+  /** The graph of the step, with its outputs and updates. */
   readonly graph: Graph;
 }
 

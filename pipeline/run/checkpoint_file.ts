@@ -28,15 +28,19 @@ export interface RunMeta {
 
 /** A kind of run: its name in checkpoints, and the schema of what they say of it. */
 export interface Task<Meta extends RunMeta> {
+  /** The entry `task` of a checkpoint's metadata. */
   readonly name: string;
+  /** The schema of the entry `meta`. */
   readonly meta: Schema.Codec<Meta, unknown>;
 }
 
 /** A checkpoint whose file is open: its tensors are read, and verified, when they are asked for. */
 export interface OpenCheckpoint<Meta extends RunMeta = RunMeta> {
+  /** Its path. */
   readonly file: string;
   /** The name of the task that wrote it. */
   readonly task: string;
+  /** How far the run is, and by which options. */
   readonly meta: Meta;
   /** By their names, in PyTorch's layout. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
@@ -44,6 +48,7 @@ export interface OpenCheckpoint<Meta extends RunMeta = RunMeta> {
 
 /** A checkpoint that has been read. */
 export interface Checkpoint<Meta extends RunMeta = RunMeta> extends Omit<OpenCheckpoint<Meta>, "tensors"> {
+  /** By their names, in PyTorch's layout. */
   readonly tensors: StateValues;
 }
 
@@ -53,7 +58,8 @@ export class CheckpointError extends Schema.TaggedError<CheckpointError>()("Chec
   action: Schema.Literals(["save", "load", "resume from", "start from"]),
   reason: Schema.String,
 }) {
-  override get message() {
+  /** Action, file and reason as a sentence. */
+  override get message(): string {
     const what = this.action === "start from" ? "" : "checkpoint ";
     return `Cannot ${this.action} ${what}"${this.file}": ${this.reason}`;
   }
@@ -82,12 +88,16 @@ export const savedStep = (name: string): number | null => {
  * Yields to other work in between. Fails with a `CheckpointError` when it cannot be written, say onto a full disk, or is
  * not the same when it is read back; older checkpoints are then as they were.
  */
-export const saveCheckpoint = Effect.fn("saveCheckpoint")(
+export const saveCheckpoint: <Meta extends RunMeta>(
+  runFolder: string,
+  task: Task<Meta>,
+  checkpoint: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+) => Effect.Effect<string, CheckpointError> = Effect.fn("saveCheckpoint")(
   function* <Meta extends RunMeta>(
     runFolder: string,
     task: Task<Meta>,
     { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
-  ): Effect.fn.Return<string, CheckpointError> {
+  ) {
     const folder = checkpointFolder(runFolder);
     const name = `step_${String(meta.step).padStart(6, "0")}.safetensors`;
     const file = join(folder, name);
@@ -114,11 +124,14 @@ export const saveCheckpoint = Effect.fn("saveCheckpoint")(
 );
 
 /** The bytes of a checkpoint of a task, in pieces. The same state and meta give the same bytes. */
-export const checkpointPieces = Effect.fnUntraced(
+export const checkpointPieces: <Meta extends RunMeta>(
+  task: Task<Meta>,
+  checkpoint: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+) => Effect.Effect<readonly Uint8Array<ArrayBuffer>[]> = Effect.fnUntraced(
   function* <Meta extends RunMeta>(
     task: Task<Meta>,
     { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
-  ): Effect.fn.Return<readonly Uint8Array<ArrayBuffer>[]> {
+  ) {
     const named = new Map<string, FileTensor>();
     const checksums: Record<string, string> = {};
     for (const [name, tensor] of [...tensors].sort(([a], [b]) => a < b ? -1 : 1)) {
@@ -155,7 +168,10 @@ const headerChecksum = (
  * with a `CheckpointError` that says what is wrong with the file, or that it is of another task than `task`; without one,
  * a checkpoint of any task is opened.
  */
-export const openCheckpoint = Effect.fn("openCheckpoint")(
+export const openCheckpoint: <Meta extends RunMeta = RunMeta>(
+  file: string,
+  task?: Task<Meta>,
+) => Effect.Effect<OpenCheckpoint<Meta>, CheckpointError, Scope.Scope> = Effect.fn("openCheckpoint")(
   function* <Meta extends RunMeta = RunMeta>(
     file: string,
     task?: Task<Meta>,
@@ -214,7 +230,10 @@ const verifiedValues = (
  * Reads a checkpoint and verifies all of it. Fails with a `CheckpointError` that says what is wrong with the file, or that
  * it is of another task than `task`; without one, a checkpoint of any task is read.
  */
-export const loadCheckpoint = Effect.fn("loadCheckpoint")(
+export const loadCheckpoint: <Meta extends RunMeta = RunMeta>(
+  file: string,
+  task?: Task<Meta>,
+) => Effect.Effect<Checkpoint<Meta>, CheckpointError> = Effect.fn("loadCheckpoint")(
   function* <Meta extends RunMeta = RunMeta>(
     file: string,
     task?: Task<Meta>,
@@ -241,7 +260,10 @@ const damaged = ({ file, reason }: FormatError) =>
  * The newest checkpoint in the folder of a run that can be read, or null if there is none. Damaged ones, and those of
  * another task than `task`, are skipped with a warning; fails with the newest one's `CheckpointError` if all are.
  */
-export const latestCheckpoint = Effect.fn("latestCheckpoint")(
+export const latestCheckpoint: <Meta extends RunMeta = RunMeta>(
+  runFolder: string,
+  task?: Task<Meta>,
+) => Effect.Effect<Checkpoint<Meta> | null, CheckpointError> = Effect.fn("latestCheckpoint")(
   function* <Meta extends RunMeta = RunMeta>(
     runFolder: string,
     task?: Task<Meta>,

@@ -10,13 +10,16 @@ const INITIAL_VALUES = 1;
 
 /** Initial values of one tensor: `upload` has the device draw them, while reading `data` draws the same bits on the host. */
 export class InitialTensor implements StateTensor {
+  /** Shape in checkpoints. */
   readonly shape: readonly number[];
   #data: Float32Array | null = null;
 
+  /** The values of a declared tensor, of the draws of `key`. */
   constructor(readonly declared: Declared, readonly key: readonly number[]) {
     this.shape = declared.shape;
   }
 
+  /** Are all values zero? */
   get isZero(): boolean {
     const { init } = this.declared;
     return init.kind === "constant" && init.value === 0;
@@ -29,6 +32,7 @@ export class InitialTensor implements StateTensor {
     return { count: sizeOf(shape), key: this.key, scale: init.deviation * NORMAL_STEP };
   }
 
+  /** The values in PyTorch's layout. */
   get data(): Float32Array {
     return this.#data ??= this.#drawn();
   }

@@ -15,9 +15,11 @@ import { type StateTensor, type StateValues, toDevice, toFile } from "./state_la
  * Tensors of a file as state: read one after the other, other types widened to 32-bit floats. Fails with the
  * `FormatError` of the first tensor that cannot be read.
  */
-export const readState = Effect.fnUntraced(function* (
+export const readState: (
   tensors: ReadonlyMap<string, StoredTensor>,
-): Effect.fn.Return<StateValues, FormatError> {
+) => Effect.Effect<StateValues, FormatError> = Effect.fnUntraced(function* (
+  tensors: ReadonlyMap<string, StoredTensor>,
+) {
   const values = new Map<string, StateTensor>();
   for (const [name, { dtype, shape, values: read }] of tensors) {
     values.set(name, { shape, data: widened(dtype, yield* read) });
@@ -38,10 +40,13 @@ const isZero = (tensor: StateTensor): boolean => {
  * Buffers for all declared state, filled with `values`, which must have all of it; they live as long as the scope. Fails
  * with a `GpuError` where the device lacks memory.
  */
-export const upload = Effect.fn("upload")(function* (
+export const upload: (
   state: StateBuilder,
   values: StateValues,
-): Effect.fn.Return<DeviceState, GpuError, Gpu | Scope.Scope> {
+) => Effect.Effect<DeviceState, GpuError, Gpu | Scope.Scope> = Effect.fn("upload")(function* (
+  state: StateBuilder,
+  values: StateValues,
+) {
   const gpu = yield* Gpu;
   const { queue } = gpu.device;
   const buffers = new Map<string, GPUBuffer>();
@@ -68,10 +73,13 @@ export const upload = Effect.fn("upload")(function* (
  * and reads it back piece by piece, yielding in between. Runs submitted meanwhile do not change the copy. Both fail with
  * a `GpuError`.
  */
-export const snapshot = Effect.fn("snapshot")(function* (
+export const snapshot: (
   state: StateBuilder,
   buffers: DeviceState,
-): Effect.fn.Return<Effect.Effect<StateValues, GpuError>, GpuError, Gpu> {
+) => Effect.Effect<Effect.Effect<StateValues, GpuError>, GpuError, Gpu> = Effect.fn("snapshot")(function* (
+  state: StateBuilder,
+  buffers: DeviceState,
+) {
   const gpu = yield* Gpu;
   const pieces = piecesOf([...state.declared.values()]);
   const reads = yield* Effect.forEach(

@@ -5,7 +5,9 @@ import type { Declared, StateBuilder } from "../model/state_builder.ts";
 
 /** The values of one tensor in PyTorch's layout. */
 export interface StateTensor {
+  /** Shape in checkpoints. */
   readonly shape: readonly number[];
+  /** The values, row by row. */
   readonly data: Float32Array;
 }
 

@@ -5,17 +5,23 @@ import type { WeightsFile } from "./weights_file.ts";
 
 /** The health of tensors that belong together: those of a network, or the optimiser's buffers. */
 export interface GroupHealth {
+  /** Its module: the beginning of the tensors' names. */
   readonly group: string;
   /** Number of tensors, without counters of batches. */
   readonly tensors: number;
+  /** Number of values. */
   readonly values: number;
-  readonly norm: number; // Euclidean, over all finite values
-  readonly largest: number; // absolute
+  /** Euclidean norm of all finite values. */
+  readonly norm: number;
+  /** Largest absolute value among the finite ones. */
+  readonly largest: number;
+  /** Number of values that are not finite. */
   readonly notFinite: number;
 }
 
 /** The health of the prototypes. */
 export interface PrototypeHealth {
+  /** Number of prototypes. */
   readonly count: number;
   /** Number of prototypes of length 0, which no location is close to. */
   readonly zero: number;
@@ -25,6 +31,7 @@ export interface PrototypeHealth {
 
 /** What `inspect` finds in a file. */
 export interface Inspection {
+  /** In the order of the file. */
   readonly groups: readonly GroupHealth[];
   /** Of the teacher, or of the student where there is none; null in a file without prototypes. */
   readonly prototypes: PrototypeHealth | null;
@@ -33,9 +40,9 @@ export interface Inspection {
 }
 
 /** Reads a whole file, a tensor at a time. Damaged tensors are listed, not fatal. */
-export const inspect = Effect.fn("inspect")(function* (
+export const inspect: (weights: WeightsFile) => Effect.Effect<Inspection> = Effect.fn("inspect")(function* (
   { tensors, content }: WeightsFile,
-): Effect.fn.Return<Inspection> {
+) {
   const groups = new Map<string, { -readonly [Key in keyof GroupHealth]: GroupHealth[Key] }>();
   const damaged: string[] = [];
   for (const [name, { dtype, values }] of tensors) {
