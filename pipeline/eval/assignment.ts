@@ -1,23 +1,23 @@
 /**
- * The best one-to-one assignment of rows to columns: for each row its column, or −1, so that the sum of the chosen
- * `gains` (none negative) is the largest possible. With more rows than columns, some rows stay without.
+ * The one-to-one assignment of rows to columns with the largest sum of `gains` [rows, columns], none of which is negative:
+ * the column of each row, or −1 for rows without one, where there are more rows than columns.
  *
- * Kuhn's Hungarian method with potentials: rows join one after the other, each along the cheapest chain of rows that
- * change their columns for it. O(rows² · columns).
+ * The Hungarian method (Kuhn 1955) with potentials: rows are added one after the other, each along the cheapest augmenting
+ * path. O(rows² · columns).
  */
 export const bestAssignment = (gains: readonly (readonly number[])[]): number[] => {
   const rows = gains.length;
   const real = gains[0]?.length ?? 0;
-  const columns = Math.max(real, rows); // the columns beyond the real ones gain nothing
+  const columns = Math.max(real, rows); // columns beyond the real ones have gain 0
   const cost = (row: number, column: number) => column < real ? -gains[row][column] : 0;
   const rowPotential = new Float64Array(rows);
   const columnPotential = new Float64Array(columns + 1);
   const rowOf = new Int32Array(columns + 1).fill(-1);
-  const start = columns; // where the chain of a new row begins, beside the columns proper
+  const start = columns; // a column of its own, where the path of a new row begins
 
   for (let row = 0; row < rows; row++) {
     rowOf[start] = row;
-    const cheapest = new Float64Array(columns).fill(Infinity); // way to each column
+    const cheapest = new Float64Array(columns).fill(Infinity); // path to each column
     const cameFrom = new Int32Array(columns);
     const visited = new Uint8Array(columns + 1);
     let at = start;

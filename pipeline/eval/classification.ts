@@ -1,24 +1,32 @@
-/** Pictures sorted into classes, and how well. */
+/** Classification of images, and its score. */
 
-/** A class that a picture may be of. */
+/** A class in the ranking of an image. */
 export interface RankedClass {
+  /** The number of the class. */
   readonly label: number;
-  readonly share: number; // of the votes, or its probability: 0 … 1
+  /** Its share of the votes, or its probability: 0 … 1. */
+  readonly share: number;
 }
 
+/** The score of a classification. */
 export interface ClassificationScore {
-  readonly top1: number; // share of the pictures whose class comes first: 0 … 1
-  readonly top5: number; // or is among the first five
+  /** The share of images whose class ranks first: 0 … 1. */
+  readonly top1: number;
+  /** The share of images whose class is among the first five: 0 … 1. */
+  readonly top5: number;
 }
 
-/** What became of one picture. */
+/** An image and its ranking. */
 export interface ClassifiedPicture {
+  /** The file. */
   readonly file: string;
+  /** Its class. */
   readonly label: number;
-  readonly ranked: readonly RankedClass[]; // likeliest first, at most five
+  /** The likeliest classes, at most five, the likeliest first. */
+  readonly ranked: readonly RankedClass[];
 }
 
-/** How often the class of a picture ranks first, and among the first five. */
+/** The score of rankings, one for each image, by the images' classes. */
 export const classificationScore = (
   ranked: readonly (readonly RankedClass[])[],
   truth: readonly { readonly label: number }[],

@@ -1,31 +1,35 @@
-/** What can be grouped without learning: pixels of like colour in like places. A baseline for slots. */
+/** A baseline for slots without learning: k-means of pixels by colour and position. */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { randomStream } from "../../data/random/random.ts";
 
-/** What tells the draws of clusters from the other draws of a seed. */
+/** The word of a random key that tells the draws of clusters from the others of a seed. */
 const CLUSTERS = 6;
+/** Rounds of Lloyd's algorithm. */
 const ROUNDS = 20;
-const AXES = 5; // red, green, blue, x, y, each 0 … 1
+/** Coordinates of a pixel: red, green, blue, x, y, each 0 … 1. */
+const AXES = 5;
 
+/** How to cluster. */
 export interface ClusterOptions {
+  /** The number of clusters. */
   readonly clusters: number;
+  /** The seed of the first centres. */
   readonly seed: number;
 }
 
-/** Maps of clusters, [H, W] for each picture, of what is alike in all pictures together. */
-export const colorClusters = (pictures: readonly Picture[], options: ClusterOptions): Uint32Array[] =>
-  pictures.map(fitColorClusters(pictures, options));
+/** The cluster of every pixel, [H, W] for each image; clusters are those of all images together. */
+export const colorClusters = (images: readonly Picture[], options: ClusterOptions): Uint32Array[] =>
+  images.map(fitColorClusters(images, options));
 
 /**
- * Finds `clusters` clusters by k-means (Lloyd's) over the pixels of all pictures together, by colour and place. Centres
- * start at random pixels and follow every 16th one. The function that is returned gives every pixel of a picture, these
- * or another, its nearest centre.
+ * Finds clusters by k-means (Lloyd's algorithm) over every 16th pixel of all images together, by colour and position, from
+ * random pixels as first centres. Returns a function from any image to the nearest centre of each pixel, [H, W].
  */
 export const fitColorClusters = (
-  pictures: readonly Picture[],
+  images: readonly Picture[],
   { clusters, seed }: ClusterOptions,
-): (picture: Picture) => Uint32Array => {
-  const sample = joined(pictures.map((picture) => everySixteenth(pointsOf(picture), picture.width)));
+): (image: Picture) => Uint32Array => {
+  const sample = joined(images.map((image) => everySixteenth(pointsOf(image), image.width)));
   const count = sample.length / AXES;
   const random = randomStream(seed, CLUSTERS);
   const centres = new Float64Array(clusters * AXES);
@@ -46,7 +50,7 @@ export const fitColorClusters = (
       if (share > 0) centres[i] = sum / share;
     });
   }
-  return (picture) => nearestCentres(pointsOf(picture), centres);
+  return (image) => nearestCentres(pointsOf(image), centres);
 };
 
 const pointsOf = ({ width, height, rgb }: Picture): Float32Array => {

@@ -1,12 +1,13 @@
-/** Pictures of a list, framed and described: every picture is decoded once, however many descriptors look at it. */
+/** Images of a list, resized, cropped and described: every image is decoded once, however many descriptors there are. */
 import { Effect, Schema, Stream } from "effect";
 import { release } from "../../data/images/release.ts";
-import type { Descriptor } from "../inference/descriptors.ts";
+import type { Descriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { framedBatches } from "../inference/framed_batches.ts";
+import type { WorkerError } from "../run/worker.ts";
 import { EvaluationProgress } from "./progress.ts";
 
-/** A picture cannot be decoded: scores without it would be those of another data set. */
+/** An image cannot be decoded. Scores without it would be those of another data set. */
 export class PictureError
   extends Schema.TaggedError<PictureError>()("PictureError", { problem: Schema.String }) {
   override get message() {
@@ -14,18 +15,41 @@ export class PictureError
   }
 }
 
+/** The images of a batch. */
+export interface PictureBatch {
+  /** The index of its first image in the list. */
+  readonly first: number;
+  /** The number of images. */
+  readonly count: number;
+  /** [count, S, S], a word a pixel. */
+  readonly pixels: Uint32Array<ArrayBuffer>;
+}
+
+/** The features of a batch's images. */
 export interface DescribedBatch {
-  readonly first: number; // place of its first picture in the list
+  /** The index of its first image in the list. */
+  readonly first: number;
+  /** The number of images. */
   readonly count: number;
   /** For each descriptor, [count, grid, grid, channels]. */
   readonly features: readonly Float32Array[];
 }
 
-/** Pictures [count, S, S] of a list, in its order, a word a pixel. Fails with a `PictureError`. */
+/** How to go through the images of a list. */
+export interface BatchOptions {
+  /** The name of the stage, for its progress. */
+  readonly stage: string;
+  /** Images at a time. */
+  readonly batch: number;
+  /** How to make squares of images. */
+  readonly frame: Frame;
+}
+
+/** The images of a list, in its order. Fails with a `PictureError` or `WorkerError`. */
 export const pictureBatches = (
   files: readonly string[],
-  { stage, batch, frame }: { readonly stage: string; readonly batch: number; readonly frame: Frame },
-) =>
+  { stage, batch, frame }: BatchOptions,
+): Stream.Stream<PictureBatch, PictureError | WorkerError> =>
   framedBatches(files, { batch, frame }).pipe(
     Stream.mapEffect(Effect.fnUntraced(function* ({ first, pixels, problems }) {
       const problem = problems.find((problem) => problem !== null);
@@ -39,12 +63,12 @@ export const pictureBatches = (
     ),
   );
 
-/** The same as descriptors see them. */
+/** The features of the images of a list, in its order. Fails with a `PictureError`, `WorkerError`, or as describing does. */
 export const describedBatches = (
   files: readonly string[],
   descriptors: readonly Descriptor[],
-  options: Parameters<typeof pictureBatches>[1],
-) =>
+  options: BatchOptions,
+): Stream.Stream<DescribedBatch, PictureError | WorkerError | RunError> =>
   pictureBatches(files, options).pipe(
     Stream.mapEffect(Effect.fnUntraced(function* ({ first, pixels, count }) {
       const features = yield* Effect.forEach(descriptors, ({ describe }) => describe(pixels, count));
@@ -53,7 +77,7 @@ export const describedBatches = (
     })),
   );
 
-/** At most `count` of a list, evenly from all of it; all where it is null. */
+/** At most `count` elements, evenly from a whole list; all where `count` is null. */
 export const evenly = <A>(all: readonly A[], count: number | null): readonly A[] =>
   count === null || count >= all.length
     ? all

@@ -1,9 +1,12 @@
-/** Unsupervised semantic segmentation: what the slots of a teacher have to do with the classes and objects in pictures. */
+/** Unsupervised semantic segmentation: how well the slots of a teacher match the classes and objects in images. */
 import { Effect, Stream } from "effect";
-import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
+import type { LabelError, LabelledFile } from "../../data/datasets/coco_labels.ts";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
 import { input } from "../../ops/graph/tensor.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { WorkerError } from "../run/worker.ts";
 import type { RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { unpack } from "../inference/packed_pictures.ts";
@@ -14,79 +17,143 @@ import { initialState } from "../run/initial_state.ts";
 import type { StateValues } from "../run/state_layout.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { fitColorClusters } from "./color_clusters.ts";
-import { evenly, pictureBatches } from "./described.ts";
+import { evenly, pictureBatches, type PictureError } from "./described.ts";
 import { extremes } from "./extremes.ts";
 import { framedLabels } from "./framed_labels.ts";
 import { type GroupingScore, noOverlap, scoreOverlap } from "./grouping.ts";
 
+/** What to evaluate, and on what. */
 export interface GroupingOptions {
+  /** The architecture of the teacher. */
   readonly model: ModelOptions;
-  readonly values: StateValues; // of the teacher
+  /** Values, the teacher's among them. */
+  readonly values: StateValues;
+  /** The images and their labels. */
   readonly labelled: readonly LabelledFile[];
+  /** The number of classes. */
   readonly classes: number;
-  readonly imageSize: number; // the shorter side is resized to this, the middle square is looked at
+  /** The side of the central square of each image that is evaluated, after resizing the shorter side to it, in pixels. */
+  readonly imageSize: number;
+  /** Images at a time. */
   readonly batch: number;
-  readonly seed: number; // of initial weights and cluster centres
+  /** The seed of the untrained network's values and of the first cluster centres. */
+  readonly seed: number;
 }
 
-/** How one way to group pixels did. */
+/** The score of one way to group pixels. */
 export interface GroupingResult extends GroupingScore {
+  /** Its name in tables. */
   readonly method: string;
+  /** The number of slots, or of clusters. */
   readonly slots: number;
-  /** Mean over the pictures with several objects (one alone is easily in one slot); null where there are none. */
+  /** Mean FG-ARI over the images with several objects (one alone is easily in one slot); null where there are none. */
   readonly foregroundAri: number | null;
 }
 
-/** How one picture went with the teacher's slots. */
+/** The score of the teacher's slots on one image. */
 export interface GroupedPicture {
+  /** The file. */
   readonly file: string;
-  readonly accuracy: number; // share of its labelled pixels in the slot that is matched to their class
-  readonly foregroundAri: number | null; // null with less than two objects
+  /** Share of its labelled pixels in the slot that is matched to their class; NaN where no pixel is labelled. */
+  readonly accuracy: number;
+  /** FG-ARI; null with less than two objects. */
+  readonly foregroundAri: number | null;
 }
 
+/** An image to be shown. */
 export interface ShownGrouping extends GroupedPicture {
+  /** The image, S × S. */
   readonly picture: Picture;
-  readonly slots: Float32Array; // [S, S]
-  readonly labels: Uint16Array; // [S, S]
+  /** The slot of each pixel, [S, S]. */
+  readonly slots: Float32Array;
+  /** The label of each pixel, [S, S]. */
+  readonly labels: Uint16Array;
 }
 
+/** The evaluation of slots. */
 export interface GroupingEvaluation {
-  readonly results: readonly GroupingResult[]; // of the teacher, an untrained one, clusters of colour and place
+  /** The scores of the teacher, of an untrained network, and of clusters by colour and position. */
+  readonly results: readonly GroupingResult[];
+  /** The number of images. */
   readonly pictures: number;
-  readonly picturesWithObjects: number; // with two or more
+  /** The number of images with several objects. */
+  readonly picturesWithObjects: number;
+  /** The images with the highest accuracies. */
   readonly best: readonly ShownGrouping[];
+  /** The images with the lowest accuracies. */
   readonly worst: readonly ShownGrouping[];
 }
 
+/** A way to group pixels. */
 interface Method {
   readonly method: string;
   readonly slots: number;
-  /** Pictures [count, S, S] to the slots of their pixels. */
+  /** The slots of all pixels of images [count, S, S]. */
   readonly map: (pixels: Uint32Array, count: number) => Effect.Effect<ArrayLike<number>, RunError>;
 }
 
-/** Pictures that clusters of colours are looked for in. */
+/** Images in which clusters are found. */
 const CLUSTERED = 64;
 
-/**
- * Scores slots on labelled pictures, beside those of an untrained network and k-means on colours and places, with as many
- * clusters as there are slots (the same chances by majority) and as classes (the best chances when matched). Pictures pass by one after the other; what stays of each is how many pixels slots and classes share.
- */
-export const evaluateGrouping = Effect.fn("evaluateGrouping")(function* (options: GroupingOptions) {
-  const { model, values, labelled, classes, imageSize: S, batch, seed } = options;
-  const frame: Frame = { resize: S, crop: S };
-  const files = labelled.map(({ file }) => file);
-  const teacher = yield* slotMethod("slots", model, values, options);
-  const methods: Method[] = [
-    teacher,
-    yield* slotMethod("slots of an untrained network", model, untrained(model, seed), options),
-    ...yield* colorMethods(evenly(labelled, CLUSTERED), options, frame),
-  ];
-  const overlaps = methods.map(({ slots }) => noOverlap({ slots, classes }));
-  const indices = methods.map(() => new Map<number, number>()); // of pictures with several objects
-  const shared: Shared[] = []; // by the teacher's slots
+/** How evaluations of labelled images can fail. */
+export type LabelledError = LabelError | PictureError | WorkerError | PlanError | RunError;
 
-  yield* pictureBatches(files, { stage: "scoring", batch, frame }).pipe(
+/**
+ * Scores slots on labelled images, beside those of an untrained network and clusters of colour and position: as many
+ * clusters as there are slots (the same chances by majority) and as there are classes (the best chances when matched).
+ * Memory holds a batch of images, and the number of pixels that slots and classes share in each.
+ */
+export const evaluateGrouping: (
+  options: GroupingOptions,
+) => Effect.Effect<GroupingEvaluation, LabelledError, Gpu> = Effect.fn("evaluateGrouping")(
+  function* (options) {
+    const { model, values, labelled, imageSize, seed } = options;
+    const frame: Frame = { resize: imageSize, crop: imageSize };
+    const teacher = yield* slotMethod("slots", model, values, options);
+    const methods: Method[] = [
+      teacher,
+      yield* slotMethod("slots of an untrained network", model, untrained(model, seed), options),
+      ...yield* colorMethods(evenly(labelled, CLUSTERED), options, frame),
+    ];
+    const { overlaps, indices, shared } = yield* counted(methods, options, frame);
+    const results = methods.map(({ method, slots }, m): GroupingResult => ({
+      method,
+      slots,
+      ...scoreOverlap(overlaps[m]),
+      foregroundAri: indices[m].size === 0 ? null : mean([...indices[m].values()]),
+    }));
+
+    const pictures = shared.map((common, i): GroupedPicture => ({
+      file: labelled[i].file,
+      accuracy: accuracyOf(common, results[0].slotOf, model.numPrototypes),
+      foregroundAri: indices[0].get(i) ?? null,
+    }));
+    const { best, worst } = extremes(pictures, ({ accuracy }) => accuracy);
+    return {
+      results,
+      pictures: labelled.length,
+      picturesWithObjects: indices[0].size,
+      best: yield* shown(best, pictures, teacher, options, frame),
+      worst: yield* shown(worst, pictures, teacher, options, frame),
+    } satisfies GroupingEvaluation as GroupingEvaluation;
+  },
+  Effect.scoped,
+);
+
+/**
+ * For each method, the pixels that classes and slots share over all images, and the FG-ARI of the images with several
+ * objects by index; and for each image the pixels that classes share with the slots of the first method.
+ */
+const counted = Effect.fnUntraced(function* (
+  methods: readonly Method[],
+  { labelled, classes, batch }: GroupingOptions,
+  frame: Frame,
+) {
+  const S = frame.crop;
+  const overlaps = methods.map(({ slots }) => noOverlap({ slots, classes }));
+  const indices = methods.map(() => new Map<number, number>());
+  const shared: Shared[] = [];
+  yield* pictureBatches(labelled.map(({ file }) => file), { stage: "scoring", batch, frame }).pipe(
     Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
       const labels = yield* Effect.forEach(labelled.slice(first, first + count), ({ read }) => read);
       const truth = labels.map((map) => framedLabels(map, frame));
@@ -105,56 +172,47 @@ export const evaluateGrouping = Effect.fn("evaluateGrouping")(function* (options
       release(pixels);
     })),
   );
+  return { overlaps, indices, shared };
+});
 
-  const results = methods.map(({ method, slots }, m): GroupingResult => ({
-    method,
-    slots,
-    ...scoreOverlap(overlaps[m]),
-    foregroundAri: indices[m].size === 0 ? null : mean([...indices[m].values()]),
-  }));
-  const { slotOf } = results[0];
-  const pictures = shared.map((common, i): GroupedPicture => {
-    let right = 0, known = 0;
-    common.forEach((pixels, key) => {
-      known += pixels;
-      if (slotOf[Math.floor(key / model.numPrototypes)] === key % model.numPrototypes) right += pixels;
-    });
-    return {
-      file: files[i],
-      accuracy: known === 0 ? NaN : right / known,
-      foregroundAri: indices[0].get(i) ?? null,
-    };
+/** The share of an image's labelled pixels whose slot is that of their class, NaN without any. */
+const accuracyOf = (common: Shared, slotOf: readonly number[], K: number): number => {
+  let right = 0, known = 0;
+  common.forEach((pixels, key) => {
+    known += pixels;
+    if (slotOf[Math.floor(key / K)] === key % K) right += pixels;
   });
+  return known === 0 ? NaN : right / known;
+};
 
-  const { best, worst } = extremes(pictures, ({ accuracy }) => accuracy);
-  const show = Effect.fnUntraced(function* (places: readonly number[]) {
-    const shown: ShownGrouping[] = [];
-    const chosen = places.map((place) => files[place]);
-    yield* pictureBatches(chosen, { stage: "drawing", batch, frame }).pipe(
-      Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
-        const slots = yield* teacher.map(pixels, count);
-        for (let i = 0; i < count; i++) {
-          const place = places[first + i];
-          const { labels } = framedLabels(yield* labelled[place].read, frame);
-          shown.push({
-            ...pictures[place],
-            picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
-            slots: Float32Array.from(Array.prototype.slice.call(slots, i * S * S, (i + 1) * S * S)),
-            labels,
-          });
-        }
-      })),
-    );
-    return shown;
-  });
-  return {
-    results,
-    pictures: files.length,
-    picturesWithObjects: indices[0].size,
-    best: yield* show(best),
-    worst: yield* show(worst),
-  } satisfies GroupingEvaluation as GroupingEvaluation;
-}, Effect.scoped);
+/** The images with these indices, with their slots and labels. */
+const shown = Effect.fnUntraced(function* (
+  places: readonly number[],
+  pictures: readonly GroupedPicture[],
+  { map }: Method,
+  { labelled, batch }: GroupingOptions,
+  frame: Frame,
+) {
+  const S = frame.crop;
+  const found: ShownGrouping[] = [];
+  const files = places.map((place) => labelled[place].file);
+  yield* pictureBatches(files, { stage: "drawing", batch, frame }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
+      const slots = yield* map(pixels, count);
+      for (let i = 0; i < count; i++) {
+        const place = places[first + i];
+        const { labels } = framedLabels(yield* labelled[place].read, frame);
+        found.push({
+          ...pictures[place],
+          picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
+          slots: Float32Array.from(Array.prototype.slice.call(slots, i * S * S, (i + 1) * S * S)),
+          labels,
+        });
+      }
+    })),
+  );
+  return found;
+});
 
 const slotMethod = Effect.fnUntraced(function* (
   method: string,
@@ -214,12 +272,12 @@ const colorMethods = Effect.fnUntraced(
   },
 );
 
-/** How many pixels of one picture a class and a slot share, by (label − 1) · K + slot. */
+/** The number of pixels of one image that a class and a slot share, by (label − 1) · K + slot. */
 type Shared = ReadonlyMap<number, number>;
 
 const sharedPixels = (slots: ArrayLike<number>, labels: ArrayLike<number>, K: number): Shared => {
   const common = new Map<number, number>();
-  let last = -1, run = 0; // neighbours mostly share both
+  let last = -1, run = 0; // neighbours mostly have the same class and slot
   const add = () => run > 0 && common.set(last, (common.get(last) ?? 0) + run);
   for (let i = 0; i < labels.length; i++) {
     if (labels[i] === 0) continue;

@@ -1,31 +1,49 @@
-/** Weighted k-nearest-neighbour classification of pictures by frozen features. */
+/** Weighted k-nearest-neighbour classification of images by frozen features. */
 import { Effect, Stream } from "effect";
 import type { ClassFolders } from "../../data/datasets/class_folders.ts";
-import type { NamedDescriptor } from "../inference/descriptors.ts";
+import type { NamedDescriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
-import { describedBatches } from "./described.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { WorkerError } from "../run/worker.ts";
+import { describedBatches, type PictureError } from "./described.ts";
 import { neighbourBank, type Neighbours, vote } from "./nearest_neighbours.ts";
 
+/** What to evaluate, and on what. */
 export interface KnnOptions {
+  /** The images and their classes. */
   readonly folders: ClassFolders;
-  readonly descriptors: readonly NamedDescriptor[]; // the first is the one in question
-  readonly neighbours: readonly number[]; // values of k
+  /** Descriptors of whole images; the first is the one in question. */
+  readonly descriptors: readonly NamedDescriptor[];
+  /** Values of k. */
+  readonly neighbours: readonly number[];
+  /** The temperature of the votes. */
   readonly temperature: number;
+  /** How to make squares of images. */
   readonly frame: Frame;
-  readonly batch: number; // pictures at a time
+  /** Images at a time. */
+  readonly batch: number;
 }
 
+/** The evaluation of descriptors by k-NN. */
 export interface KnnEvaluation {
+  /** The score of each descriptor with each k. */
   readonly results: readonly (ClassificationScore & { readonly method: string; readonly k: number })[];
-  /** By the first descriptor and the first k, with the training pictures that are nearest. */
+  /** The images of `val` as the first descriptor and the first k classify them, with the nearest training images (paths). */
   readonly pictures: readonly (ClassifiedPicture & { readonly nearest: readonly string[] })[];
 }
 
+/** Nearest training images that are kept for each image of `val`. */
 const NEAREST = 4;
 
-/** Classifies the pictures of `val` by those of `train`, whose features pass by and are not kept. */
-export const evaluateKnn = Effect.fn("evaluateKnn")(function* (options: KnnOptions) {
+/** How evaluations by classification can fail. */
+export type ClassificationError = PictureError | WorkerError | PlanError | RunError;
+
+/** Classifies the images of `val` by those of `train`, whose features are not kept in memory. */
+export const evaluateKnn: (
+  options: KnnOptions,
+) => Effect.Effect<KnnEvaluation, ClassificationError, Gpu> = Effect.fn("evaluateKnn")(function* (options) {
   const { folders: { train, val }, descriptors, neighbours, temperature, frame, batch } = options;
   const all = descriptors.map(({ descriptor }) => descriptor);
   const most = Math.min(Math.max(...neighbours, NEAREST), train.length);

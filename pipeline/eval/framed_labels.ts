@@ -1,12 +1,16 @@
+/** Labels of images as squares. */
 import type { LabelMap } from "../../data/datasets/coco_labels.ts";
 import { type Frame, placed } from "../inference/framed.ts";
 
+/** The labels of an image's square. */
 export interface FramedLabels {
-  readonly labels: Uint16Array; // [S, S]
-  readonly objects: Uint16Array | null; // [S, S]
+  /** Classes, [S, S]. */
+  readonly labels: Uint16Array;
+  /** Objects, [S, S]; null where they are not known. */
+  readonly objects: Uint16Array | null;
 }
 
-/** Labels as `framed` shows their picture: every pixel has the label of the nearest one, so that none is mixed. */
+/** Labels resized and cropped as `framed` does their image: every pixel has the label of the nearest one. */
 export const framedLabels = ({ width, height, labels, objects }: LabelMap, frame: Frame): FramedLabels => {
   const S = frame.crop;
   const { size, left, top } = placed({ width, height }, frame);

@@ -1,61 +1,68 @@
-/** How well slots match the classes of things in pictures, which training never saw. */
+/** How well slots match the classes of an image's pixels, which training never saw. */
 import { bestAssignment } from "./assignment.ts";
 
-/** A picture's slot and class, pixel by pixel. */
+/** The slot and the class of each pixel of an image. */
 export interface LabelledMap {
-  readonly slots: ArrayLike<number>; // 0 … K − 1
-  readonly labels: ArrayLike<number>; // 1 … C; 0 where nobody knows, which does not count
+  /** Slots, 0 … K − 1. */
+  readonly slots: ArrayLike<number>;
+  /** Classes, 1 … C; 0 where the class is unknown, which does not count. */
+  readonly labels: ArrayLike<number>;
 }
 
+/** How many there are. */
 export interface Counts {
+  /** The number of slots, K. */
   readonly slots: number;
+  /** The number of classes, C. */
   readonly classes: number;
 }
 
-/** Mean intersection over union (mIoU) of slots and classes, and the share of pixels that get their class: 0 … 1. */
+/** Mean intersection over union (mIoU) of slots and classes, and the share of pixels with the right class: 0 … 1. */
 export interface GroupingScore {
-  /** mIoU with one slot a class, matched so that the mean is highest. The slots left over match nothing. */
+  /** mIoU with one slot for each class, assigned so that the mean is highest. Slots that are left over match nothing. */
   readonly matched: number;
-  /** mIoU with every slot standing for the class that it covers most of, so that several slots may share a class. */
+  /** mIoU with every slot assigned to the class of which it covers most pixels, so that several slots may share a class. */
   readonly majority: number;
-  /** Of the pixels whose class is known, the share that their slot gives the right one. */
+  /** The share of the pixels of known class whose slot is assigned to it. */
   readonly accuracy: { readonly matched: number; readonly majority: number };
-  /** The slot matched to each class, −1 where there are fewer slots than classes. */
+  /** The slot assigned to each class; −1 without one, where there are fewer slots than classes. */
   readonly slotOf: readonly number[];
-  /** The class that each slot covers most of. */
+  /** The class of which each slot covers most pixels. */
   readonly classOf: readonly number[];
-  /** Intersection over union of each class; null for one that no picture shows: it can be neither found nor missed. */
+  /** Intersection over union of each class; null for one that does not occur, since it can be neither found nor missed. */
   readonly perClass: readonly (ClassScore | null)[];
 }
 
+/** The score of one class. */
 export interface ClassScore {
+  /** Its pixels. */
   readonly pixels: number;
+  /** IoU with the slot that is assigned to it. */
   readonly matched: number;
+  /** IoU with all slots of which it is the majority. */
   readonly majority: number;
 }
 
-/** For each class, the pixels that it shares with each slot: [C][K]. */
+/** The number of pixels that each class shares with each slot, [C][K]. */
 export type Overlap = readonly Float64Array[];
 
+/** The overlap of no pixels. */
 export const noOverlap = ({ slots, classes }: Counts): Overlap =>
   Array.from({ length: classes }, () => new Float64Array(slots));
 
-/** Adds the pixels of a picture. */
+/** Adds the pixels of an image. */
 export const addOverlap = (overlap: Overlap, { slots, labels }: LabelledMap): void => {
   for (let i = 0; i < labels.length; i++) if (labels[i] > 0) overlap[labels[i] - 1][slots[i]]++;
 };
 
-/**
- * Scores slot maps of `slots` slots against label maps of `classes` classes. Slots and classes are counted over all
- * pictures together: a slot has to mean the same thing everywhere.
- */
+/** The score of slot maps over all images together: a slot has to mean the same thing everywhere. */
 export const scoreGrouping = (maps: Iterable<LabelledMap>, counts: Counts): GroupingScore => {
   const overlap = noOverlap(counts);
   for (const map of maps) addOverlap(overlap, map);
   return scoreOverlap(overlap);
 };
 
-/** The same from what pictures added up to. */
+/** The score from an overlap. */
 export const scoreOverlap = (shared: Overlap): GroupingScore => {
   const K = shared[0].length;
   const ofSlot = Array.from({ length: K }, (_, k) => shared.reduce((sum, row) => sum + row[k], 0));

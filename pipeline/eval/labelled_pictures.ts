@@ -1,35 +1,51 @@
+/** Small sets of labelled images, all in memory. */
 import { Effect } from "effect";
-import { openLabels } from "../../data/datasets/coco_labels.ts";
-import { type Picture, readPicture } from "../../data/images/decode_image.ts";
+import { type LabelError, openLabels } from "../../data/datasets/coco_labels.ts";
+import { type DecodeError, type Picture, readPicture } from "../../data/images/decode_image.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { type Counts, type GroupingScore, scoreGrouping } from "./grouping.ts";
 
+/** An image and its labels. */
 export interface LabelledPicture {
+  /** The image. */
   readonly picture: Picture;
-  readonly labels: Uint16Array; // [H, W], class of each pixel
-  readonly objects: Uint16Array; // [H, W], 1 … for each object, 0 elsewhere
+  /** The class of each pixel, 0 where it is unknown, [H, W]. */
+  readonly labels: Uint16Array;
+  /** The object of each pixel, from 1, 0 elsewhere, [H, W]. */
+  readonly objects: Uint16Array;
 }
 
-/** The pictures of COCO's val2017, all at once, with what is where in them. Fails with LabelError or DecodeError. */
-export const labelledPictures = Effect.fn("labelledPictures")(function* (dataDir: string) {
-  const { pictures } = yield* openLabels({ dataDir, split: "val", kind: null, coarse: false, objects: true });
-  return yield* Effect.forEach(pictures, ({ file, read }) =>
-    Effect.gen(function* () {
-      const { labels, objects } = yield* read;
-      return {
-        picture: yield* readPicture(file),
-        labels,
-        objects: objects ?? new Uint16Array(labels.length),
-      } satisfies LabelledPicture as LabelledPicture;
-    }));
-});
+/** The images of COCO's val2017 below `dataDir`, all at once, with their labels. Fails with LabelError or DecodeError. */
+export const labelledPictures: (
+  dataDir: string,
+) => Effect.Effect<LabelledPicture[], LabelError | DecodeError> = Effect.fn("labelledPictures")(
+  function* (dataDir) {
+    const { pictures } = yield* openLabels({
+      dataDir,
+      split: "val",
+      kind: null,
+      coarse: false,
+      objects: true,
+    });
+    return yield* Effect.forEach(pictures, ({ file, read }) =>
+      Effect.gen(function* () {
+        const { labels, objects } = yield* read;
+        return {
+          picture: yield* readPicture(file),
+          labels,
+          objects: objects ?? new Uint16Array(labels.length),
+        } satisfies LabelledPicture as LabelledPicture;
+      }));
+  },
+);
 
+/** The score of slots on labelled images. */
 export interface PictureScore extends GroupingScore {
-  /** How well slots tell the objects of a picture apart: a mean over the pictures with several; NaN if there are none. */
+  /** Mean FG-ARI over the images with several objects; NaN if there are none. */
   readonly foregroundAri: number;
 }
 
-/** How well maps [H, W] of slots, one a picture, match what is in the pictures. */
+/** The score of slot maps [H, W], one for each image. */
 export const scorePictures = (
   maps: readonly ArrayLike<number>[],
   pictures: readonly LabelledPicture[],

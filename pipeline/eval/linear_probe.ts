@@ -1,36 +1,60 @@
-/** How well one linear layer tells classes apart by the features of whole pictures, which are held in memory. */
+/** Classification by one linear layer on the features of whole images, which are kept in memory. */
 import { Effect } from "effect";
 import { permutation } from "../../data/random/random.ts";
 import { input } from "../../ops/graph/tensor.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
+import type { RunError } from "../inference/descriptors.ts";
 import type { RankedClass } from "./classification.ts";
 import { linearClassifier, ScaleOf, type TrainingOptions } from "./linear_classifier.ts";
 import { EvaluationProgress } from "./progress.ts";
 
-/** Features of pictures, each [C], and their classes. */
+/** Images to train on. */
 export interface LabelledFeatures {
+  /** The features of each image, [C]. */
   readonly features: readonly Float32Array[];
+  /** The class of each image, from 0. */
   readonly labels: readonly number[];
 }
 
+/** How to train the layer. */
 export interface ProbeOptions extends TrainingOptions {
+  /** Passes over the images. */
   readonly epochs: number;
+  /** Images of a step. */
   readonly batchSize: number;
+  /** The number of classes. */
   readonly classes: number;
+  /** The seed of the order of images. */
   readonly seed: number;
+  /** The name of the stage, for its progress. */
+  readonly stage: string;
 }
 
-/** What tells the orders of a probe's epochs from the other draws of a seed. */
+/** The predictions of a trained layer. */
+export interface ProbeResult {
+  /** For each image, the five likeliest classes, the likeliest first, with their probabilities. */
+  readonly ranked: readonly (readonly RankedClass[])[];
+  /** The last loss; null where there was no step. */
+  readonly loss: number | null;
+}
+
+/** The word of a random key that tells the orders of a probe's epochs from the other draws of a seed. */
 const PROBE = 7;
 
 /**
- * Trains on `train`, and gives for each row of `features` the five likeliest classes, likeliest first, with their
- * probabilities. The same seed gives the same.
+ * Trains a layer on labelled features, and classifies the images whose features are `asked`, [C] each. The same seed gives
+ * the same bits. Fails with PlanError, or as running a program does.
  */
-export const linearProbe = Effect.fn("linearProbe")(function* (
-  { features, labels }: LabelledFeatures,
+export const linearProbe: (
+  train: LabelledFeatures,
   asked: readonly Float32Array[],
-  { stage, ...options }: ProbeOptions & { readonly stage: string },
+  options: ProbeOptions,
+) => Effect.Effect<ProbeResult, PlanError | RunError, Gpu> = Effect.fn("linearProbe")(function* (
+  { features, labels },
+  asked,
+  { stage, ...options },
 ) {
   const progress = yield* EvaluationProgress;
   const C = features[0].length;

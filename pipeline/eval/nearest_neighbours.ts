@@ -1,90 +1,112 @@
-/** Exact nearest neighbours by cosine, of queries in a bank that need not fit into memory: it passes by, block by block. */
-import { Effect } from "effect";
+/** Exact nearest neighbours by cosine, of queries in a bank that is added block by block, and need not fit into memory. */
+import { Effect, type Scope } from "effect";
 import { input } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
+import type { RunError } from "../inference/descriptors.ts";
 import type { RankedClass } from "./classification.ts";
 
 /** The neighbours of one query, nearest first. */
 export interface Neighbours {
+  /** Cosines, the largest first. */
   readonly similarities: Float32Array;
-  readonly places: Int32Array; // in the bank
+  /** Indices in the bank. */
+  readonly places: Int32Array;
 }
 
-// Rows of the blocks whose similarities are computed at a time.
+/** The size of a bank. */
+export interface BankOptions {
+  /** Channels C of a row. */
+  readonly channels: number;
+  /** The number of neighbours to find for each query. */
+  readonly most: number;
+  /** The number of rows that will be added, where it is known. */
+  readonly bankSize?: number;
+}
+
+/** A bank that is being searched. */
+export interface NeighbourBank {
+  /** Adds rows [n, C] to the bank. */
+  readonly add: (rows: Float32Array) => Effect.Effect<void, RunError>;
+  /** The neighbours of each query in the whole bank; nothing can be added after it. */
+  readonly found: Effect.Effect<Neighbours[], RunError>;
+}
+
+/** Rows of the blocks of queries and of the bank whose similarities are computed at a time. */
 const QUERIES = 1024, BANK = 2048;
 
 /**
- * A bank for the `most` nearest neighbours of `queries` [Q, C]; both are normalised here. `add` takes further rows of the
- * bank, `found` ends it. Of neighbours that are equally near, the earlier one in the bank is nearer. The program lives as
- * long as the scope; memory is that of the queries and of one block.
+ * An empty bank for the nearest neighbours of `queries` [Q, C]; the rows of both are normalised here. Of two neighbours with
+ * the same similarity, the earlier one in the bank is nearer. The program lives as long as the scope; memory holds the
+ * queries and one block. Fails with PlanError or GpuError.
  */
-export const neighbourBank = Effect.fn("neighbourBank")(function* (
+export const neighbourBank: (
   queries: Float32Array,
-  { channels: C, most, bankSize = Infinity }: {
-    readonly channels: number;
-    readonly most: number;
-    readonly bankSize?: number; // rows that will come, where this is known
-  },
-) {
-  const Q = queries.length / C;
-  const queryRows = Math.min(Q, QUERIES), bankRows = Math.min(bankSize, BANK);
-  const similarities = matmul(
-    input("queries", [queryRows, C]),
-    transpose(input("bank", [bankRows, C]), [1, 0]),
-  );
-  const program = yield* compile({ label: "the similarities", outputs: { similarities } });
-  const unit = normalizedRows(queries, C);
-  const queryBlocks = Array.from({ length: Math.ceil(Q / queryRows) }, (_, i) => {
-    const block = new Float32Array(queryRows * C);
-    block.set(unit.subarray(i * queryRows * C, (i + 1) * queryRows * C));
-    return block;
-  });
-  const nearest = Array.from({ length: Q }, () => new Nearest(most));
+  options: BankOptions,
+) => Effect.Effect<NeighbourBank, PlanError | GpuError, Gpu | Scope.Scope> = Effect.fn("neighbourBank")(
+  function* (
+    queries,
+    { channels: C, most, bankSize = Infinity },
+  ) {
+    const Q = queries.length / C;
+    const queryRows = Math.min(Q, QUERIES), bankRows = Math.min(bankSize, BANK);
+    const similarities = matmul(
+      input("queries", [queryRows, C]),
+      transpose(input("bank", [bankRows, C]), [1, 0]),
+    );
+    const program = yield* compile({ label: "the similarities", outputs: { similarities } });
+    const unit = normalizedRows(queries, C);
+    const queryBlocks = Array.from({ length: Math.ceil(Q / queryRows) }, (_, i) => {
+      const block = new Float32Array(queryRows * C);
+      block.set(unit.subarray(i * queryRows * C, (i + 1) * queryRows * C));
+      return block;
+    });
+    const nearest = Array.from({ length: Q }, () => new Nearest(most));
 
-  const block = new Float32Array(bankRows * C);
-  let first = 0, rows = 0; // of the block
-  const flush = Effect.fnUntraced(function* () {
-    const take = (queryBlock: number, all: Float32Array) => {
-      const from = queryBlock * queryRows;
-      for (let query = from; query < Math.min(Q, from + queryRows); query++) {
-        const at = (query - from) * bankRows;
-        for (let row = 0; row < rows; row++) nearest[query].offer(all[at + row], first + row);
+    const block = new Float32Array(bankRows * C);
+    let first = 0, rows = 0; // of the block
+    const flush = Effect.fnUntraced(function* () {
+      const take = (queryBlock: number, all: Float32Array) => {
+        const from = queryBlock * queryRows;
+        for (let query = from; query < Math.min(Q, from + queryRows); query++) {
+          const at = (query - from) * bankRows;
+          for (let row = 0; row < rows; row++) nearest[query].offer(all[at + row], first + row);
+        }
+      };
+      let finish = Effect.void as ReturnType<typeof finishing>;
+      const finishing = (run: Effect.Success<ReturnType<typeof program.run>>, i: number) =>
+        Effect.map(run, ({ similarities }) => take(i, similarities));
+      for (const [i, queries] of queryBlocks.entries()) {
+        const run = yield* program.run({ queries, bank: block });
+        yield* finish; // while the device works on the next block
+        finish = finishing(run, i);
       }
+      yield* finish;
+      first += rows;
+      rows = 0;
+    });
+
+    return {
+      add: Effect.fnUntraced(function* (more) {
+        const unit = normalizedRows(more, C);
+        for (let at = 0; at < unit.length;) {
+          const room = Math.min((bankRows - rows) * C, unit.length - at);
+          block.set(unit.subarray(at, at + room), rows * C);
+          rows += room / C;
+          at += room;
+          if (rows === bankRows) yield* flush();
+        }
+      }),
+      found: Effect.gen(function* () {
+        if (rows > 0) yield* flush();
+        return nearest.map((each): Neighbours => each.result());
+      }),
     };
-    let finish = Effect.void as ReturnType<typeof finishing>;
-    const finishing = (run: Effect.Success<ReturnType<typeof program.run>>, i: number) =>
-      Effect.map(run, ({ similarities }) => take(i, similarities));
-    for (const [i, queries] of queryBlocks.entries()) {
-      const run = yield* program.run({ queries, bank: block });
-      yield* finish; // while the device works on the next
-      finish = finishing(run, i);
-    }
-    yield* finish;
-    first += rows;
-    rows = 0;
-  });
-
-  return {
-    /** Rows [n, C] that follow those before in the bank. */
-    add: Effect.fnUntraced(function* (more: Float32Array) {
-      const unit = normalizedRows(more, C);
-      for (let at = 0; at < unit.length;) {
-        const room = Math.min((bankRows - rows) * C, unit.length - at);
-        block.set(unit.subarray(at, at + room), rows * C);
-        rows += room / C;
-        at += room;
-        if (rows === bankRows) yield* flush();
-      }
-    }),
-    /** The neighbours of each query. */
-    found: Effect.gen(function* () {
-      if (rows > 0) yield* flush();
-      return nearest.map((each): Neighbours => each.result());
-    }),
-  };
-});
+  },
+);
 
 const normalizedRows = (rows: Float32Array, C: number): Float32Array => {
   const unit = new Float32Array(rows.length);
@@ -97,7 +119,7 @@ const normalizedRows = (rows: Float32Array, C: number): Float32Array => {
   return unit;
 };
 
-/** The largest of many numbers, sorted. */
+/** The largest of many similarities, sorted, with their places. */
 class Nearest {
   readonly #similarities: Float32Array;
   readonly #places: Int32Array;
@@ -132,13 +154,14 @@ class Nearest {
 }
 
 /**
- * Weighted k-NN: the `k` nearest neighbours vote for their classes with weights exp(similarity / temperature). Of classes
- * with as many votes, the one with the nearest neighbour comes first; those without a vote are left out. Source: Wu et al., Unsupervised Feature Learning via
- * Non-Parametric Instance Discrimination, CVPR 2018, section 3.4.
+ * Weighted k-NN: the `k` nearest neighbours vote for their classes, `labels` of the bank, with weights
+ * exp(similarity / temperature). Of classes with equal votes, the one with the nearest neighbour comes first; classes without
+ * a vote are left out. Source: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR
+ * 2018, section 3.4.
  */
 export const vote = (
   { similarities, places }: Neighbours,
-  labels: ArrayLike<number>, // of the bank
+  labels: ArrayLike<number>,
   { k, temperature }: { readonly k: number; readonly temperature: number },
 ): readonly RankedClass[] => {
   const votes = new Map<number, number>();

@@ -1,6 +1,11 @@
+/** The progress of evaluations. */
 import { Context, Effect } from "effect";
 
-/** Who watches an evaluation: nobody, unless a command shows it on a terminal. */
-export const EvaluationProgress = Context.Reference<
-  (stage: string, done: number, total: number) => Effect.Effect<void>
->("slotcon/EvaluationProgress", { defaultValue: () => () => Effect.void });
+/** Reports that `done` of `total` images, or epochs, are through a stage. */
+export type EvaluationProgress = (stage: string, done: number, total: number) => Effect.Effect<void>;
+
+/** Where the progress of an evaluation goes; a no-op by default. */
+export const EvaluationProgress: Context.Reference<EvaluationProgress> = Context.Reference(
+  "slotcon/EvaluationProgress",
+  { defaultValue: (): EvaluationProgress => () => Effect.void },
+);

@@ -6,69 +6,129 @@ import { permutation } from "../../data/random/random.ts";
 import { argmaxMap } from "../../ops/argmax_map.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { compile } from "../../ops/runtime/program.ts";
-import type { NamedDescriptor } from "../inference/descriptors.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { Descriptor, NamedDescriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { unpack } from "../inference/packed_pictures.ts";
-import { evenly, pictureBatches } from "./described.ts";
+import { type BatchOptions, evenly, pictureBatches } from "./described.ts";
+import type { LabelledError } from "./evaluate_grouping.ts";
 import { extremes } from "./extremes.ts";
 import { framedLabels } from "./framed_labels.ts";
 import { addOverlap, noOverlap, type Overlap } from "./grouping.ts";
-import { linearClassifier, ScaleOf, type TrainingOptions } from "./linear_classifier.ts";
+import {
+  type LinearClassifier,
+  linearClassifier,
+  ScaleOf,
+  type TrainingOptions,
+} from "./linear_classifier.ts";
 import { EvaluationProgress } from "./progress.ts";
 
+/** What to evaluate, and on what. */
 export interface SegmentationOptions {
+  /** Labelled images to train on. */
   readonly train: readonly LabelledFile[];
+  /** Labelled images to score. */
   readonly val: readonly LabelledFile[];
+  /** The number of classes. */
   readonly classes: number;
-  readonly descriptors: readonly NamedDescriptor[]; // of cells; the first is the one in question
+  /** Descriptors of cells, with the same grid; the first is the one in question. */
+  readonly descriptors: readonly NamedDescriptor[];
+  /** How to train. */
   readonly training: TrainingOptions & { readonly epochs: number; readonly seed: number };
+  /** The side of the central square of each image, after resizing the shorter side to it, in pixels. */
   readonly imageSize: number;
-  readonly batch: number; // pictures of a step
-  /** Bytes of features that may be kept for the next epoch; where they need more, they are computed again. */
+  /** Images of a step. */
+  readonly batch: number;
+  /** Bytes of features that may be kept from one epoch to the next; more than that are computed again in every epoch. */
   readonly memory?: number;
 }
 
+/** The score of a segmentation. */
 export interface SegmentationScore {
-  readonly miou: number; // over the classes that occur: 0 … 1
-  readonly accuracy: number; // share of the labelled pixels
-  readonly perClass: readonly ({ readonly pixels: number; readonly iou: number } | null)[]; // null: does not occur
-}
-
-export interface ShownSegmentation {
-  readonly file: string;
+  /** Mean intersection over union, over the classes that occur: 0 … 1. */
+  readonly miou: number;
+  /** The share of the labelled pixels with the right class: 0 … 1. */
   readonly accuracy: number;
-  readonly picture: Picture;
-  readonly found: Float32Array; // [S, S], place in the classes
-  readonly labels: Uint16Array; // [S, S], place + 1, 0 unknown
+  /** Intersection over union of each class, and its pixels; null for a class that does not occur. */
+  readonly perClass: readonly ({ readonly pixels: number; readonly iou: number } | null)[];
 }
 
+/** An image to be shown. */
+export interface ShownSegmentation {
+  /** The file. */
+  readonly file: string;
+  /** The share of its labelled pixels with the right class. */
+  readonly accuracy: number;
+  /** The image, S × S. */
+  readonly picture: Picture;
+  /** The predicted class of each pixel, from 0, [S, S]. */
+  readonly found: Float32Array;
+  /** The label of each pixel, [S, S]: its class + 1, or 0 where it is unknown. */
+  readonly labels: Uint16Array;
+}
+
+/** The evaluation of descriptors by segmentation. */
 export interface SegmentationEvaluation {
+  /** The score of each descriptor, and the last loss of its layer. */
   readonly results: readonly (SegmentationScore & { readonly method: string; readonly loss: number })[];
+  /** The images with the highest accuracies, by the first descriptor. */
   readonly best: readonly ShownSegmentation[];
+  /** The images with the lowest accuracies, by the first descriptor. */
   readonly worst: readonly ShownSegmentation[];
 }
 
-/** What tells the orders of this probe's epochs from the other draws of a seed. */
+/** The word of a random key that tells the orders of this probe's epochs from the other draws of a seed. */
 const SEGMENTATION_PROBE = 8;
-/** Pictures that tell the scale of features. */
+/** Images by which features are scaled. */
 const SCALED = 256;
+/** Bytes of features that are kept, unless told otherwise. */
 const MEMORY = 2 ** 31;
 
 /**
- * Trains a layer for each descriptor on the labelled cells of `train`, a cell being of the class that most of its labelled
- * pixels have, and scores it on `val`: scores enlarged bilinearly to the picture, the largest wins.
+ * Trains a linear layer for each descriptor on the labelled cells of `train`, and scores it on `val`. The class of a cell is
+ * the one that most of its labelled pixels have; predictions are the highest of the layer's scores, enlarged bilinearly to
+ * the size of the image.
  */
-export const segmentationProbe = Effect.fn("segmentationProbe")(function* (options: SegmentationOptions) {
-  const { train, val, classes, descriptors, training, imageSize: S, batch } = options;
-  const progress = yield* EvaluationProgress;
-  const frame: Frame = { resize: S, crop: S };
-  const all = descriptors.map(({ descriptor }) => descriptor);
-  const { grid } = all[0];
-  const cells = grid * grid;
-  const files = (split: readonly LabelledFile[]) => split.map(({ file }) => file);
+export const segmentationProbe: (
+  options: SegmentationOptions,
+) => Effect.Effect<SegmentationEvaluation, LabelledError, Gpu> = Effect.fn("segmentationProbe")(
+  function* (options) {
+    const { val, descriptors, imageSize } = options;
+    const frame: Frame = { resize: imageSize, crop: imageSize };
+    const classifiers = yield* classifiersFor(options, frame);
+    const losses = yield* trained(classifiers, options, frame);
+    const segment = yield* segmenter(classifiers, options);
+    const { overlaps, accuracies } = yield* scored(segment, options, frame);
+    const { best, worst } = extremes(accuracies, (accuracy) => accuracy);
+    const show = (places: readonly number[]) =>
+      Effect.map(
+        segmented(segment, places.map((place) => val[place]), options, frame),
+        (images) => images.map((image, i) => ({ ...image, accuracy: accuracies[places[i]] })),
+      );
+    return {
+      results: descriptors.map(({ method }, d) => ({
+        method,
+        ...segmentationScore(overlaps[d]),
+        loss: losses[d] ?? NaN,
+      })),
+      best: yield* show(best),
+      worst: yield* show(worst),
+    } satisfies SegmentationEvaluation as SegmentationEvaluation;
+  },
+  Effect.scoped,
+);
 
+const filesOf = (split: readonly LabelledFile[]) => split.map(({ file }) => file);
+
+/** An untrained classifier for each descriptor, which scales its features. */
+const classifiersFor = Effect.fnUntraced(function* (
+  { train, classes, descriptors, training, batch }: SegmentationOptions,
+  frame: Frame,
+) {
+  const all = descriptors.map(({ descriptor }) => descriptor);
   const scales = all.map(({ channels }) => new ScaleOf(channels));
-  yield* pictureBatches(files(evenly(train, SCALED)), { stage: "looking at features", batch, frame }).pipe(
+  const sample = filesOf(evenly(train, SCALED));
+  yield* pictureBatches(sample, { stage: "looking at features", batch, frame }).pipe(
     Stream.runForEach(({ pixels, count }) =>
       Effect.forEach(
         all,
@@ -77,19 +137,27 @@ export const segmentationProbe = Effect.fn("segmentationProbe")(function* (optio
       )
     ),
   );
-  const stepsPerEpoch = Math.ceil(train.length / batch);
-  const classifiers = yield* Effect.forEach(all, ({ channels }, d) =>
+  return yield* Effect.forEach(all, ({ grid, channels }, d) =>
     linearClassifier({
       ...training,
       channels,
       classes,
       scale: scales[d].result(),
-      rowsPerStep: batch * cells,
-      steps: training.epochs * stepsPerEpoch,
+      rowsPerStep: batch * grid * grid,
+      steps: training.epochs * Math.ceil(train.length / batch),
     }));
+});
 
-  const each = all.map(({ channels }) => cells * channels);
-  const keeps = train.length * each.reduce((sum, size) => sum + size, 0) * 4 <= (options.memory ?? MEMORY);
+/** Trains the classifiers, and returns the last loss of each. */
+const trained = Effect.fnUntraced(function* (
+  classifiers: readonly LinearClassifier[],
+  { train, descriptors, training, batch, memory = MEMORY }: SegmentationOptions,
+  frame: Frame,
+) {
+  const progress = yield* EvaluationProgress;
+  const all = descriptors.map(({ descriptor }) => descriptor);
+  const cells = all[0].grid ** 2;
+  const bytes = 4 * train.length * all.reduce((sum, { channels }) => sum + cells * channels, 0);
   const kept = new Map<number, Described>();
   const losses: (number | null)[] = all.map(() => null);
   for (let epoch = 0; epoch < training.epochs; epoch++) {
@@ -98,47 +166,66 @@ export const segmentationProbe = Effect.fn("segmentationProbe")(function* (optio
     const described = kept.size === train.length
       ? Stream.fromIterable(order.map((place) => kept.get(place)!))
       : describedPictures(order.map((place) => train[place]), all, { stage, batch, frame }).pipe(
-        Stream.map((one, i) => {
-          if (keeps) kept.set(order[i], one);
-          return one;
+        Stream.map((image, i) => {
+          if (bytes <= memory) kept.set(order[i], image);
+          return image;
         }),
       );
     let done = 0;
     yield* described.pipe(
       Stream.grouped(batch),
-      Stream.runForEach(Effect.fnUntraced(function* (some) {
+      Stream.runForEach(Effect.fnUntraced(function* (images) {
         for (const [d, { step }] of classifiers.entries()) {
-          losses[d] = yield* step(labelledRows(some, d, all[d].channels, batch * cells));
+          losses[d] = yield* step(labelledRows(images, d, all[d].channels, batch * cells));
         }
-        done += some.length;
+        done += images.length;
         yield* progress(stage, done, train.length);
       })),
     );
   }
+  return losses;
+});
 
-  const programs = yield* Effect.forEach(classifiers, ({ logits, state }, d) =>
-    compile({
-      label: "the segmentation",
-      outputs: {
-        found: argmaxMap(logits(input("cells", [batch, grid, grid, all[d].channels])), {
-          height: S,
-          width: S,
-        }),
-      },
-    }, state));
-  const segment = Effect.fnUntraced(function* (d: number, pixels: Uint32Array, count: number) {
-    const features = yield* all[d].describe(pixels, count);
-    const full = new Float32Array(batch * each[d]);
-    full.set(features);
-    return (yield* yield* programs[d].run({ cells: full })).found;
+/** Predicts the class of each pixel, [batch, S, S], from 0, by a descriptor. */
+type Segmenter = (
+  descriptor: number,
+  pixels: Uint32Array,
+  count: number,
+) => Effect.Effect<Float32Array, RunError>;
+
+const segmenter = Effect.fnUntraced(function* (
+  classifiers: readonly LinearClassifier[],
+  { descriptors, imageSize: S, batch }: SegmentationOptions,
+) {
+  const all = descriptors.map(({ descriptor }) => descriptor);
+  const programs = yield* Effect.forEach(classifiers, ({ logits, state }, d) => {
+    const { grid, channels } = all[d];
+    const scores = logits(input("cells", [batch, grid, grid, channels]));
+    const found = argmaxMap(scores, { height: S, width: S });
+    return compile({ label: "the segmentation", outputs: { found } }, state);
   });
-  const overlaps = all.map(() => noOverlap({ slots: classes, classes }));
+  const segment: Segmenter = Effect.fnUntraced(function* (d, pixels, count) {
+    const { grid, channels, describe } = all[d];
+    const cells = new Float32Array(batch * grid * grid * channels);
+    cells.set(yield* describe(pixels, count));
+    return (yield* yield* programs[d].run({ cells })).found;
+  });
+  return segment;
+});
+
+/** Predicts all images of `val`: the overlap of classes by each descriptor, and the accuracy of each image by the first. */
+const scored = Effect.fnUntraced(function* (
+  segment: Segmenter,
+  { val, classes, descriptors, imageSize: S, batch }: SegmentationOptions,
+  frame: Frame,
+) {
+  const overlaps = descriptors.map(() => noOverlap({ slots: classes, classes }));
   const accuracies: number[] = [];
-  yield* pictureBatches(files(val), { stage: "scoring", batch, frame }).pipe(
+  yield* pictureBatches(filesOf(val), { stage: "scoring", batch, frame }).pipe(
     Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
       const truth = yield* Effect.forEach(val.slice(first, first + count), ({ read }) => read);
       const labels = truth.map((map) => framedLabels(map, frame).labels);
-      for (const d of all.keys()) {
+      for (const d of descriptors.keys()) {
         const found = yield* segment(d, pixels, count);
         labels.forEach((labels, i) => {
           const slots = found.subarray(i * S * S, (i + 1) * S * S);
@@ -148,49 +235,47 @@ export const segmentationProbe = Effect.fn("segmentationProbe")(function* (optio
       }
     })),
   );
+  return { overlaps, accuracies };
+});
 
-  const { best, worst } = extremes(accuracies, (accuracy) => accuracy);
-  const show = Effect.fnUntraced(function* (places: readonly number[]) {
-    const shown: ShownSegmentation[] = [];
-    yield* pictureBatches(places.map((place) => val[place].file), { stage: "drawing", batch, frame }).pipe(
-      Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
-        const found = yield* segment(0, pixels, count);
-        for (let i = 0; i < count; i++) {
-          const place = places[first + i];
-          shown.push({
-            file: val[place].file,
-            accuracy: accuracies[place],
-            picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
-            found: found.slice(i * S * S, (i + 1) * S * S),
-            labels: framedLabels(yield* val[place].read, frame).labels,
-          });
-        }
-      })),
-    );
-    return shown;
-  });
-  return {
-    results: descriptors.map(({ method }, d) => ({
-      method,
-      ...segmentationScore(overlaps[d]),
-      loss: losses[d] ?? NaN,
+/** Images with their predictions by the first descriptor and their labels. */
+const segmented = Effect.fnUntraced(function* (
+  segment: Segmenter,
+  labelled: readonly LabelledFile[],
+  { imageSize: S, batch }: SegmentationOptions,
+  frame: Frame,
+) {
+  const images: Omit<ShownSegmentation, "accuracy">[] = [];
+  yield* pictureBatches(filesOf(labelled), { stage: "drawing", batch, frame }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
+      const found = yield* segment(0, pixels, count);
+      for (const [i, { file, read }] of labelled.slice(first, first + count).entries()) {
+        images.push({
+          file,
+          picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
+          found: found.slice(i * S * S, (i + 1) * S * S),
+          labels: framedLabels(yield* read, frame).labels,
+        });
+      }
     })),
-    best: yield* show(best),
-    worst: yield* show(worst),
-  } satisfies SegmentationEvaluation as SegmentationEvaluation;
-}, Effect.scoped);
+  );
+  return images;
+});
 
+/** The features and labels of an image's cells. */
 interface Described {
-  readonly features: readonly Float32Array[]; // for each descriptor, [grid, grid, channels]
-  readonly labels: Uint16Array; // [grid, grid]
+  /** For each descriptor, [grid, grid, channels]. */
+  readonly features: readonly Float32Array[];
+  /** [grid, grid]. */
+  readonly labels: Uint16Array;
 }
 
 const describedPictures = (
   labelled: readonly LabelledFile[],
-  all: readonly NamedDescriptor["descriptor"][],
-  options: Parameters<typeof pictureBatches>[1],
+  all: readonly Descriptor[],
+  options: BatchOptions,
 ) =>
-  pictureBatches(labelled.map(({ file }) => file), options).pipe(
+  pictureBatches(filesOf(labelled), options).pipe(
     Stream.flatMap(({ first, pixels, count }) =>
       Stream.fromIterableEffect(Effect.gen(function* () {
         const features = yield* Effect.forEach(all, ({ describe }) => describe(pixels, count));
@@ -206,7 +291,7 @@ const describedPictures = (
     ),
   );
 
-/** The label that most of a cell's labelled pixels have, [S, S] to [grid, grid]; 0 in a cell without any. */
+/** The label that most labelled pixels of each cell have, [grid, grid], from [S, S]; 0 for a cell without labelled pixels. */
 export const cellLabels = (labels: Uint16Array, S: number, grid: number): Uint16Array => {
   const edge = (cell: number) => Math.round(cell * S / grid);
   return Uint16Array.from({ length: grid * grid }, (_, cell) => {
@@ -225,11 +310,11 @@ export const cellLabels = (labels: Uint16Array, S: number, grid: number): Uint16
   });
 };
 
-/** The labelled cells of pictures, in front of as many empty rows as fill a step. */
-const labelledRows = (pictures: readonly Described[], d: number, C: number, R: number) => {
+/** The labelled cells of images as rows [R, C], followed by empty rows. */
+const labelledRows = (images: readonly Described[], d: number, C: number, R: number) => {
   const rows = new Float32Array(R * C), classes = new Uint32Array(R);
   let count = 0;
-  for (const { features, labels } of pictures) {
+  for (const { features, labels } of images) {
     labels.forEach((label, cell) => {
       if (label === 0) return;
       rows.set(features[d].subarray(cell * C, (cell + 1) * C), count * C);
@@ -249,7 +334,7 @@ const accuracyOf = (found: ArrayLike<number>, labels: ArrayLike<number>): number
   return known === 0 ? NaN : right / known;
 };
 
-/** Scores of predictions, from the pixels that each class shares with each predicted class: [C][C]. */
+/** The score of predictions from the pixels that each class shares with each predicted class, [C][C]. */
 export const segmentationScore = (overlap: Overlap): SegmentationScore => {
   const predicted = overlap.map((_, c) => overlap.reduce((sum, row) => sum + row[c], 0));
   let right = 0, known = 0;

@@ -46,7 +46,8 @@ const MPICH = {
 
 export interface MpiLibrary {
   readonly path: string;
-  readonly version: string; // in its own words
+  /** In its own words. */
+  readonly version: string;
   readonly functions: Library<typeof SYMBOLS>["functions"];
   readonly constants: Readonly<typeof MPICH>;
   /** What a code other than 0 means. */

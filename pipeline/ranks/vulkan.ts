@@ -7,7 +7,8 @@ export type DeviceKind = "discrete" | "integrated" | "virtual" | "other" | "cpu"
 export interface VulkanDevice {
   readonly name: string;
   readonly kind: DeviceKind;
-  readonly vendor: number; // PCI's number of the maker, or Khronos's
+  /** PCI's number of the maker, or Khronos's. */
+  readonly vendor: number;
   readonly device: number;
   /** The same for the same hardware and driver in all processes, 32 hexadecimal digits. */
   readonly uuid: string;

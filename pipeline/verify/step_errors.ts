@@ -70,7 +70,8 @@ const groupOf = (name: string): Group => {
 export interface Compared {
   readonly group: Group;
   readonly name: string;
-  readonly error: number; // in the sense of the group's tolerance; Infinity where a value is no number
+  /** In the sense of the group's tolerance; Infinity where a value is no number. */
+  readonly error: number;
 }
 
 /** Compares the tensor `name` with the recorded one; `start` is what state was before the first step, else null. */

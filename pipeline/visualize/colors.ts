@@ -1,9 +1,11 @@
+/** Colours of slots. */
+
 /** Red, green and blue, 0 … 255. */
 export type Color = readonly [number, number, number];
 
 /**
- * Colours that can be told apart, as many as asked for; the first ones are always the same and furthest apart. Hues
- * follow each other at the golden angle, so that no number of them leaves a gap; lightness alternates.
+ * `count` colours that can be told apart; the first ones are always the same and furthest apart. Successive hues differ by
+ * the golden angle, so that no number of them leaves a gap; lightness alternates.
  */
 export const distinctColors = (count: number): Color[] =>
   Array.from({ length: count }, (_, i) => {

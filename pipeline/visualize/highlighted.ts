@@ -1,11 +1,14 @@
+/** Images with the region of one prototype. */
 import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "./colors.ts";
 
-const TINT = 0.4; // share of the colour in the region, as in the published figure
-const DIM = 0.55; // brightness that the rest keeps
-const GRAY = 0.6; // how much of its colour the rest loses
+/** Share of the prototype's colour in its region, as in the published figure. */
+const TINT = 0.4;
+/** Share of its brightness that the rest keeps, and share of its colour that the rest loses. */
+const DIM = 0.55;
+const GRAY = 0.6;
 
-/** A picture with the region that one prototype wins tinted, and the rest dimmed. `segments` [H, W]. */
+/** An image with the pixels of one prototype tinted and the others dimmed. `segments` [H, W] are numbers of prototypes. */
 export const highlighted = (
   { width, height, rgb }: Picture,
   segments: ArrayLike<number>,

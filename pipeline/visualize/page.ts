@@ -1,4 +1,4 @@
-/** A page of pictures and their slots in one HTML file, which needs nothing else: no server, no network. */
+/** A page of images and their slots as one HTML file, which needs no server and no network. */
 import { createHash } from "node:crypto";
 import { deflateRawSync } from "node:zlib";
 import { Effect } from "effect";
@@ -9,51 +9,61 @@ import type { Color } from "./colors.ts";
 import template from "./page.html" with { type: "text" };
 import type { Neighbor } from "./retrieval.ts";
 
+/** A prototype on a page. */
 export interface PagePrototype {
+  /** Its number in the network. */
   readonly number: number;
+  /** Its colour on the page. */
   readonly color: Color;
-  /** In how many pictures it wins somewhere, and what share of them all. */
+  /** In how many images it has the highest score somewhere. */
   readonly wonIn: number;
+  /** Its share of all pixels: 0 … 1. */
   readonly share: number;
-  /** By their places among the page's pictures, best first; nothing on a page of pictures alone. */
+  /** Its nearest images by their indices on the page, best first; empty on a page of images alone. */
   readonly nearest: readonly Neighbor[];
 }
 
+/** The contents of a page. */
 export interface PageContents {
+  /** The heading. */
   readonly title: string;
+  /** A line of text below the heading. */
   readonly facts: string;
-  /** How many pictures `wonIn` refers to. */
+  /** The number of images that `wonIn` refers to. */
   readonly looked: number;
+  /** The prototypes, in the order of the page. */
   readonly prototypes: readonly PagePrototype[];
+  /** The images, in the order of the page. */
   readonly pictures: readonly PagePicture[];
 }
 
-/** A picture as the page holds it, in JSON. */
+/** The JSON of an image on a page, as bytes. */
 export type PagePicture = Uint8Array;
 
-/** Bytes of all the pictures on a page, at most; base64 makes a third more of it. */
+/** The most bytes of all images on a page; base64 adds a third. */
 const ROOM = 20e6;
-/** Bytes that a pixel of a photograph takes up as a good JPEG. */
+/** Bytes of a pixel of a photograph in a good JPEG. */
 const BYTES_PER_PIXEL = 0.3;
+/** JPEG qualities, of which the first that makes an image small enough is taken. */
 const QUALITIES = [88, 80, 70, 55, 40, 25];
 
 /**
- * A picture of `count` on a page, with the prototype that wins each pixel: the more there are, the smaller and the more
- * compressed, so that the page stays below some 30 MB.
+ * An image for a page of `count`, with the number of a prototype for each pixel, `segments` [H, W]. The more images there
+ * are, the smaller and the more compressed they become, so that the page stays below some 30 MB.
  */
-export const pagePicture = Effect.fnUntraced(function* (
+export const pagePicture: (
   name: string,
-  picture: Picture,
+  image: Picture,
   segments: ArrayLike<number>,
   count: number,
-) {
+) => Effect.Effect<PagePicture> = Effect.fnUntraced(function* (name, image, segments, count) {
   const room = ROOM / count;
-  const shrink = Math.min(1, Math.sqrt(room / BYTES_PER_PIXEL / (picture.width * picture.height)));
-  const width = Math.max(1, Math.round(shrink * picture.width));
-  const height = Math.max(1, Math.round(shrink * picture.height));
-  const { rgb } = yield* scaled(picture, { width, height });
+  const shrink = Math.min(1, Math.sqrt(room / BYTES_PER_PIXEL / (image.width * image.height)));
+  const width = Math.max(1, Math.round(shrink * image.width));
+  const height = Math.max(1, Math.round(shrink * image.height));
+  const { rgb } = yield* scaled(image, { width, height });
 
-  const map = scaledMap(segments, picture, { width, height });
+  const map = scaledMap(segments, image, { width, height });
   const deflated = deflateRawSync(new Uint8Array(map.buffer));
 
   let jpeg = new Uint8Array();
@@ -63,10 +73,10 @@ export const pagePicture = Effect.fnUntraced(function* (
     );
     if (jpeg.length + deflated.length <= room) break;
   }
-  return json({ name, width, height, jpeg: jpeg.toBase64(), map: deflated.toBase64() }) as PagePicture;
+  return json({ name, width, height, jpeg: jpeg.toBase64(), map: deflated.toBase64() });
 });
 
-/** The page, in pieces to be written one after the other. */
+/** The bytes of a page, in pieces to be written one after the other. */
 export const page = ({ pictures, prototypes, ...about }: PageContents): readonly Uint8Array[] => {
   const [head, tail] = protectedTemplate().split(DATA);
   const numbers = prototypes.map(({ color, nearest, ...prototype }) => ({
@@ -77,20 +87,20 @@ export const page = ({ pictures, prototypes, ...about }: PageContents): readonly
   const contents = new TextDecoder().decode(json({ ...about, prototypes: numbers, pictures: [] }));
   return [
     text(head + DATA + contents.slice(0, -"]}".length)),
-    ...pictures.flatMap((picture, i) => i === 0 ? [picture] : [COMMA, picture]),
+    ...pictures.flatMap((image, i) => i === 0 ? [image] : [COMMA, image]),
     text(`]}${tail}`),
   ];
 };
 
-/** Where the template's data goes: right behind this. */
+/** The tag in the template after which the data is inserted. */
 const DATA = '<script type="application/json" id="data">';
 const text = (words: string) => new TextEncoder().encode(words);
 const COMMA = text(",");
 
-/** JSON that can stand in a script element, whatever names are in it: none of its text begins a tag. */
+/** JSON for a script element: no text in it, such as the name of a file, can begin a tag. */
 const json = (value: unknown) => text(JSON.stringify(value).replaceAll("<", "\\u003c"));
 
-/** The template with a policy under which a browser runs its own script and style, and loads nothing. */
+/** The template with a content security policy: a browser runs its own script and style, and loads nothing. */
 const protectedTemplate = () => {
   const hashOf = (tag: string) => {
     const [, content] = template.match(new RegExp(`<${tag}>(.*?)</${tag}>`, "s"))!;

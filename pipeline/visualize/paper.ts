@@ -1,20 +1,22 @@
-/** A white sheet of pictures, drawn piece by piece: only the sheet itself takes up memory. */
+/** A white sheet of images, drawn piece by piece: only the sheet itself takes memory. */
 import { Effect } from "effect";
 import sharp from "sharp";
 import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "./colors.ts";
 
-/** Pixels of a sheet at most; cells become smaller so that it fits. */
-export const MOST_PIXELS = 24e6;
+/** The most pixels of a sheet; its cells become smaller so that it fits. */
+export const MOST_PIXELS: number = 24e6;
 
+/** A sheet of RGB pixels. */
 export class Paper {
   readonly #rgb: Uint8Array;
 
+  /** A white sheet of this size, in pixels. */
   constructor(readonly width: number, readonly height: number) {
     this.#rgb = new Uint8Array(3 * width * height).fill(255);
   }
 
-  /** Puts a picture with its left upper corner at x, y; what reaches over the edge is cut off. */
+  /** Puts an image with its upper left corner at x, y; pixels beyond the edges of the sheet are cut off. */
   put({ width, height, rgb }: Picture, x: number, y: number): void {
     const count = Math.min(width, this.width - x);
     for (let row = 0; row < Math.min(height, this.height - y); row++) {
@@ -23,6 +25,7 @@ export class Paper {
     }
   }
 
+  /** The bytes of a file of the sheet. */
   encode(format: "png" | "jpeg"): Effect.Effect<Uint8Array> {
     return Effect.promise(() => {
       const image = sharp(this.#rgb, { raw: { width: this.width, height: this.height, channels: 3 } });
@@ -33,8 +36,8 @@ export class Paper {
 }
 
 /**
- * The label of a row: a dot in the prototype's colour, its number, and below it how much of all pictures it wins. Digits
- * are strokes of our own, for a machine may have no fonts.
+ * The label of a row: a dot in the prototype's colour, its number, and below it its share of all locations in per cent. The
+ * digits are drawn as strokes, since a machine may have no fonts.
  */
 export const label = (
   { number, share, color }: { readonly number: number; readonly share: number; readonly color: Color },
@@ -70,7 +73,7 @@ export const label = (
   }));
 };
 
-/** Strokes of each sign in a box 10 high, and how wide it is. */
+/** The width of each character in a box of height 10, and its strokes as an SVG path. */
 const SIGNS: Readonly<Record<string, readonly [number, string]>> = {
   "0": [6, "M3 0C1 0 0 2 0 5s1 5 3 5 3-2 3-5S5 0 3 0z"],
   "1": [6, "M1 2 3.6 0V10"],

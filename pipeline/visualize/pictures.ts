@@ -1,8 +1,11 @@
-/** Any pictures beside their slots, whole and at their own aspect, as a page and as a sheet. */
+/** Any images beside their slots, whole and with their own proportions, as a page and as a sheet. */
 import { Effect, Result } from "effect";
 import { type Picture, readPicture } from "../../data/images/decode_image.ts";
 import { resizeCrop } from "../../data/images/resample.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
 import type { DeviceState } from "../../ops/runtime/program.ts";
+import type { RunError } from "../inference/descriptors.ts";
 import { evaluationFrame } from "../inference/framed.ts";
 import { scaled, scaledMap } from "../inference/scaled.ts";
 import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
@@ -13,71 +16,96 @@ import { MOST_PIXELS, Paper } from "./paper.ts";
 import { tinted } from "./tinted.ts";
 import { NoImagesError, type Watcher } from "./watcher.ts";
 
-/** A picture and the prototype that wins each pixel, at the size in which they are shown. */
+/** An image and the prototype with the highest score at each pixel, at the size in which they are shown. */
 interface Shown {
   readonly picture: Picture;
   readonly segments: Uint16Array;
 }
 
+/** What to show of images. */
+export interface PicturesOptions {
+  /** The name of a file on the page. */
+  readonly nameOf: (file: string) => string;
+  /** Where progress goes. */
+  readonly watcher: Watcher;
+}
+
+/** Images and their slots, as a sheet and as the contents of a page. */
+export interface ShownPictures {
+  /** The images beside their slots, in pairs. */
+  readonly sheet: Paper;
+  /** The images for a page. */
+  readonly pictures: readonly PagePicture[];
+  /** The prototypes that have the highest score somewhere, the most used first. */
+  readonly prototypes: readonly PagePrototype[];
+}
+
 /**
- * Looks at pictures (paths) with a teacher, one after the other. Fails with NoPictures, PlanError or GpuError; pictures
- * that cannot be decoded are left out.
+ * Shows images (paths) and their slots by a teacher. Images that cannot be decoded are left out. Fails with a NoImagesError
+ * where none is left, PlanError, or as running a program does.
  */
-export const showPictures = Effect.fn("showPictures")(function* (
-  { model, values }: Teacher,
+export const showPictures: (
+  teacher: Teacher,
   files: readonly string[],
-  { nameOf, watcher }: { readonly nameOf: (file: string) => string; readonly watcher: Watcher },
-) {
-  const teacher = yield* uploadTeacher(model, values);
-  // Small enough for a sheet of all; most photographs are half as wide again as they are high.
-  const height = Math.min(320, Math.floor(Math.sqrt(MOST_PIXELS / (3.2 * files.length))));
-  const onPage: PagePicture[] = [], onSheet: Shown[] = [];
-  const shares = new Array<number>(model.numPrototypes).fill(0);
-  const wonIn = new Array<number>(model.numPrototypes).fill(0);
-  for (const [i, file] of files.entries()) {
-    const read = yield* Effect.result(readPicture(file));
-    if (Result.isFailure(read)) yield* watcher.bad(read.failure.message);
-    else {
-      const { picture, segments } = yield* slotsOf(read.success, model, teacher);
-      onPage.push(yield* pagePicture(nameOf(file), picture, segments, files.length));
-      const won = new Set(segments);
-      for (const k of won) wonIn[k]++;
-      for (const k of segments) shares[k] += 1 / segments.length;
-      onSheet.push(yield* inHeight({ picture, segments }, height));
+  options: PicturesOptions,
+) => Effect.Effect<ShownPictures, NoImagesError | PlanError | RunError, Gpu> = Effect.fn("showPictures")(
+  function* (
+    { model, values },
+    files,
+    { nameOf, watcher },
+  ) {
+    const teacher = yield* uploadTeacher(model, values);
+    // Small enough for a sheet of all images, most of which are 3 : 2.
+    const height = Math.min(320, Math.floor(Math.sqrt(MOST_PIXELS / (3.2 * files.length))));
+    const onPage: PagePicture[] = [], onSheet: Shown[] = [];
+    const shares = new Array<number>(model.numPrototypes).fill(0);
+    const wonIn = new Array<number>(model.numPrototypes).fill(0);
+    for (const [i, file] of files.entries()) {
+      const read = yield* Effect.result(readPicture(file));
+      if (Result.isFailure(read)) yield* watcher.bad(read.failure.message);
+      else {
+        const { picture, segments } = yield* slotsOf(read.success, model, teacher);
+        onPage.push(yield* pagePicture(nameOf(file), picture, segments, files.length));
+        const won = new Set(segments);
+        for (const k of won) wonIn[k]++;
+        for (const k of segments) shares[k] += 1 / segments.length;
+        onSheet.push(yield* inHeight({ picture, segments }, height));
+      }
+      yield* watcher.progress("Looking at pictures", i + 1, files.length);
     }
-    yield* watcher.progress("Looking at pictures", i + 1, files.length);
-  }
-  if (onPage.length === 0) return yield* new NoImagesError({});
+    if (onPage.length === 0) return yield* new NoImagesError({});
 
-  const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
-    shares[b] - shares[a] || a - b
-  );
-  const palette = distinctColors(byUse.length);
-  const colors: Color[] = [];
-  byUse.forEach((number, rank) => colors[number] = palette[rank]);
-  return {
-    sheet: pairSheet(onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)])),
-    pictures: onPage,
-    prototypes: byUse.map((number): PagePrototype => ({
-      number,
-      color: colors[number],
-      wonIn: wonIn[number],
-      share: shares[number] / onPage.length,
-      nearest: [],
-    })),
-  };
-}, Effect.scoped);
+    const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
+      shares[b] - shares[a] || a - b
+    );
+    const palette = distinctColors(byUse.length);
+    const colors: Color[] = [];
+    byUse.forEach((number, rank) => colors[number] = palette[rank]);
+    return {
+      sheet: pairSheet(onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)])),
+      pictures: onPage,
+      prototypes: byUse.map((number): PagePrototype => ({
+        number,
+        color: colors[number],
+        wonIn: wonIn[number],
+        share: shares[number] / onPage.length,
+        nearest: [],
+      })),
+    };
+  },
+  Effect.scoped,
+);
 
-/** Longer side of a picture on the page. */
+/** The longer side of an image on the page, in pixels. */
 const SHOWN = 640;
-/** Sides of what the network sees are multiples of this, the largest output stride: then its cells tile the picture. */
+/** The sides of the network's input are multiples of this, the largest output stride, so that its cells tile the image. */
 const STRIDE = 32;
-/** A panorama is seen by the network as if it were not longer than this many times its height. */
+/** The longest side of the network's input, in multiples of the shorter one: longer panoramas are compressed. */
 const LONGEST = 4;
 
-/** A picture's slots: the network sees it as large as in training, and the maps are enlarged to the size shown. */
-const slotsOf = Effect.fnUntraced(function* (picture: Picture, model: TeacherOptions, teacher: DeviceState) {
-  const { width, height } = picture;
+/** An image's slots: the network sees it as large as in training, and the maps are enlarged to the size shown. */
+const slotsOf = Effect.fnUntraced(function* (image: Picture, model: TeacherOptions, teacher: DeviceState) {
+  const { width, height } = image;
   const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
   const side = (length: number) =>
     STRIDE * Math.max(
@@ -92,12 +120,12 @@ const slotsOf = Effect.fnUntraced(function* (picture: Picture, model: TeacherOpt
     slots: shown,
   });
   let segments = new Uint16Array();
-  const asSeen = resizeCrop(picture, seen, [0, 0, seen.height, seen.width]);
+  const asSeen = resizeCrop(image, seen, [0, 0, seen.height, seen.width]);
   yield* runBatches(program, packedBatches([asSeen], 1), ({ values }) =>
     Effect.sync(() => {
       segments = Uint16Array.from(values);
     }));
-  return { picture: yield* scaled(picture, shown), segments } satisfies Shown;
+  return { picture: yield* scaled(image, shown), segments } satisfies Shown;
 }, Effect.scoped);
 
 const inHeight = Effect.fnUntraced(function* ({ picture, segments }: Shown, height: number) {
@@ -109,9 +137,10 @@ const inHeight = Effect.fnUntraced(function* ({ picture, segments }: Shown, heig
   } satisfies Shown;
 });
 
-const GAP = 4; // pixels between the pictures of a pair; more between pairs
+/** Pixels between the images of a pair; there are more between pairs. */
+const GAP = 4;
 
-/** Pairs of pictures of one height, line by line like words, in lines of the length that wastes the least paper. */
+/** Pairs of images of one height in lines, like words, of the length that wastes the least of the sheet. */
 const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
   const step = pairs[0][0].height + 4 * GAP;
   const widths = pairs.map(([{ width }]) => 2 * width + 5 * GAP);
@@ -129,10 +158,10 @@ const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
   });
   const best = layouts.reduce((a, b) => b.width * b.height < a.width * a.height ? b : a);
   const paper = new Paper(best.width, best.height);
-  pairs.forEach(([picture, slots], i) => {
+  pairs.forEach(([image, slots], i) => {
     const { x, y } = best.corners[i];
-    paper.put(picture, x, y);
-    paper.put(slots, x + picture.width + GAP, y);
+    paper.put(image, x, y);
+    paper.put(slots, x + image.width + GAP, y);
   });
   return paper;
 };

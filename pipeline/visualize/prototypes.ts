@@ -1,30 +1,50 @@
-/** Every prototype with its nearest pictures, as a page and as a sheet. */
+/** Every prototype with its nearest images, as a page and as a sheet. */
 import { Effect, Schema, Stream } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { RunError } from "../inference/descriptors.ts";
 import { evaluationFrame } from "../inference/framed.ts";
 import { framedBatches } from "../inference/framed_batches.ts";
 import { unpack } from "../inference/packed_pictures.ts";
 import { scaled } from "../inference/scaled.ts";
 import { runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
+import type { WorkerError } from "../run/worker.ts";
 import type { Teacher } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
 import { highlighted } from "./highlighted.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { label, MOST_PIXELS, Paper } from "./paper.ts";
-import { retrieve } from "./retrieval.ts";
+import { type NonFiniteScoresError, type Retrieval, retrieve } from "./retrieval.ts";
 import { NoImagesError, type Watcher } from "./watcher.ts";
 
-/** What to show of the pictures. */
+/** What to show of prototypes. */
 export interface PrototypesOptions {
-  readonly topk: number; // nearest pictures of each prototype
+  /** The number of nearest images of each prototype. */
+  readonly topk: number;
+  /** Images at a time. */
   readonly batchSize: number;
   /** The prototypes on the sheet, in the order of its rows; null for all, the most used first. */
   readonly rows: readonly number[] | null;
-  /** How the page calls a file. */
+  /** The name of a file on the page. */
   readonly nameOf: (file: string) => string;
+  /** Where progress goes. */
   readonly watcher: Watcher;
 }
 
+/** Prototypes and their nearest images, as a sheet and as the contents of a page. */
+export interface ShownPrototypes {
+  /** The nearest images and the use of all prototypes. */
+  readonly retrieval: Retrieval;
+  /** A row for each prototype. */
+  readonly sheet: Paper;
+  /** The images for a page. */
+  readonly pictures: readonly PagePicture[];
+  /** All prototypes, in the order of their numbers. */
+  readonly prototypes: readonly PagePrototype[];
+}
+
+/** A file could be decoded for the ranking and cannot be decoded for drawing. */
 export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedPicture", {
   file: Schema.String,
 }) {
@@ -34,14 +54,22 @@ export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("
 }
 
 /**
- * Ranks pictures (paths) for every prototype of a teacher, then looks at the best once more to draw them. Memory holds
- * a few batches, and what is drawn. Fails with NoPictures, NotFinite,
- * ChangedPicture, WorkerError, PlanError or GpuError.
+ * Ranks images (paths) for every prototype of a teacher, then decodes the best once more to draw them. Memory holds a few
+ * batches, the sheet and the images of the page. Fails with a NoImagesError, NonFiniteScoresError, ChangedImageError,
+ * WorkerError, PlanError, or as running a program does.
  */
-export const showPrototypes = Effect.fn("showPrototypes")(function* (
-  { model, values }: Teacher,
+export const showPrototypes: (
+  teacher: Teacher,
   files: readonly string[],
-  { topk, batchSize, rows, nameOf, watcher }: PrototypesOptions,
+  options: PrototypesOptions,
+) => Effect.Effect<
+  ShownPrototypes,
+  NoImagesError | NonFiniteScoresError | ChangedImageError | WorkerError | PlanError | RunError,
+  Gpu
+> = Effect.fn("showPrototypes")(function* (
+  { model, values },
+  files,
+  { topk, batchSize, rows, nameOf, watcher },
 ) {
   const frame = evaluationFrame(model.imageSize), size = frame.crop;
   const teacher = yield* uploadTeacher(model, values);
@@ -79,7 +107,7 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
     ({ picture }) => picture,
   );
 
-  // The pictures to draw, each once.
+  // The images to draw, each once.
   const places = [...new Set(nearest.flat().map(({ picture }) => picture))].sort((a, b) => a - b);
   const onPage = new Array<PagePicture>(places.length);
   const mapping = yield* slotProgram(model, teacher, { pictures, slots: { width: size, height: size } });
@@ -92,11 +120,11 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
   let done = 0;
   yield* runBatches(mapping, again, ({ place: i, pixels, values: slots }) =>
     Effect.gen(function* () {
-      const picture = unpack(pixels, size);
+      const image = unpack(pixels, size);
       const segments = Uint16Array.from(slots);
-      onPage[i] = yield* pagePicture(nameOf(files[places[i]]), picture, segments, places.length);
+      onPage[i] = yield* pagePicture(nameOf(files[places[i]]), image, segments, places.length);
       for (const { number, row, column } of cells.get(places[i]) ?? []) {
-        yield* sheet.put(highlighted(picture, segments, number, colors[number]), row, column);
+        yield* sheet.put(highlighted(image, segments, number, colors[number]), row, column);
       }
       yield* watcher.progress("Drawing", ++done, places.length);
     }));
@@ -116,15 +144,16 @@ export const showPrototypes = Effect.fn("showPrototypes")(function* (
   };
 }, Effect.scoped);
 
-const GAP = 4; // pixels between cells
+/** Pixels between cells. */
+const GAP = 4;
 
 /**
- * A sheet with a row a prototype: its label, then its pictures. Many rows stand in several columns, so that the sheet is
- * about as wide as high.
+ * A sheet with a row for each prototype: its label, then `length` cells for images. Many rows are arranged in several
+ * columns, so that the sheet is about as wide as high.
  */
 const prototypeSheet = Effect.fnUntraced(function* (
   rows: readonly Parameters<typeof label>[0][],
-  length: number, // pictures in a row
+  length: number,
 ) {
   const cell = Math.max(
     16,
@@ -142,8 +171,8 @@ const prototypeSheet = Effect.fnUntraced(function* (
   }
   return {
     paper,
-    put: Effect.fnUntraced(function* (picture: Picture, row: number, column: number) {
-      const small = yield* scaled(picture, { width: cell, height: cell });
+    put: Effect.fnUntraced(function* (image: Picture, row: number, column: number) {
+      const small = yield* scaled(image, { width: cell, height: cell });
       paper.put(small, left(row) + beside + column * (cell + GAP), top(row));
     }),
   };

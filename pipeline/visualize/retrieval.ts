@@ -1,24 +1,26 @@
-/** The nearest pictures of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point 20). */
+/** The nearest images of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point 20). */
 import { Effect, Schema, type Stream } from "effect";
+import type { RunError } from "../inference/descriptors.ts";
 import type { FramedBatch } from "../inference/framed_batches.ts";
 import { type PictureOutput, runBatches, type SlotProgram } from "../inference/slot_program.ts";
 
-/** What is added to the mask of the locations that a prototype wins: one that wins nowhere has its plain mean as score. */
+/** Added to the weights 0 and 1 of locations: a prototype without a location then has its plain mean as score. */
 const SMOOTHING = 1e-6;
 
+/** The scores of the prototypes in one image. */
 export interface SlotScores {
-  /** [K]: mean cosine of each prototype over the locations that it wins. */
+  /** The mean cosine of each prototype over its locations, those where it has the highest cosine, [K]. */
   readonly scores: Float64Array;
-  /** [K]: how many locations each wins. */
+  /** The number of these locations, [K]. */
   readonly wins: Uint32Array;
 }
 
-/** The cosines of a picture's locations and the prototypes, [P, K], to a score a prototype. */
+/** The scores of K prototypes from the cosines of an image's P locations and the prototypes, [P, K]. */
 export const slotScores = (dots: Float32Array, K: number): SlotScores => {
   const P = dots.length / K;
   const all = new Float64Array(K), won = new Float64Array(K), wins = new Uint32Array(K);
   for (let at = 0; at < dots.length; at += K) {
-    let winner = 0; // the first of equals
+    let winner = 0; // the first one where cosines are equal
     for (let k = 0; k < K; k++) {
       all[k] += dots[at + k];
       if (dots[at + k] > dots[at + winner]) winner = k;
@@ -30,20 +32,24 @@ export const slotScores = (dots: Float32Array, K: number): SlotScores => {
   return { scores, wins };
 };
 
+/** An image near a prototype. */
 export interface Neighbor {
-  readonly picture: number; // its place in the list
+  /** The index of the image. */
+  readonly picture: number;
+  /** The prototype's score in it. */
   readonly score: number;
 }
 
-/** Keeps the `count` best pictures of each of K prototypes, best first; of equals the earlier in the list. */
+/** The `count` images with the highest scores of each of K prototypes, best first; equal scores in the order of the list. */
 export class NearestPictures {
   readonly #nearest: Neighbor[][];
 
+  /** Without any image so far. */
   constructor(K: number, readonly count: number) {
     this.#nearest = Array.from({ length: K }, () => []);
   }
 
-  /** Takes in the next picture of the list. */
+  /** Adds the next image of the list, with its scores [K]. */
   add(picture: number, scores: Float64Array): void {
     for (const [k, nearest] of this.#nearest.entries()) {
       const score = scores[k];
@@ -54,23 +60,25 @@ export class NearestPictures {
     }
   }
 
+  /** The nearest images of each prototype. */
   get all(): readonly (readonly Neighbor[])[] {
     return this.#nearest;
   }
 }
 
+/** The images of a list, ranked for every prototype. */
 export interface Retrieval {
-  /** Of each prototype, its nearest pictures, best first. */
+  /** The nearest images of each prototype, best first. */
   readonly nearest: readonly (readonly Neighbor[])[];
-  /** How many pictures were looked at. */
+  /** The number of images that could be decoded. */
   readonly pictures: number;
-  /** In how many pictures each prototype wins a location. */
+  /** The number of images in which each prototype has the highest cosine at some location. */
   readonly wonIn: readonly number[];
-  /** Of all locations, the share that each prototype wins. */
+  /** The share of all locations at which each prototype has the highest cosine: 0 … 1. */
   readonly shares: readonly number[];
 }
 
-/** The weights are not those of a sound run. */
+/** A teacher's scores are not finite: its weights are damaged. */
 export class NonFiniteScoresError
   extends Schema.TaggedError<NonFiniteScoresError>()("NotFinite", { place: Schema.Int }) {
   override get message() {
@@ -78,35 +86,44 @@ export class NonFiniteScoresError
   }
 }
 
+/** What to retrieve. */
+export interface RetrievalOptions {
+  /** Images for each prototype. */
+  readonly topk: number;
+  /** Called for each image that could be decoded. */
+  readonly seen?: (image: PictureOutput, scores: SlotScores) => void;
+}
+
 /**
- * Ranks the pictures of a stream of batches for every prototype; `seen` is told of each that could be decoded. Fails with
- * NotFinite, GpuError, and as the batches do.
+ * Ranks the images of a stream of batches for every prototype. Fails with a NonFiniteScoresError, as running the program
+ * does, and as the batches do.
  */
-export const retrieve = Effect.fn("retrieve")(function* <E, R>(
+export const retrieve: <E, R>(
   program: SlotProgram,
   batches: Stream.Stream<FramedBatch, E, R>,
-  { topk, seen = () => {} }: {
-    readonly topk: number;
-    readonly seen?: (picture: PictureOutput, scores: SlotScores) => void;
-  },
+  options: RetrievalOptions,
+) => Effect.Effect<Retrieval, E | NonFiniteScoresError | RunError, R> = Effect.fn("retrieve")(function* (
+  program,
+  batches,
+  { topk, seen = () => {} },
 ) {
   const K = program.scores[3];
   const nearest = new NearestPictures(K, topk);
   const wonIn = new Array<number>(K).fill(0), won = new Array<number>(K).fill(0);
   let pictures = 0;
-  yield* runBatches(program, batches, (picture) =>
+  yield* runBatches(program, batches, (image) =>
     Effect.suspend(() => {
-      const found = slotScores(picture.values, K);
+      const found = slotScores(image.values, K);
       if (!found.scores.every(Number.isFinite)) {
-        return Effect.fail(new NonFiniteScoresError({ place: picture.place }));
+        return Effect.fail(new NonFiniteScoresError({ place: image.place }));
       }
-      nearest.add(picture.place, found.scores);
+      nearest.add(image.place, found.scores);
       found.wins.forEach((wins, k) => {
         won[k] += wins;
         wonIn[k] += Math.min(wins, 1);
       });
       pictures++;
-      seen(picture, found);
+      seen(image, found);
       return Effect.void;
     }));
   const locations = pictures * program.scores[1] * program.scores[2];

@@ -1,17 +1,19 @@
+/** Sheets of images of one size. */
 import type { Effect } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { Paper } from "./paper.ts";
 
-const GAP = 6; // pixels between pictures, and around them
+/** Pixels between images, and around them. */
+const GAP = 6;
 
-/** Rows of pictures of one size on a white sheet, `zoom` times as large (a whole number), as a PNG file. */
+/** Rows of images of one size on a white sheet, enlarged by the integer factor `zoom`, as the bytes of a PNG file. */
 export const sheet = (rows: readonly (readonly Picture[])[], zoom = 2): Effect.Effect<Uint8Array> => {
   const [{ width, height }] = rows[0];
   const [stepX, stepY] = [zoom * width + GAP, zoom * height + GAP];
   const columns = Math.max(...rows.map((row) => row.length));
   const paper = new Paper(GAP + columns * stepX, GAP + rows.length * stepY);
   rows.forEach((row, y) =>
-    row.forEach((picture, x) => paper.put(enlarged(picture, zoom), GAP + x * stepX, GAP + y * stepY))
+    row.forEach((image, x) => paper.put(enlarged(image, zoom), GAP + x * stepX, GAP + y * stepY))
   );
   return paper.encode("png");
 };

@@ -1,10 +1,13 @@
+/** Images in the colours of their segments. */
 import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "./colors.ts";
 
-const TINT = 0.7; // share of the segment's colour; the picture's brightness has the rest
-const EDGE = 0.35; // brightness of a segment's outermost pixels
+/** Share of the segment's colour; the rest is the image's brightness. */
+const TINT = 0.7;
+/** Brightness of a segment's outermost pixels. */
+const EDGE = 0.35;
 
-/** A picture with every segment in its colour and an outline around it. `segments` [H, W] are places in `colors`. */
+/** An image with every segment in its colour and an outline around it. `segments` [H, W] are indices of `colors`. */
 export const tinted = (
   { width, height, rgb }: Picture,
   segments: ArrayLike<number>,

@@ -1,12 +1,15 @@
+/** What all pages of slots share. */
 import { type Effect, Schema } from "effect";
 
-/** Who watches while pictures are looked at. */
+/** Where the progress of a page goes. */
 export interface Watcher {
+  /** `done` of `total` images are through a stage. */
   readonly progress: (stage: string, done: number, total: number) => Effect.Effect<void>;
-  /** A picture is left out; the sentence names it. */
+  /** An image is left out; the sentence names it. */
   readonly bad: (sentence: string) => Effect.Effect<void>;
 }
 
+/** None of the images can be decoded. */
 export class NoImagesError extends Schema.TaggedError<NoImagesError>()("NoPictures", {}) {
   override get message() {
     return "There is nothing to show: none of the pictures can be decoded";
