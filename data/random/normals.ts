@@ -1,6 +1,6 @@
 /**
  * Normal numbers by arithmetic on integers alone, so that every device and the host draw the same bits: drivers may fuse and
- * approximate what is done with floats. ops/normals.ts does the same in WGSL.
+ * approximate what is done with floats. ops/runtime/draw_normals.ts does the same in WGSL.
  *
  * The last bit of a random word is a sign, the others are a share of the distribution's two tails, u = (word | 1) / 2^32.
  * The number is ±z with P(|Z| > z) = u: from a table of quantiles, 128 an octave of u, with straight lines between them.

@@ -1,4 +1,4 @@
-/** Whether this process is one of several, and where the library is by which they speak. Imports little: see cli/permissions.ts. */
+/** Whether this process is one of several, and where the library is by which they speak. Imports little: see cli/launch/permissions.ts. */
 import { join } from "node:path";
 import { type Environment, libraryFolders, libraryVariables } from "./shared_library.ts";
 

@@ -34,7 +34,7 @@ export const openLibrary = <S extends Deno.ForeignLibraryInterface>(
     try {
       return { path, functions: Deno.dlopen(path, symbols).symbols, address: pinned(path) };
     } catch (error) {
-      // What is not there is not allowed either: see cli/permissions.ts.
+      // What is not there is not allowed either: see cli/launch/permissions.ts.
       const absent = error instanceof Deno.errors.NotCapable || /no such file/i.test(String(error));
       if (!absent) found = { failure: `"${path}" cannot be used (${(error as Error).message})` };
     }
