@@ -1,4 +1,4 @@
-/** The command line. A new command is a file beside this one and its name in `commands`. */
+/** The command line. */
 import process from "node:process";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as NodeServices from "@effect/platform-node/NodeServices";
@@ -6,39 +6,15 @@ import { Console, Effect, Layer, Runtime } from "effect";
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
 import { layerTuned } from "../pipeline/run/tuned_kernels.ts";
-import { convert } from "./convert.ts";
-import { demo } from "./demo.ts";
-import { doctor } from "./doctor.ts";
-import { evaluate } from "./evaluate.ts";
-import { inspect } from "./inspect.ts";
+import { commands } from "./commands.ts";
 import { ownRank } from "./launch/start_ranks.ts";
-import { pretrain } from "./pretrain.ts";
 import { explain, explainUsage } from "./terminal/explain.ts";
-import { test } from "./test.ts";
-import { tune } from "./tune.ts";
-import { verify } from "./verify.ts";
-import { visualize } from "./visualize.ts";
-import { watch } from "./watch.ts";
-
-const commands = [
-  convert,
-  demo,
-  doctor,
-  evaluate,
-  inspect,
-  pretrain,
-  test,
-  tune,
-  verify,
-  visualize,
-  watch,
-] as const;
 
 const slotcon = Command.make("slotcon").pipe(
   Command.withDescription(
     "Self-supervised visual representation learning with semantic grouping, on any WebGPU adapter",
   ),
-  Command.withSubcommands(commands),
+  Command.withSubcommands(Object.values(commands)),
 );
 
 /** Wrong options get their sentence and the way to the help, not the help itself. */

@@ -1,0 +1,28 @@
+/** All commands. Each is a file beside this one; what it may touch is its row in launch/access.ts. */
+import type { Command } from "effect/cli";
+import { convert } from "./convert.ts";
+import { demo } from "./demo.ts";
+import { doctor } from "./doctor.ts";
+import { evaluate } from "./evaluate.ts";
+import { inspect } from "./inspect.ts";
+import { pretrain } from "./pretrain.ts";
+import { test } from "./test.ts";
+import { tune } from "./tune.ts";
+import { verify } from "./verify.ts";
+import { visualize } from "./visualize.ts";
+import { watch } from "./watch.ts";
+import type { CommandName } from "./launch/access.ts";
+
+export const commands = {
+  convert,
+  demo,
+  doctor,
+  evaluate,
+  inspect,
+  pretrain,
+  test,
+  tune,
+  verify,
+  visualize,
+  watch,
+} satisfies { readonly [Name in CommandName]: Command.Command<Name, never, unknown, unknown, unknown> };
