@@ -1,12 +1,15 @@
 import { basename, resolve } from "node:path";
-import { Console, Effect, Option, Schema } from "effect";
+import { Console, Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
+import { statOf } from "../data/files/exists.ts";
 import { writeWholeFile } from "../data/files/write_whole_file.ts";
 import type { StoredTensor } from "../data/formats/file_tensor.ts";
 import { convert as convertWeights, FORMATS } from "../pipeline/convert.ts";
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import { table } from "../pipeline/run/table.ts";
 import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
+import { whichFlag } from "./flags/common_flags.ts";
+import { UsageError } from "./flags/usage_error.ts";
 import { dim } from "./terminal/color.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
@@ -24,10 +27,7 @@ export const convert = Command.make(
       ),
       Flag.optional,
     ),
-    which: Flag.Literals("which", ["teacher", "student"]).pipe(
-      Flag.withDescription("whose encoder, where the file has both"),
-      Flag.withDefault("teacher" as const),
-    ),
+    which: whichFlag,
     list: Flag.Boolean("list").pipe(
       Flag.withDescription("print names, types and shapes of all tensors instead"),
       Flag.withDefault(false),
@@ -39,12 +39,12 @@ export const convert = Command.make(
     const output = Option.getOrNull(flags.output), to = Option.getOrNull(flags.to);
     if (output === null || to === null) {
       const missing = output === null ? "the file to write" : `--to ${FORMATS.join("|")}`;
-      return yield* new TargetError({ problem: `expected ${missing}, found nothing` });
+      return yield* refuse(`expected ${missing}, found nothing`);
     }
     yield* expectNew(output, input);
     const { pieces, notes } = yield* convertWeights(weights, { to, which });
     yield* writeWholeFile(output, pieces).pipe(
-      Effect.mapError(({ message }) => new TargetError({ problem: `cannot write "${output}": ${message}` })),
+      Effect.mapError(({ message }) => refuse(`cannot write "${output}": ${message}`)),
     );
     for (const note of notes) yield* Console.error(`slotcon: ${note}`);
     const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
@@ -70,28 +70,18 @@ export const convert = Command.make(
   ]),
 );
 
-/** The file to write is not one that can be written without losing something. */
-class TargetError extends Schema.TaggedError<TargetError>()("TargetError", { problem: Schema.String }) {
-  override get message() {
-    return `OUT: ${this.problem}`;
-  }
-}
+const refuse = (reason: string, remedy?: string) => new UsageError({ subject: "OUT", reason, remedy });
 
+/** Fails where writing the output would lose what is there. */
 const expectNew = Effect.fnUntraced(function* (output: string, input: string) {
-  const found = yield* Effect.sync(() => {
-    try {
-      return Deno.statSync(output);
-    } catch {
-      return null;
-    }
-  });
+  const found = yield* Effect.sync(() => statOf(output));
   if (found === null) return;
   const what = resolve(output) === resolve(input)
     ? "is the input itself"
     : found.isDirectory
     ? "is a folder"
     : "exists";
-  return yield* new TargetError({ problem: `"${output}" ${what}: name another file` });
+  return yield* refuse(`"${output}" ${what}`, "name another file");
 });
 
 const listing = (weights: WeightsFile): string => {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { Console, Effect, Schema } from "effect";
+import { Console, Effect } from "effect";
 import { Command, Flag } from "effect/cli";
 import { sceneClasses } from "../data/datasets/draw_scene.ts";
 import { listImages } from "../data/datasets/image_list.ts";
@@ -23,6 +23,8 @@ import { distinctColors } from "../pipeline/visualize/colors.ts";
 import { sheet } from "../pipeline/visualize/sheet.ts";
 import { tinted } from "../pipeline/visualize/tinted.ts";
 import { demoReport } from "./demo/report.ts";
+import { deviceFlag } from "./flags/common_flags.ts";
+import { UsageError } from "./flags/usage_error.ts";
 import { layerReport } from "./terminal/terminal_progress.ts";
 
 const SCENES = { train: 800, val: 150, size: 128 };
@@ -45,10 +47,7 @@ export const demo = Command.make(
       Flag.withDescription("stop after this many steps"),
       Flag.withDefault<number | null>(null),
     ),
-    device: Flag.Literals("device", ["native", "dawn"]).pipe(
-      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
-      Flag.withDefault("native" as const),
-    ),
+    device: deviceFlag,
   },
   Effect.fn(function* (flags) {
     const config = yield* demoConfig(flags);
@@ -77,7 +76,7 @@ export const demo = Command.make(
         { matched, majority, foregroundAri }: typeof before.score,
       ) => [matched, majority, foregroundAri];
       const scores = rows.map(([name, score]) => ({ name, values: valuesOf(score) }));
-      const report = yield* demoReport(config, { titles, scores, sheet });
+      const { file: report, loss } = yield* demoReport(config, { titles, scores, sheet });
       yield* Console.log(
         `\nHow well do they match the ${CLASSES} kinds of things drawn (mean IoU), and the objects of each scene ` +
           `(foreground ARI)? 1 is perfect:\n\n` +
@@ -85,7 +84,7 @@ export const demo = Command.make(
             ["", ...titles],
             ...scores.map(({ name, values }) => [`  ${name}`, ...values.map((value) => value.toFixed(3))]),
           ]) +
-          `\n\nThe loss fell from ${(yield* losses(config)).join(" to ")}.\n\n` +
+          `\n\nThe loss fell from ${loss}.\n\n` +
           [
             [report, "all of this on a page, with curves"],
             [picture, "from the top: scenes, slots before, slots after, the truth"],
@@ -114,20 +113,12 @@ const demoConfig = (flags: Flags) => {
   return configure("demo", new Map(entries.map(([name, value]) => [name, { value, where: `--${name}` }])));
 };
 
-export class DemoError extends Schema.TaggedError<DemoError>()("DemoError", {
-  outputDir: Schema.String,
-  seed: Schema.Int,
-  found: Schema.Int,
-}) {
-  override get message() {
-    return `"${this.outputDir}" holds a demo with --seed ${this.found}, not ${this.seed}: name another --output-dir`;
-  }
-}
-
 /** The run in a folder is gone on with, so it has to be the one asked for. */
 const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config) {
   const found = (yield* latestCheckpoint(outputDir, PRETRAIN))?.meta.config.seed ?? seed;
-  if (found !== seed) return yield* new DemoError({ outputDir, seed, found });
+  if (found === seed) return;
+  const reason = `"${outputDir}" holds a demo with --seed ${found}, not ${seed}`;
+  return yield* new UsageError({ subject: "--output-dir", reason, remedy: "name another" });
 });
 
 /** Pretrains, or goes on with a run that was stopped; the checkpoint at its end. */
@@ -187,12 +178,3 @@ const draw = (
     tint((i) => scenes[i].labels.map((label) => label - 1), colors),
   ]);
 };
-
-/** The loss at the start and at the end of a run, means of ten steps. */
-const losses = ({ outputDir }: Config) =>
-  Effect.sync(() => {
-    const lines = Deno.readTextFileSync(join(outputDir, "metrics.jsonl")).trim().split("\n");
-    const mean = (some: readonly string[]) =>
-      some.reduce((sum, line) => sum + JSON.parse(line).loss, 0) / some.length;
-    return [mean(lines.slice(0, 10)), mean(lines.slice(-10))].map((loss) => loss.toFixed(2));
-  });

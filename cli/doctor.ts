@@ -21,7 +21,7 @@ import { dumpFlags, dumpOf, dumpStep } from "./doctor/dump_step.ts";
 import { type RankSpeed, rankSpeed } from "./doctor/rank_speed.ts";
 import { vulkanDrivers } from "./doctor/vulkan_drivers.ts";
 import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
-import { configFlags, configOf } from "./options.ts";
+import { configFlags, configOf } from "./flags/config_flags.ts";
 import { bold, dim, green, red, yellow } from "./terminal/color.ts";
 
 export const doctor = Command.make(

@@ -21,6 +21,7 @@ import { architectureOf, encoderOf } from "../pipeline/weights/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
 import { teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
+import { deviceFlag } from "./flags/common_flags.ts";
 import { bold, dim, green, red, yellow } from "./terminal/color.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
@@ -41,10 +42,7 @@ export const inspect = Command.make(
       Flag.withDescription("how many of them, evenly from the whole list"),
       Flag.withDefault(200),
     ),
-    device: Flag.Literals("device", ["native", "dawn"]).pipe(
-      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
-      Flag.withDefault("native" as const),
-    ),
+    device: deviceFlag,
     json: Flag.Boolean("json").pipe(
       Flag.withDescription("print one JSON object instead of a page"),
       Flag.withDefault(false),

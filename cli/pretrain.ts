@@ -6,9 +6,9 @@ import { pretrain as run } from "../pipeline/pretrain/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
-import { configFlags, configOf } from "./options.ts";
+import { configFlags, configOf } from "./flags/config_flags.ts";
 import { rankReport } from "./terminal/terminal_progress.ts";
-import { watchFromApart } from "./watch.ts";
+import { serveInWorker } from "./watch/serve_in_worker.ts";
 
 export const pretrain = Command.make(
   "pretrain",
@@ -68,7 +68,7 @@ export const pretrain = Command.make(
 const train = Effect.fnUntraced(function* (config: Config, watched: boolean) {
   const images = yield* listImages(config);
   if (watched && (ownRank ?? 0) === 0) {
-    yield* Console.log(`Watch the run on ${yield* watchFromApart(config.outputDir)}`);
+    yield* Console.log(`Watch the run on ${yield* serveInWorker(config.outputDir)}`);
   }
   yield* Effect.provide(run(config, images), [rankReport(ownRank), rankGpu(config)]);
 });

@@ -9,7 +9,7 @@ import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { table } from "../pipeline/run/table.ts";
 import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.ts";
-import { configFlags, configOf } from "./options.ts";
+import { configFlags, configOf } from "./flags/config_flags.ts";
 
 export const tune = Command.make(
   "tune",

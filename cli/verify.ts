@@ -1,5 +1,5 @@
 import { basename, dirname, join, resolve } from "node:path";
-import { Console, Effect, Layer, Option, Schema } from "effect";
+import { Console, Effect, Layer, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import type { FileTensor } from "../data/formats/file_tensor.ts";
@@ -14,6 +14,8 @@ import { openRecording, type Recording } from "../pipeline/verify/open_recording
 import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
+import { deviceFlag } from "./flags/common_flags.ts";
+import { UsageError } from "./flags/usage_error.ts";
 import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { bold, green, red } from "./terminal/color.ts";
 
@@ -35,10 +37,7 @@ export const verify = Command.make(
       Flag.withDescription("safetensors file for all that was computed, under the recording's own names"),
       Flag.optional,
     ),
-    device: Flag.Literals("device", ["native", "dawn"]).pipe(
-      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
-      Flag.withDefault("native" as const),
-    ),
+    device: deviceFlag,
     ranks: Flag.Int("ranks").pipe(
       Flag.withDescription(
         "processes to replay steps with, as many as were recorded; one replays all in one",
@@ -48,7 +47,7 @@ export const verify = Command.make(
   },
   Effect.fn(function* ({ recordings, json, out, device, ranks }) {
     const target = Option.getOrNull(out);
-    if (target !== null) yield* checkTarget(target, recordings);
+    if (target !== null) yield* expectTarget(target, recordings);
     if (yield* startsRanks({ ranks })) return yield* startRanks(ranks);
     const isFirst = (ownRank ?? 0) === 0; // the first rank speaks for all
 
@@ -174,24 +173,20 @@ const largest = ({ worst }: VerifyRow): string => {
     : worst.toPrecision(2);
 };
 
-/** What was computed cannot be kept where it should be. */
-class OutError extends Schema.TaggedError<OutError>()("OutError", { reason: Schema.String }) {
-  override get message() {
-    return `--out: ${this.reason}`;
-  }
-}
+const refuseOut = (reason: string, remedy?: string) => new UsageError({ subject: "--out", reason, remedy });
 
-const checkTarget = (target: string, recordings: readonly string[]): Effect.Effect<void, OutError> => {
-  if (recordings.length > 1) {
-    const reason =
-      `it keeps what one recording gives, under that one's names; found ${recordings.length} recordings`;
-    return Effect.fail(new OutError({ reason }));
+/** Fails unless `target` can keep what these recordings give. */
+const expectTarget = Effect.fnUntraced(function* (target: string, recordings: readonly string[]) {
+  const count = recordings.length;
+  if (count > 1) {
+    return yield* refuseOut(
+      `it keeps what one recording gives, under that one's names; found ${count} recordings`,
+    );
   }
   if (resolve(target) === resolve(recordings[0])) {
-    return Effect.fail(new OutError({ reason: `"${target}" is the recording itself: name another file` }));
+    return yield* refuseOut(`"${target}" is the recording itself`, "name another file");
   }
-  return Effect.void;
-};
+});
 
 const write = (target: string, outputs: ReadonlyMap<string, FileTensor>, recording: string) =>
   Effect.tryPromise({
@@ -200,5 +195,5 @@ const write = (target: string, outputs: ReadonlyMap<string, FileTensor>, recordi
         target,
         ReadableStream.from(writeSafetensors(outputs, { computed_for: basename(recording) })),
       ),
-    catch: (error) => new OutError({ reason: `cannot write "${target}": ${(error as Error).message}` }),
+    catch: (error) => refuseOut(`cannot write "${target}": ${(error as Error).message}`),
   });

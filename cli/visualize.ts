@@ -1,5 +1,5 @@
 import { basename, dirname, relative, resolve } from "node:path";
-import { Console, Effect, Option, Schema } from "effect";
+import { Console, Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { datasets, listImages } from "../data/datasets/image_list.ts";
 import { writeWholeFile } from "../data/files/write_whole_file.ts";
@@ -13,6 +13,9 @@ import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
 import type { Watcher } from "../pipeline/visualize/watcher.ts";
 import { type Teacher, teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights } from "../pipeline/weights/weights_file.ts";
+import { deviceFlag } from "./flags/common_flags.ts";
+import { expectWithin, UsageError } from "./flags/usage_error.ts";
+import { progressLine } from "./terminal/progress_line.ts";
 
 export const visualize = Command.make(
   "visualize",
@@ -68,20 +71,19 @@ export const visualize = Command.make(
       Flag.withDescription("seed of --sampling (default: 0)"),
       Flag.withDefault(0),
     ),
-    device: Flag.Literals("device", ["native", "dawn"]).pipe(
-      Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
-      Flag.withDefault("native" as const),
-    ),
+    device: deviceFlag,
   },
   Effect.fn(function* ({ checkpoint, others, images, device, savePath, ...flags }) {
     const target = yield* targetOf(savePath);
-    yield* expectBetween("topk", flags.topk, 1, 100);
-    yield* expectBetween("batch-size", flags.batchSize, 1, 4096);
-    yield* expectBetween("seed", flags.seed, 0, 2 ** 32 - 1);
+    yield* expectWithin({
+      topk: [flags.topk, 1, 100],
+      "batch-size": [flags.batchSize, 1, 4096],
+      seed: [flags.seed, 0, 2 ** 32 - 1],
+    });
     if (others.length > 0 && images.length === 0) {
       return yield* new UsageError({
-        where: "--images",
-        problem: `"${
+        subject: "--images",
+        reason: `"${
           others[0]
         }" stands behind the checkpoint: pictures are named by --images, data sets by --data-dir`,
       });
@@ -120,21 +122,6 @@ export const visualize = Command.make(
   ]),
 );
 
-/** An option cannot be meant like this. */
-class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
-  where: Schema.String,
-  problem: Schema.String,
-}) {
-  override get message() {
-    return `${this.where}: ${this.problem}`;
-  }
-}
-
-const expectBetween = (option: string, value: number, least: number, most: number) =>
-  value >= least && value <= most
-    ? Effect.void
-    : new UsageError({ where: `--${option}`, problem: `expected ${least} to ${most}, found ${value}` });
-
 /** The prototypes to draw: those named or drawn at random, or null for all. */
 const chosen = Effect.fnUntraced(function* (
   { sampling, idxs, seed }: {
@@ -144,21 +131,21 @@ const chosen = Effect.fnUntraced(function* (
   },
   K: number,
 ) {
-  yield* expectBetween("sampling", sampling, 0, K);
+  yield* expectWithin({ sampling: [sampling, 0, K] });
   if (Option.isNone(idxs)) {
     if (sampling === 0) return null;
     return Array.from(permutation(K, seed, SAMPLING).subarray(0, sampling)).sort((a, b) => a - b);
   }
   if (sampling > 0) {
-    return yield* new UsageError({ where: "--sampling", problem: "--idxs names the prototypes already" });
+    return yield* new UsageError({ subject: "--sampling", reason: "--idxs names the prototypes already" });
   }
   const words = idxs.value.split(",").map((word) => word.trim());
   const wrong = words.find((word) => !/^\d+$/.test(word) || Number(word) >= K);
   if (wrong !== undefined) {
-    const problem = `expected numbers such as 3,7 (there are ${K} prototypes, 0 to ${
+    const reason = `expected numbers such as 3,7 (there are ${K} prototypes, 0 to ${
       K - 1
     }), found "${wrong}"`;
-    return yield* new UsageError({ where: "--idxs", problem });
+    return yield* new UsageError({ subject: "--idxs", reason });
   }
   return words.map(Number);
 });
@@ -173,7 +160,7 @@ interface Target {
 
 /** What to write, known before anything is computed: the folder has to be there. */
 const targetOf = Effect.fnUntraced(function* (file: string) {
-  const refuse = (problem: string) => new UsageError({ where: "--save-path", problem });
+  const refuse = (reason: string) => new UsageError({ subject: "--save-path", reason });
   const [, stem = "", suffix = ""] = file.match(/^(.*[^/\\])\.(jpg|jpeg|png|html)$/is) ?? [];
   if (stem === "") return yield* refuse(`expected a name that ends in .jpg, .png or .html, found "${file}"`);
   const folder = dirname(resolve(file));
@@ -191,8 +178,9 @@ const expectOther = ({ picture, page }: Target, files: readonly string[]) => {
   const written = [picture?.file ?? page, page].map((file) => resolve(file));
   const same = files.find((file) => written.includes(resolve(file)));
   return same === undefined ? Effect.void : new UsageError({
-    where: "--save-path",
-    problem: `"${same}" is one of the pictures: name another file`,
+    subject: "--save-path",
+    reason: `"${same}" is one of the pictures`,
+    remedy: "name another file",
   });
 };
 
@@ -213,7 +201,7 @@ const ofPrototypes = Effect.fnUntraced(function* (
   },
 ) {
   const root = dataDir.endsWith(".txt") ? dirname(dataDir) : dataDir;
-  const { watcher, left } = watch();
+  const { watcher, left } = terminalWatcher();
   const { retrieval, sheet, pictures, prototypes } = yield* showPrototypes(teacher, files, {
     ...{ topk, batchSize, rows, watcher },
     nameOf: (file) => relative(root, file),
@@ -232,7 +220,7 @@ const ofPrototypes = Effect.fnUntraced(function* (
 });
 
 const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonly string[]) {
-  const { watcher, left } = watch();
+  const { watcher, left } = terminalWatcher();
   const shown = yield* showPictures(teacher, files, { nameOf: (file) => basename(file), watcher });
   const looked = shown.pictures.length;
   return {
@@ -248,27 +236,16 @@ const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonl
 const counted = (looked: number, left: number) =>
   `${looked} picture${looked === 1 ? "" : "s"}${left === 0 ? "" : `, ${left} left out`}`;
 
-/** Shows progress as one line of a terminal, names the pictures that are left out, and counts them. */
-const watch = () => {
-  let line = "", left = 0, drawnAt = 0;
-  const draw = (text: string) => {
-    if (!Deno.stderr.isTerminal()) return;
-    Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
-    line = text;
-  };
+/** Shows progress on a terminal, names the pictures that are left out, and counts them. */
+const terminalWatcher = () => {
+  const line = progressLine();
+  let left = 0;
   const watcher: Watcher = {
     progress: (stage, done, total) =>
-      Effect.sync(() => {
-        if (performance.now() - drawnAt < 100 && done < total) return;
-        drawnAt = performance.now();
-        draw(done === total ? "" : `${stage}: ${done} of ${total}`);
-      }),
+      Effect.sync(() => done === total ? line.clear() : line.show(`${stage}: ${done} of ${total}`)),
     bad: (sentence) =>
       Effect.sync(() => {
-        const shown = line;
-        draw("");
-        console.error(`slotcon: ${sentence}. It is left out.`);
-        draw(shown);
+        line.say(`slotcon: ${sentence}. It is left out.`);
         left++;
       }),
   };
@@ -286,7 +263,7 @@ const write = Effect.fnUntraced(
     for (const [file, what, pieces] of files) {
       yield* writeWholeFile(file, pieces).pipe(
         Effect.mapError(({ message }) =>
-          new UsageError({ where: "--save-path", problem: `cannot write "${file}": ${message}` })
+          new UsageError({ subject: "--save-path", reason: `cannot write "${file}": ${message}` })
         ),
       );
       const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);

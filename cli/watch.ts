@@ -1,11 +1,9 @@
-import { Console, Deferred, Effect } from "effect";
+import { Console, Effect } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
+import { UsageError } from "./flags/usage_error.ts";
 import { readCurve } from "./watch/recorded_curve.ts";
-import { watchedRuns, WatchError } from "./watch/runs.ts";
-import { serve } from "./watch/server.ts";
-import type { WatchReply, WatchRequest } from "./watch/worker.ts";
-
-const LOCALHOST = "127.0.0.1";
+import { watchedRuns } from "./watch/runs.ts";
+import { LOCALHOST, serve } from "./watch/server.ts";
 
 export const watch = Command.make(
   "watch",
@@ -34,9 +32,10 @@ export const watch = Command.make(
     const runs = watchedRuns(named);
     runs.find();
     if (runs.runs.length === 0) {
-      return yield* new WatchError({
-        message: `There is no run in ${named.map((folder) => `"${folder}"`).join(", ")}: ` +
-          "expected a folder that slotcon pretrain was given as --output-dir, or one with such folders",
+      return yield* new UsageError({
+        subject: "RUN",
+        reason: `there is no run in ${named.map((folder) => `"${folder}"`).join(", ")}`,
+        remedy: "expected a folder that slotcon pretrain was given as --output-dir, or one with such folders",
       });
     }
     const curves = yield* Effect.forEach(overlay, readCurve);
@@ -60,23 +59,3 @@ export const watch = Command.make(
     },
   ]),
 );
-
-/** Serves the page of a run, in a thread of its own, until the scope ends; its address. */
-export const watchFromApart = Effect.fn("watchFromApart")(function* (folder: string) {
-  const reply = yield* Deferred.make<string, WatchError>();
-  const worker = yield* Effect.acquireRelease(
-    Effect.sync(() => new Worker(new URL("./watch/worker.ts", import.meta.url), { type: "module" })),
-    (worker) => Effect.sync(() => worker.terminate()),
-  );
-  worker.onmessage = ({ data }: MessageEvent<WatchReply>) =>
-    Deferred.doneUnsafe(
-      reply,
-      "url" in data ? Effect.succeed(data.url) : new WatchError({ message: data.problem }),
-    );
-  worker.onerror = (event) => {
-    event.preventDefault(); // the run goes on without its page
-    Deferred.doneUnsafe(reply, new WatchError({ message: event.message }));
-  };
-  worker.postMessage({ folder, hostname: LOCALHOST, port: 0 } satisfies WatchRequest);
-  return yield* Deferred.await(reply);
-});

@@ -15,7 +15,10 @@ export interface DemoResult {
   readonly sheet: Uint8Array;
 }
 
-/** Writes the page of a demo, `report.html` in the run's folder: scores, slots and curves in one file. Returns its path. */
+/**
+ * Writes the page of a demo, `report.html` in the run's folder: scores, slots and curves in one file. Returns its path, and
+ * the mean loss of the first ten steps and of the last ten, in words.
+ */
 export const demoReport = Effect.fn("demoReport")(function* (
   { outputDir, arch, width, numPrototypes, seed }: Config,
   { titles, scores, sheet }: DemoResult,
@@ -25,6 +28,7 @@ export const demoReport = Effect.fn("demoReport")(function* (
     .split("\n")
     .map((line): Record<string, number> => JSON.parse(line));
   const curve = (key: string, name: string) => ({ name, values: lines.map((line) => line[key]) });
+  const loss = [lines.slice(0, 10), lines.slice(-10)].map((some) => mean(some).toFixed(2)).join(" to ");
   const { width: pixels = 0 } = yield* Effect.promise(() => sharp(sheet).metadata());
   const picture = `data:image/png;base64,${sheet.toBase64()}`;
   const page = pageOf({
@@ -32,7 +36,7 @@ export const demoReport = Effect.fn("demoReport")(function* (
     facts: [
       ["network", `${arch}, ${width} channels behind the stem, ${numPrototypes} prototypes`],
       ["training", `${lines.length} steps without any label, seed ${seed}`],
-      ["loss", [lines.slice(0, 10), lines.slice(-10)].map((some) => mean(some).toFixed(2)).join(" to ")],
+      ["loss", loss],
     ],
     body: [
       html`<h2>Slots on scenes that were not trained on</h2>`,
@@ -57,7 +61,7 @@ export const demoReport = Effect.fn("demoReport")(function* (
     ],
   });
   yield* writeWholeFile(file, [new TextEncoder().encode(page)]);
-  return file;
+  return { file, loss };
 });
 
 const mean = (lines: readonly Record<string, number>[]): number =>

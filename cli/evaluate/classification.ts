@@ -1,83 +1,132 @@
-/** What evaluations by classification show: scores, and the pictures that were surest right and surest wrong. */
+/**
+ * Evaluations by classification: of an encoder, of the same untrained and of colours, on pictures in a folder for each
+ * class. Shows scores, and the pictures that were surest right and surest wrong.
+ */
 import { basename } from "node:path";
-import { Effect, Option } from "effect";
+import { Console, Effect, Option, type Scope } from "effect";
 import { type ClassFolders, classFolders } from "../../data/datasets/class_folders.ts";
 import { readPicture } from "../../data/images/decode_image.ts";
-import type { ClassifiedPicture } from "../../pipeline/eval/classification.ts";
+import { layers } from "../../ops/runtime/adapters.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { ClassificationScore, ClassifiedPicture } from "../../pipeline/eval/classification.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
-import {
-  cellColors,
-  colorHistograms,
-  encoderDescriptor,
-  type NamedDescriptor,
-} from "../../pipeline/inference/descriptors.ts";
-import {
-  type FrozenEncoder,
-  frozenEncoder,
-  untrainedEncoder,
-} from "../../pipeline/inference/frozen_encoder.ts";
-import type { EncoderOptions } from "../../pipeline/model/resnet.ts";
+import type { NamedDescriptor } from "../../pipeline/inference/descriptors.ts";
+import { evaluationFrame, type Frame } from "../../pipeline/inference/framed.ts";
+import { frozenEncoder } from "../../pipeline/inference/frozen_encoder.ts";
+import { table } from "../../pipeline/run/table.ts";
 import type { Which } from "../../pipeline/weights/encoder.ts";
 import { openWeights } from "../../pipeline/weights/weights_file.ts";
-import { bar, figure, gallery, type Html, html, image, pageTable, thumbnail } from "../pages/page.ts";
+import { bar, figure, gallery, html, image, pageOf, pageTable, thumbnail } from "../pages/page.ts";
+import { bold } from "../terminal/color.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
-import { outputFiles } from "./output.ts";
+import { comparedDescriptors } from "./compared_descriptors.ts";
+import { type CommonValues, expectCommon } from "./flags.ts";
+import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
-/**
- * How an evaluation by classification begins: with the encoder, the pictures and the files to write, and what is said of
- * them. Fails where one of them cannot be had, before any work is done.
- */
-export const begin = Effect.fnUntraced(function* (
-  evaluation: string,
+/** An evaluation by classification: what it computes, and what is said of it. */
+export interface Classification<Result, Picture, Failure> {
+  readonly name: string;
+  readonly title: string; // of the page
+  /** Options that are written beside the numbers. */
+  readonly options: Readonly<Record<string, number>>;
+  /** Scores, and the pictures of `val` as the encoder in question classifies them. */
+  readonly evaluate: (shown: {
+    readonly folders: ClassFolders;
+    readonly descriptors: readonly NamedDescriptor[];
+    readonly frame: Frame;
+    readonly batch: number;
+  }) => Effect.Effect<
+    { readonly results: readonly Result[]; readonly pictures: readonly Picture[] },
+    Failure,
+    Gpu | Scope.Scope
+  >;
+  /** What the pictures of both splits are for. */
+  readonly use: (
+    pictures: { readonly train: number; readonly val: number; readonly classes: number },
+  ) => string;
+  /** Facts for the page besides those that all evaluations have. */
+  readonly facts: readonly (readonly [string, string])[];
+  /** Of which pictures `top1` and `top5` are the shares. */
+  readonly shares: string;
+  /** Titles of the columns, the method's first, and what is in the others: shares from 0 to 1 are numbers, all else is text. */
+  readonly titles: readonly string[];
+  readonly scores: (result: Result) => readonly (number | string)[];
+  /** Training pictures to show beside a classified one. */
+  readonly neighbours: (picture: Picture) => readonly string[];
+}
+
+/** Runs an evaluation by classification on a file of weights, prints its scores and writes its numbers and its page. */
+export const classify = Effect.fn("classify")(function* <
+  Result extends ClassificationScore & { readonly method: string },
+  Picture extends ClassifiedPicture,
+  Failure,
+>(
   file: string,
-  flags: {
-    readonly which: Which;
-    readonly dataDir: string;
-    readonly imageSize: Option.Option<number>;
-    readonly pictures: Option.Option<number>;
-    readonly output: Parameters<typeof outputFiles>[0];
-  },
+  flags: CommonValues & { readonly which: Which; readonly dataDir: string },
+  { name, title, options, evaluate, use, facts, shares, titles, scores, neighbours }: Classification<
+    Result,
+    Picture,
+    Failure
+  >,
 ) {
+  yield* expectCommon(flags);
   const weights = yield* openWeights(file);
   const encoder = yield* frozenEncoder(weights, flags.which);
   const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
   const folders = thinned(yield* classFolders(flags.dataDir), Option.getOrNull(flags.pictures));
-  const files = yield* outputFiles(flags.output, file, evaluation);
+  const { classes, train, val } = folders;
+  const files = yield* outputFiles(flags.output, file, name);
   const about = {
-    evaluation,
+    evaluation: name,
     checkpoint: file,
     is: `${flags.which} of ${whatItIs(weights)}`,
     data: flags.dataDir,
-    classCount: folders.classes.length,
-    train: folders.train.length,
-    val: folders.val.length,
+    classCount: classes.length,
+    train: train.length,
+    val: val.length,
     imageSize,
+    ...options,
   };
-  return { encoder, imageSize, folders, files, about };
-});
 
-/** The encoder in question, the same untrained, and colours. */
-export const descriptorsOf = Effect.fnUntraced(function* (
-  { values, options }: FrozenEncoder,
-  { seed, per, ...shown }: {
-    readonly seed: number;
-    readonly per: "picture" | "cell";
-    readonly imageSize: number;
-    readonly batch: number;
-    readonly outputStride?: EncoderOptions["outputStride"];
-  },
-) {
-  const strided = { ...options, outputStride: shown.outputStride ?? options.outputStride };
-  const own = yield* encoderDescriptor({ values, options: strided }, { ...shown, per });
-  const untrained = yield* encoderDescriptor(untrainedEncoder(strided, seed), { ...shown, per });
-  const colors = per === "picture"
-    ? { method: "colour histograms", descriptor: colorHistograms(shown.imageSize) }
-    : { method: "colour and place", descriptor: cellColors(shown.imageSize, own.grid) };
-  return [
-    { method: "this encoder", descriptor: own },
-    { method: "the same untrained", descriptor: untrained },
-    colors,
-  ] satisfies NamedDescriptor[] as NamedDescriptor[];
+  const { results, pictures } = yield* Effect.gen(function* () {
+    const batch = Math.min(flags.batchSize, val.length);
+    const shown = { seed: flags.seed, per: "picture", imageSize, batch } as const;
+    const descriptors = yield* comparedDescriptors(encoder, shown);
+    return yield* evaluate({ folders, descriptors, frame: evaluationFrame(imageSize), batch });
+  }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);
+
+  const purpose = use({ train: train.length, val: val.length, classes: classes.length });
+  const inTable = (score: number | string) => typeof score === "number" ? score.toFixed(3) : score;
+  const rows = results.map((result) => [result.method, ...scores(result).map(inTable)]);
+  yield* Console.log(`${bold(file)}: ${about.is}\n${purpose}\n\n${table([titles, ...rows])}`);
+
+  const accuracies = classAccuracies(classes, pictures);
+  const chance = (1 / classes.length).toFixed(3);
+  const onPage = (score: number | string) => typeof score === "number" ? bar(score) : score;
+  const page = pageOf({
+    title: `${title}: ${basename(file)}`,
+    facts: [
+      ["checkpoint", `${file}, ${about.is}`],
+      ["data", `${about.data}: ${purpose}`],
+      ["shown at", `${imageSize} × ${imageSize} pixels`],
+      ...facts,
+    ],
+    body: [
+      html`
+        <h2>Scores</h2>
+        <p>Share of the pictures whose class ${shares}. Chance is ${chance} for the first.</p>
+      `,
+      pageTable(titles, results.map((result) => [result.method, ...scores(result).map(onPage)])),
+      ...yield* surestPictures(classes, pictures, neighbours),
+      html`<h2>Classes</h2>`,
+      pageTable(
+        ["class", "pictures", "top-1"],
+        accuracies.map(({ name, pictures, top1 }) => [name, pictures, bar(top1)]),
+      ),
+    ],
+  });
+  const numbers = { ...about, results, classes: accuracies, pictures: namedPictures(classes, pictures) };
+  yield* writeEvaluation(files, numbers, page);
 });
 
 /** At most `most` pictures of each split, evenly. */
@@ -88,7 +137,7 @@ const thinned = ({ classes, train, val }: ClassFolders, most: number | null): Cl
 });
 
 /** Per class, how many of its pictures are ranked first as what they are. */
-export const classAccuracies = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) => {
+const classAccuracies = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) => {
   const all = classes.map((name) => ({ name, pictures: 0, right: 0 }));
   for (const { label, ranked } of pictures) {
     all[label].pictures++;
@@ -98,16 +147,8 @@ export const classAccuracies = (classes: readonly string[], pictures: readonly C
     .map(({ right, ...rest }) => ({ ...rest, top1: right / rest.pictures }));
 };
 
-export const classTable = (accuracies: ReturnType<typeof classAccuracies>): Html =>
-  html`<h2>Classes</h2>${
-    pageTable(
-      ["class", "pictures", "top-1"],
-      accuracies.map(({ name, pictures, top1 }) => [name, pictures, bar(top1)]),
-    )
-  }`;
-
 /** Pictures with their classes by name, for the numbers' file. */
-export const namedPictures = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) =>
+const namedPictures = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) =>
   pictures.map(({ file, label, ranked: [{ label: found, share }] }) => ({
     file,
     class: classes[label],
@@ -119,7 +160,7 @@ const SHOWN = 8;
 const SIDE = 160, SMALL = 78;
 
 /** The pictures that were surest right and surest wrong, with others beside them (the nearest neighbours). */
-export const surestPictures = Effect.fnUntraced(function* <Picture extends ClassifiedPicture>(
+const surestPictures = Effect.fnUntraced(function* <Picture extends ClassifiedPicture>(
   classes: readonly string[],
   pictures: readonly Picture[],
   othersOf: (picture: Picture) => readonly string[],

@@ -17,17 +17,24 @@ import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "..
 import { bold } from "../terminal/color.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
-import { checkpoint, common, dataDir, expectCommon, labelFlags, outputStride } from "./options.ts";
+import {
+  checkpointOperand,
+  commonFlags,
+  dataDirFlag,
+  expectCommon,
+  labelFlags,
+  outputStrideFlag,
+} from "./flags.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
 export const grouping = Command.make(
   "grouping",
   {
-    checkpoint,
-    dataDir: dataDir("val2017/*.jpg and annotations/, as COCO has them"),
+    checkpoint: checkpointOperand,
+    dataDir: dataDirFlag("val2017/*.jpg and annotations/, as COCO has them"),
     ...labelFlags,
-    outputStride,
-    ...common,
+    outputStride: outputStrideFlag,
+    ...commonFlags,
   },
   Effect.fn(function* ({ checkpoint: file, ...flags }) {
     yield* expectCommon(flags);

@@ -1,36 +1,16 @@
-import { basename } from "node:path";
-import { Console, Effect } from "effect";
+import { Effect } from "effect";
 import { Command, Flag } from "effect/cli";
-import { layers } from "../../ops/runtime/adapters.ts";
 import { evaluateKnn } from "../../pipeline/eval/evaluate_knn.ts";
-import { evaluationFrame } from "../../pipeline/inference/framed.ts";
-import { table } from "../../pipeline/run/table.ts";
-import { bar, html, pageOf, pageTable } from "../pages/page.ts";
-import { bold } from "../terminal/color.ts";
-import {
-  begin,
-  classAccuracies,
-  classTable,
-  descriptorsOf,
-  namedPictures,
-  surestPictures,
-} from "./classification.ts";
-import {
-  checkpoint,
-  common,
-  dataDir,
-  EvaluationFlagError,
-  expectAtLeast,
-  expectCommon,
-  which,
-} from "./options.ts";
-import { layerProgress, writeEvaluation } from "./output.ts";
+import { whichFlag } from "../flags/common_flags.ts";
+import { expectWithin, UsageError } from "../flags/usage_error.ts";
+import { classify } from "./classification.ts";
+import { checkpointOperand, commonFlags, dataDirFlag } from "./flags.ts";
 
 export const knn = Command.make(
   "knn",
   {
-    checkpoint,
-    dataDir: dataDir("train/<class>/* and val/<class>/*, as ImageNet has them"),
+    checkpoint: checkpointOperand,
+    dataDir: dataDirFlag("train/<class>/* and val/<class>/*, as ImageNet has them"),
     k: Flag.String("k").pipe(
       Flag.withMetavar("K,K,…"),
       Flag.withDescription("how many neighbours vote; several numbers give several scores"),
@@ -40,71 +20,25 @@ export const knn = Command.make(
       Flag.withDescription("a neighbour's vote weighs exp(cosine / temperature)"),
       Flag.withDefault(0.07),
     ),
-    which,
-    ...common,
+    which: whichFlag,
+    ...commonFlags,
   },
-  Effect.fn(function* ({ checkpoint: file, ...flags }) {
-    yield* expectCommon(flags);
+  Effect.fn(function* ({ checkpoint, ...flags }) {
+    const { temperature, seed } = flags;
     const neighbours = yield* numbersOf(flags.k);
-    yield* expectAtLeast({ temperature: [flags.temperature, 1e-4] });
-    const { encoder, imageSize, folders, files, about: begun } = yield* begin("knn", file, flags);
-    const about = { ...begun, temperature: flags.temperature, seed: flags.seed };
-
-    const { results, pictures } = yield* Effect.gen(function* () {
-      const batch = Math.min(flags.batchSize, folders.val.length);
-      const descriptors = yield* descriptorsOf(encoder, {
-        seed: flags.seed,
-        per: "picture",
-        imageSize,
-        batch,
-      });
-      return yield* evaluateKnn({
-        ...{ folders, descriptors, neighbours, batch },
-        temperature: flags.temperature,
-        frame: evaluationFrame(imageSize),
-      });
-    }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);
-
-    const accuracies = classAccuracies(folders.classes, pictures);
-    yield* Console.log([
-      `${bold(file)}: ${about.is}`,
-      `${about.train} pictures of ${about.classCount} classes vote for ${about.val} others`,
-      "",
-      table([
-        ["k nearest neighbours, weighted", "k", "top-1", "top-5"],
-        ...results.map(({ method, k, top1, top5 }) => [method, String(k), top1.toFixed(3), top5.toFixed(3)]),
-      ]),
-    ].join("\n"));
-    const page = pageOf({
-      title: `Nearest neighbours: ${basename(file)}`,
-      facts: [
-        ["checkpoint", `${file}, ${about.is}`],
-        [
-          "data",
-          `${about.data}: ${about.train} pictures of ${about.classCount} classes vote for ${about.val} others`,
-        ],
-        ["shown at", `${imageSize} × ${imageSize} pixels`],
-      ],
-      body: [
-        html`
-          <h2>Scores</h2>
-          <p>Share of the pictures whose class has the most votes, or is among the five with the most.
-          Chance is ${(1 / about.classCount).toFixed(3)} for the first.</p>
-        `,
-        pageTable(
-          ["", "k", "top-1", "top-5"],
-          results.map(({ method, k, top1, top5 }) => [method, k, bar(top1), bar(top5)]),
-        ),
-        ...yield* surestPictures(folders.classes, pictures, ({ nearest }) => nearest),
-        classTable(accuracies),
-      ],
+    yield* expectWithin({ temperature: [temperature, 1e-4] });
+    yield* classify(checkpoint, flags, {
+      name: "knn",
+      title: "Nearest neighbours",
+      options: { temperature, seed },
+      evaluate: (shown) => evaluateKnn({ ...shown, neighbours, temperature }),
+      use: ({ train, val, classes }) => `${train} pictures of ${classes} classes vote for ${val} others`,
+      facts: [],
+      shares: "has the most votes, or is among the five with the most",
+      titles: ["k nearest neighbours, weighted", "k", "top-1", "top-5"],
+      scores: ({ k, top1, top5 }) => [String(k), top1, top5],
+      neighbours: ({ nearest }) => nearest,
     });
-    yield* writeEvaluation(files, {
-      ...about,
-      results,
-      classes: accuracies,
-      pictures: namedPictures(folders.classes, pictures),
-    }, page);
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -123,9 +57,6 @@ export const knn = Command.make(
 const numbersOf = Effect.fnUntraced(function* (text: string) {
   const numbers = text.split(",").map(Number);
   if (numbers.every((k) => Number.isInteger(k) && k >= 1)) return numbers;
-  return yield* new EvaluationFlagError({
-    flag: "--k",
-    expected: "whole numbers from 1 on with commas between them, such as 20,200",
-    found: `"${text}"`,
-  });
+  const expected = "whole numbers from 1 on with commas between them, such as 20,200";
+  return yield* new UsageError({ subject: "--k", reason: `expected ${expected}, found "${text}"` });
 });

@@ -1,21 +1,11 @@
 /** Where an evaluation goes: a table on the terminal, numbers in a JSON file, a page with pictures beside it. */
 import { basename, dirname, extname, join } from "node:path";
-import { Console, Effect, Layer, Option, Schema } from "effect";
+import { Console, Effect, Layer, Option } from "effect";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import { EvaluationProgress } from "../../pipeline/eval/progress.ts";
 import { duration } from "../../pipeline/run/progress.ts";
-import { EvaluationFlagError } from "./options.ts";
-
-/** An evaluation cannot be written. */
-export class EvaluationOutputError
-  extends Schema.TaggedError<EvaluationOutputError>()("EvaluationOutputError", {
-    file: Schema.String,
-    reason: Schema.String,
-  }) {
-  override get message() {
-    return `Cannot write "${this.file}": ${this.reason}; name another file by --output`;
-  }
-}
+import { UsageError } from "../flags/usage_error.ts";
+import { progressLine } from "../terminal/progress_line.ts";
 
 export interface OutputFiles {
   readonly json: string;
@@ -34,8 +24,8 @@ export const outputFiles = Effect.fnUntraced(
       () => join(folder, `${basename(checkpoint, extname(checkpoint))}.${kind}.json`),
     );
     if (extname(json) !== ".json") {
-      const expected = "a file named *.json";
-      return yield* new EvaluationFlagError({ flag: "--output", expected, found: `"${json}"` });
+      const reason = `expected a file named *.json, found "${json}"`;
+      return yield* new UsageError({ subject: "--output", reason });
     }
     yield* Effect.try({
       try: () => {
@@ -43,11 +33,18 @@ export const outputFiles = Effect.fnUntraced(
         Deno.openSync(`${json}.partial`, { write: true, create: true }).close();
         Deno.removeSync(`${json}.partial`);
       },
-      catch: (error) => new EvaluationOutputError({ file: json, reason: (error as Error).message }),
+      catch: (error) => cannotWrite(json, error as Error),
     });
     return { json, page: json.replace(/\.json$/, ".html") } satisfies OutputFiles as OutputFiles;
   },
 );
+
+const cannotWrite = (file: string, { message }: { readonly message: string }) =>
+  new UsageError({
+    subject: "--output",
+    reason: `cannot write "${file}": ${message}`,
+    remedy: "name another file",
+  });
 
 /** Writes both files and says where they are. */
 export const writeEvaluation = Effect.fnUntraced(
@@ -55,7 +52,7 @@ export const writeEvaluation = Effect.fnUntraced(
     const contents = [[json, `${JSON.stringify(numbers, null, 2)}\n`], [page, html]];
     for (const [file, text] of contents) {
       yield* writeWholeFile(file, [new TextEncoder().encode(text)]).pipe(
-        Effect.mapError(({ message }) => new EvaluationOutputError({ file, reason: message })),
+        Effect.mapError((error) => cannotWrite(file, error)),
       );
     }
     yield* Console.log(
@@ -64,26 +61,22 @@ export const writeEvaluation = Effect.fnUntraced(
   },
 );
 
-const REDRAW_MS = 100;
-const CLEAR_LINE = "\r\x1b[K";
-
-/** Shows how far an evaluation is, on standard error where that is a terminal. */
-export const layerProgress: Layer.Layer<never> = Deno.stderr.isTerminal()
-  ? Layer.effect(
-    EvaluationProgress,
-    Effect.gen(function* () {
-      const write = (text: string) => Deno.stderr.writeSync(new TextEncoder().encode(text));
-      let stage = "", began = 0, drawn = -Infinity;
-      yield* Effect.addFinalizer(() => Effect.sync(() => write(CLEAR_LINE)));
-      return (now: string, done: number, total: number) =>
-        Effect.sync(() => {
-          const time = performance.now();
-          if (now !== stage) [stage, began, drawn] = [now, time, -Infinity];
-          if (time - drawn < REDRAW_MS) return;
-          drawn = time;
-          const left = done === 0 ? "" : `  ${duration((time - began) / done * (total - done) / 1000)} left`;
-          write(`${CLEAR_LINE}${stage}  ${done}/${total}${left}`.slice(0, 120));
-        });
-    }),
-  )
-  : Layer.empty;
+/** Shows how far an evaluation is, and how long a stage of it still takes, on a terminal. */
+export const layerProgress: Layer.Layer<never> = Layer.effect(
+  EvaluationProgress,
+  Effect.gen(function* () {
+    const line = progressLine();
+    let stage = "", began = 0;
+    yield* Effect.addFinalizer(() => Effect.sync(line.clear));
+    return (now: string, done: number, total: number) =>
+      Effect.sync(() => {
+        if (now !== stage) {
+          [stage, began] = [now, performance.now()];
+          line.clear();
+        }
+        const seconds = (performance.now() - began) / 1000;
+        const left = done === 0 ? "" : `  ${duration(seconds / done * (total - done))} left`;
+        line.show(`${stage}  ${done}/${total}${left}`.slice(0, 120));
+      });
+  }),
+);

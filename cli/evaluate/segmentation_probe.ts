@@ -13,35 +13,35 @@ import { frozenEncoder } from "../../pipeline/inference/frozen_encoder.ts";
 import { table } from "../../pipeline/run/table.ts";
 import { tinted } from "../../pipeline/visualize/tinted.ts";
 import { openWeights } from "../../pipeline/weights/weights_file.ts";
+import { whichFlag } from "../flags/common_flags.ts";
+import { UsageError } from "../flags/usage_error.ts";
 import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
 import { bold } from "../terminal/color.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
-import { descriptorsOf } from "./classification.ts";
+import { comparedDescriptors } from "./compared_descriptors.ts";
 import {
-  checkpoint,
-  common,
-  dataDir,
-  EvaluationFlagError,
+  checkpointOperand,
+  commonFlags,
+  dataDirFlag,
   expectCommon,
   expectTraining,
   labelFlags,
-  outputStride,
-  training,
-  which,
-} from "./options.ts";
+  outputStrideFlag,
+  trainingFlags,
+} from "./flags.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
 export const segmentationProbe = Command.make(
   "segmentation-probe",
   {
-    checkpoint,
-    dataDir: dataDir("train2017/*.jpg, val2017/*.jpg and annotations/, as COCO has them"),
+    checkpoint: checkpointOperand,
+    dataDir: dataDirFlag("train2017/*.jpg, val2017/*.jpg and annotations/, as COCO has them"),
     ...labelFlags,
-    which,
-    outputStride,
-    ...training(10),
-    ...common,
+    which: whichFlag,
+    outputStride: outputStrideFlag,
+    ...trainingFlags(10),
+    ...commonFlags,
   },
   Effect.fn(function* ({ checkpoint: file, ...flags }) {
     yield* expectCommon(flags);
@@ -61,10 +61,10 @@ export const segmentationProbe = Command.make(
     if (trained.kind !== scored.kind || trained.classes.join("\n") !== scored.classes.join("\n")) {
       const found =
         `${trained.classes.length} of ${trained.from} and ${scored.classes.length} of ${scored.from}`;
-      return yield* new EvaluationFlagError({
-        flag: "--data-dir",
-        expected: "annotations of the same classes for train and val (--labels chooses which)",
-        found,
+      return yield* new UsageError({
+        subject: "--data-dir",
+        reason:
+          `expected annotations of the same classes for train and val (--labels chooses which), found ${found}`,
       });
     }
     const most = Option.getOrNull(flags.pictures);
@@ -88,7 +88,7 @@ export const segmentationProbe = Command.make(
       return yield* probe({
         ...{ train, val, imageSize, batch },
         classes: scored.classes.length,
-        descriptors: yield* descriptorsOf(encoder, shown),
+        descriptors: yield* comparedDescriptors(encoder, shown),
         training: { epochs, rate: lr, momentum, weightDecay, seed },
       });
     }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);

@@ -4,7 +4,7 @@ import { Console, Effect, Fiber, Stream } from "effect";
 import type { Config } from "../../pipeline/pretrain/config.ts";
 import { launchedAs, launcherSettings } from "../../pipeline/ranks/launch.ts";
 import { MpiMissingError } from "../../pipeline/ranks/mpi_library.ts";
-import { ConfigError } from "../../pipeline/run/options.ts";
+import { UsageError } from "../flags/usage_error.ts";
 import { launcherReport } from "./launcher_report.ts";
 
 const environment = (name: string) => Deno.env.get(name);
@@ -16,9 +16,9 @@ export const ownRank = launchedAs(environment)?.rank ?? null;
 export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Pick<Config, "ranks">) {
   const launch = launchedAs(environment);
   if (launch !== null && ranks > 1 && ranks !== launch.world) {
-    return yield* new ConfigError({
-      where: "--ranks",
-      problem: `expected the ${launch.world} that ${launch.by} has started, or nothing, found ${ranks}`,
+    return yield* new UsageError({
+      subject: "--ranks",
+      reason: `expected the ${launch.world} that ${launch.by} has started, or nothing, found ${ranks}`,
     });
   }
   return ranks > 1 && launch === null;

@@ -12,6 +12,7 @@ import {
   stepLine,
   type StepReport,
 } from "../../pipeline/run/progress.ts";
+import { CLEAR_LINE, REDRAW_MS } from "./progress_line.ts";
 
 /** Where output goes: standard output and error of this process, except in tests. */
 export interface Screen {
@@ -20,9 +21,6 @@ export interface Screen {
   readonly err: (text: string) => void;
   readonly now: () => number; // milliseconds
 }
-
-const REDRAW_MS = 100;
-const CLEAR_LINE = "\r\x1b[K";
 
 /** Shows progress, and log messages as plain sentences, until the scope of the layer ends. */
 export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>

@@ -1,25 +1,15 @@
 /** A loss curve that was recorded elsewhere, a PyTorch run's for example, to be drawn beside those of runs. */
 import { basename, extname } from "node:path";
-import { Effect, Schema } from "effect";
+import { Effect } from "effect";
 import { bytesInMemory } from "../../data/files/byte_source.ts";
 import { widened } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
+import { UsageError } from "../flags/usage_error.ts";
 
 export interface RecordedCurve {
   readonly name: string;
   readonly steps: Float64Array; // ascending
   readonly loss: Float64Array;
-}
-
-/** A file that holds no curve. */
-export class CurveError extends Schema.TaggedError<CurveError>()("CurveError", {
-  file: Schema.String,
-  reason: Schema.String,
-}) {
-  override get message() {
-    return `--overlay "${this.file}": ${this.reason}; expected steps and losses as a metrics.jsonl, as CSV or JSON with ` +
-      `"step" and "loss", or as a recording of training steps`;
-  }
 }
 
 type Point = readonly [step: number, loss: number];
@@ -29,8 +19,8 @@ type Point = readonly [step: number, loss: number];
  * two such columns (TensorBoard's `Step` and `Value` will do), or a recording of steps in safetensors (testdata/steps).
  */
 export const readCurve = Effect.fn("readCurve")(
-  function* (file: string): Effect.fn.Return<RecordedCurve, CurveError> {
-    const refuse = (reason: string) => new CurveError({ file, reason });
+  function* (file: string): Effect.fn.Return<RecordedCurve, UsageError> {
+    const refuse = (reason: string) => noCurve(file, reason);
     const bytes = yield* Effect.tryPromise({
       try: () => Deno.readFile(file),
       catch: (error) =>
@@ -48,6 +38,14 @@ export const readCurve = Effect.fn("readCurve")(
     };
   },
 );
+
+const noCurve = (file: string, reason: string) =>
+  new UsageError({
+    subject: `--overlay "${file}"`,
+    reason:
+      `${reason}; expected steps and losses as a metrics.jsonl, as CSV or JSON with "step" and "loss", or as a ` +
+      "recording of training steps",
+  });
 
 const ofText = (text: string): Point[] => {
   const whole = parsed(text);
@@ -91,6 +89,6 @@ const ofRecording = Effect.fnUntraced(function* (bytes: Uint8Array<ArrayBuffer>,
       const step = name.match(/^step(\d+)\/expect\/loss$/)?.[1];
       if (step !== undefined) points.push([Number(step), widened(dtype, yield* values)[0]]);
     }
-  }).pipe(Effect.mapError(({ reason }) => new CurveError({ file, reason })));
+  }).pipe(Effect.mapError(({ reason }) => noCurve(file, reason)));
   return points;
 });

@@ -1,10 +1,6 @@
 /** The runs that are watched: folders, and what their files say at the moment. */
 import { basename, join, relative, resolve, sep } from "node:path";
-import { Schema } from "effect";
 import { growingTable } from "./growing_table.ts";
-
-/** There is nothing to watch, and why. */
-export class WatchError extends Schema.TaggedError<WatchError>()("WatchError", { message: Schema.String }) {}
 
 export interface Run {
   readonly name: string;

@@ -3,6 +3,7 @@
  * step. Pages of other sites are given nothing, and this one may load nothing from elsewhere.
  */
 import { Effect } from "effect";
+import { UsageError } from "../flags/usage_error.ts";
 import type { GrowingTable } from "./growing_table.ts";
 import type { RecordedCurve } from "./recorded_curve.ts";
 import {
@@ -12,7 +13,6 @@ import {
   slotMapName,
   slotMapsOf,
   type watchedRuns,
-  WatchError,
   writtenAt,
 } from "./runs.ts";
 import { thinned } from "./thinned.ts";
@@ -144,9 +144,12 @@ export interface Address {
   readonly port: number; // 0: any that is free
 }
 
-const LOCAL = ["127.0.0.1", "localhost", "[::1]"];
+/** The address that only this machine reaches. */
+export const LOCALHOST = "127.0.0.1";
 
-/** Serves the page until the scope ends; its address. Fails with a `WatchError` where it cannot listen there. */
+const LOCAL = [LOCALHOST, "localhost", "[::1]"];
+
+/** Serves the page until the scope ends; its address. Fails with a `UsageError` where it cannot listen there. */
 export const serve = Effect.fn("serve")(function* (watched: Watched, { hostname, port }: Address) {
   watched.runs.find();
   const isLocal = LOCAL.includes(hostname) || hostname === "::1";
@@ -154,10 +157,10 @@ export const serve = Effect.fn("serve")(function* (watched: Watched, { hostname,
     Effect.try({
       try: () => Deno.serve({ hostname, port, onListen: () => {} }, handler(watched, isLocal ? LOCAL : null)),
       catch: (error) =>
-        new WatchError({
-          message: `Cannot listen on ${hostname}, port ${port}: ${
-            (error as Error).message
-          }; choose another --port`,
+        new UsageError({
+          subject: "--port",
+          reason: `cannot listen on ${hostname}, port ${port}: ${(error as Error).message}`,
+          remedy: "choose another",
         }),
     }),
     (server) => Effect.promise(() => server.shutdown()),

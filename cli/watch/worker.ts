@@ -1,12 +1,13 @@
-/** Serves the page of a run in a thread of its own: that of the run waits for the device most of the time. */
+/** The thread that `serveInWorker` starts. */
 import { Effect } from "effect";
+import { UsageError } from "../flags/usage_error.ts";
 import { watchedRuns } from "./runs.ts";
 import { type Address, serve } from "./server.ts";
 
 export interface WatchRequest extends Address {
   readonly folder: string;
 }
-export type WatchReply = { readonly url: string } | { readonly problem: string };
+export type WatchReply = { readonly url: string } | { readonly reason: string };
 
 const worker = self as unknown as {
   onmessage: (event: MessageEvent<WatchRequest>) => void;
@@ -18,4 +19,6 @@ worker.onmessage = ({ data: { folder, ...address } }) =>
     const url = yield* serve({ runs: watchedRuns([folder]), curves: [] }, address);
     worker.postMessage({ url });
     yield* Effect.never;
-  }))).catch((error) => worker.postMessage({ problem: (error as Error).message }));
+  }))).catch((error: UsageError | Error) =>
+    worker.postMessage({ reason: error instanceof UsageError ? error.reason : error.message })
+  );

@@ -1,23 +1,15 @@
-/** What the evaluations have in common: their flags, the file in question and what it is compared with. */
-import { Effect, Option, Schema } from "effect";
-import { Argument, Flag } from "effect/cli";
+/** The flags and operands of the evaluations, and checks of their values. */
+import { Option } from "effect";
+import { Argument, type Command, Flag } from "effect/cli";
 import { LABEL_KINDS } from "../../data/datasets/coco_labels.ts";
+import { deviceFlag } from "../flags/common_flags.ts";
+import { expectWithin } from "../flags/usage_error.ts";
 
-export class EvaluationFlagError extends Schema.TaggedError<EvaluationFlagError>()("EvaluationFlagError", {
-  flag: Schema.String,
-  expected: Schema.String,
-  found: Schema.String,
-}) {
-  override get message() {
-    return `${this.flag}: expected ${this.expected}, found ${this.found}`;
-  }
-}
-
-export const checkpoint = Argument.String("checkpoint").pipe(
+export const checkpointOperand = Argument.String("checkpoint").pipe(
   Argument.withDescription("file of weights, of any format that slotcon inspect reads"),
 );
 
-export const common = {
+export const commonFlags = {
   output: Flag.String("output").pipe(
     Flag.withMetavar("FILE.json"),
     Flag.withDescription(
@@ -43,18 +35,13 @@ export const common = {
     ),
     Flag.withDefault(0),
   ),
-  device: Flag.Literals("device", ["native", "dawn"]).pipe(
-    Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
-    Flag.withDefault("native" as const),
-  ),
+  device: deviceFlag,
 };
 
-export const which = Flag.Literals("which", ["teacher", "student"]).pipe(
-  Flag.withDescription("whose encoder, where the file has both"),
-  Flag.withDefault("teacher" as const),
-);
-
-export const outputStride = Flag.ChoiceWithValue("output-stride", [["8", 8], ["16", 16], ["32", 32]] as const)
+export const outputStrideFlag = Flag.ChoiceWithValue(
+  "output-stride",
+  [["8", 8], ["16", 16], ["32", 32]] as const,
+)
   .pipe(
     Flag.withDescription(
       "pixels per cell of the feature map: 8 or 16 dilates the last stages; by default as trained",
@@ -62,7 +49,7 @@ export const outputStride = Flag.ChoiceWithValue("output-stride", [["8", 8], ["1
     Flag.optional,
   );
 
-export const dataDir = (layout: string) =>
+export const dataDirFlag = (layout: string) =>
   Flag.String("data-dir").pipe(Flag.withMetavar("PATH"), Flag.withDescription(`folder with ${layout}`));
 
 export const labelFlags = {
@@ -76,8 +63,8 @@ export const labelFlags = {
   ),
 };
 
-/** Training of a linear layer. */
-export const training = (epochs: number) => ({
+/** The training of a linear layer. */
+export const trainingFlags = (epochs: number) => ({
   epochs: Flag.Int("epochs").pipe(
     Flag.withDescription("passes over the training pictures"),
     Flag.withDefault(epochs),
@@ -92,44 +79,19 @@ export const training = (epochs: number) => ({
   weightDecay: Flag.Finite("weight-decay").pipe(Flag.withDescription("of SGD"), Flag.withDefault(0)),
 });
 
-/** Fails unless each of these flags is at least as large as given. */
-export const expectAtLeast = Effect.fnUntraced(
-  function* (flags: Readonly<Record<string, readonly [value: number | null, least: number]>>) {
-    for (const [flag, [value, least]] of Object.entries(flags)) {
-      if (value === null || value >= least) continue;
-      return yield* new EvaluationFlagError({
-        flag: `--${flag}`,
-        expected: `at least ${least}`,
-        found: String(value),
-      });
-    }
-  },
-);
+export type CommonValues = Command.Command.Config.Infer<typeof commonFlags>;
+type TrainingValues = Command.Command.Config.Infer<ReturnType<typeof trainingFlags>>;
 
-export const expectCommon = (
-  { imageSize, pictures, batchSize, seed }: {
-    readonly imageSize: Option.Option<number>;
-    readonly pictures: Option.Option<number>;
-    readonly batchSize: number;
-    readonly seed: number;
-  },
-) =>
-  expectAtLeast({
+export const expectCommon = ({ imageSize, pictures, batchSize, seed }: CommonValues) =>
+  expectWithin({
     "image-size": [Option.getOrNull(imageSize), 32],
     pictures: [Option.getOrNull(pictures), 1],
     "batch-size": [batchSize, 1],
     seed: [seed, 0],
   });
 
-export const expectTraining = (
-  { epochs, lr, momentum, weightDecay }: {
-    readonly epochs: number;
-    readonly lr: number;
-    readonly momentum: number;
-    readonly weightDecay: number;
-  },
-) =>
-  expectAtLeast({
+export const expectTraining = ({ epochs, lr, momentum, weightDecay }: TrainingValues) =>
+  expectWithin({
     epochs: [epochs, 1],
     lr: [lr, 0],
     momentum: [momentum, 0],

@@ -2,10 +2,10 @@
 import { Effect, Option } from "effect";
 import { Flag } from "effect/cli";
 import { match } from "ts-pattern";
-import { PRETRAIN_OPTIONS } from "../pipeline/pretrain/config.ts";
-import { readConfigFile } from "../pipeline/run/config_file.ts";
-import { flagName } from "../pipeline/run/option_name.ts";
-import type { ConfigError, Option as RunOption, Settings, TaskOptions } from "../pipeline/run/options.ts";
+import { PRETRAIN_OPTIONS } from "../../pipeline/pretrain/config.ts";
+import { readConfigFile } from "../../pipeline/run/config_file.ts";
+import { flagName } from "../../pipeline/run/option_name.ts";
+import type { ConfigError, Option as RunOption, Settings, TaskOptions } from "../../pipeline/run/options.ts";
 
 const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option<unknown>> => {
   const { kind, choices, help, initial } = option;

@@ -1,0 +1,24 @@
+/** What is wrong with a command line, and checks of numbers on it. */
+import { Effect, Schema } from "effect";
+
+/** A flag or operand cannot be meant as it is given. */
+export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
+  subject: Schema.String, // "--batch-size", or an operand in capitals as in the help
+  reason: Schema.String,
+  remedy: Schema.optional(Schema.String),
+}) {
+  override get message() {
+    return [this.subject, this.reason, ...this.remedy === undefined ? [] : [this.remedy]].join(": ");
+  }
+}
+
+/** Fails with a `UsageError` unless each of these flags is unset or within its bounds, which count as inside. */
+export const expectWithin = Effect.fnUntraced(function* (
+  flags: Readonly<Record<string, readonly [value: number | null, least: number, most?: number]>>,
+): Effect.fn.Return<void, UsageError> {
+  for (const [flag, [value, least, most = Infinity]] of Object.entries(flags)) {
+    if (value === null || value >= least && value <= most) continue;
+    const bounds = most === Infinity ? `at least ${least}` : `${least} to ${most}`;
+    return yield* new UsageError({ subject: `--${flag}`, reason: `expected ${bounds}, found ${value}` });
+  }
+});
