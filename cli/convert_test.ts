@@ -1,23 +1,12 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { configure } from "../pipeline/pretrain/config.ts";
 import { PRETRAIN } from "../pipeline/pretrain/task.ts";
 import { saveCheckpoint } from "../pipeline/run/checkpoint_file.ts";
+import { runTrimmed as slotcon } from "./_test_kit.ts";
 
-const launcher = join(import.meta.dirname!, "slotcon");
 const reference = new URL("../testdata/checkpoint/tiny_lars.pth", import.meta.url).pathname;
-
-const slotcon = async (cwd: string, ...args: string[]) => {
-  const { code, stdout, stderr } = await new Deno.Command("sh", {
-    args: ["-c", 'exec "$0" "$@"', launcher, ...args],
-    cwd,
-    env: { NO_COLOR: "1" },
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  return { code, out: text(stdout), err: text(stderr) };
-};
 
 Deno.test(
   "slotcon convert lists a file, writes another, and loses none",

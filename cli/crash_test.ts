@@ -2,20 +2,17 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder, shell, writeNoise } from "../data/_test_kit.ts";
 import { randomStream } from "../data/random/random.ts";
 import { loadCheckpoint, savedStep } from "../pipeline/run/checkpoint_file.ts";
-import { currentOf, finish, makePictures, result, sleep, start } from "./_test_runs.ts";
+import { currentOf, finish, result, sleep, start, until } from "./_test_kit.ts";
 
 const KILLS = 50;
 
 /** A small disk can be had where this user may mount one in memory. */
 const mount = async (folder: string, megabytes: number) =>
-  (await new Deno.Command("sh", {
-    args: ["-c", 'mount -t tmpfs -o size="$1"M tmpfs "$0"', folder, String(megabytes)],
-    stderr: "null",
-  }).output()).success;
-const unmount = (folder: string) => new Deno.Command("sh", { args: ["-c", 'umount "$0"', folder] }).output();
+  (await shell('mount -t tmpfs -o size="$1"M tmpfs "$0"', [folder, String(megabytes)]).output()).success;
+const unmount = (folder: string) => shell('umount "$0"', [folder]).output();
 
 const probe = await Deno.makeTempDir();
 const mountable = await mount(probe, 1);
@@ -40,7 +37,7 @@ Deno.test(
   inTestFolder(async (folder) => {
     const [pictures, whole, killed] = ["pictures", "whole", "killed"].map((name) => join(folder, name));
     const steps = 300; // more than the killed ones come to
-    await makePictures(pictures);
+    await writeNoise(pictures);
     await finish(pictures, whole, steps);
 
     const random = randomStream(50);
@@ -76,7 +73,7 @@ Deno.test({
   fn: inTestFolder(async (folder) => {
     const [pictures, whole, disk] = ["pictures", "whole", "disk"].map((name) => join(folder, name));
     const steps = 150;
-    await makePictures(pictures);
+    await writeNoise(pictures);
     await finish(pictures, whole, steps);
 
     await Deno.mkdir(disk);
@@ -85,12 +82,6 @@ Deno.test({
       const run = join(disk, "run"), filler = join(disk, "filler");
       const child = start(pictures, run, steps);
       const output = child.output();
-      const until = async (what: string, holds: () => boolean) => {
-        for (const deadline = Date.now() + 60_000; !holds();) {
-          assert.ok(Date.now() < deadline, what);
-          await sleep(2);
-        }
-      };
       const step = () => savedStep(currentOf(run).trim()) ?? 0;
       await until("the run saves", () => step() >= 10);
       for (let full = 0; full < 20;) { // a save that fails gives its room back: take that, too

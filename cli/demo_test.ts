@@ -1,16 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
+import { runSlotcon } from "./_test_kit.ts";
 
-const launcher = join(import.meta.dirname!, "slotcon");
-
-/** Runs `slotcon demo` in a folder. */
-const demo = async (cwd: string, ...args: string[]) => {
-  const { code, stdout, stderr } = await new Deno.Command("sh", { args: [launcher, "demo", ...args], cwd })
-    .output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, out, err };
-};
+const demo = (folder: string, ...args: string[]) => runSlotcon(folder, "demo", ...args);
 
 Deno.test(
   "slotcon demo leaves a run and a picture, scores both, and does not mix runs of two seeds",

@@ -1,16 +1,9 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { mpiTest } from "../pipeline/ranks/_test_mpi.ts";
+import { runSlotcon } from "./_test_kit.ts";
 
-const launcher = join(import.meta.dirname!, "slotcon");
-
-/** Runs `slotcon doctor` in a folder. */
-const doctor = async (cwd: string, ...args: string[]) => {
-  const { code, stdout } = await new Deno.Command("sh", { args: [launcher, "doctor", ...args], cwd })
-    .output();
-  return { code, out: new TextDecoder().decode(stdout) };
-};
+const doctor = (folder: string, ...args: string[]) => runSlotcon(folder, "doctor", ...args);
 
 Deno.test(
   "slotcon doctor --json tells all about this machine and leaves no trace",

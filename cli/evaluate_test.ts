@@ -2,22 +2,13 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { makeScenes } from "../data/datasets/scenes.ts";
+import { runSlotcon } from "./_test_kit.ts";
 
-const launcher = join(import.meta.dirname!, "slotcon");
 const recorded = join(import.meta.dirname!, "..", "testdata", "checkpoint", "tiny_lars.pth");
 
-/** Runs `slotcon evaluate` in a folder. */
-const evaluate = async (cwd: string, args: readonly string[]) => {
-  const { code, stdout, stderr } = await new Deno.Command("sh", {
-    args: [launcher, "evaluate", ...args],
-    cwd,
-  })
-    .output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, out, err };
-};
+const evaluate = (folder: string, args: readonly string[]) => runSlotcon(folder, "evaluate", ...args);
 
 /** What an evaluation wrote. The page needs nothing else: it names no address, and every picture lies in it. */
 const written = (folder: string, file: string) => {

@@ -1,19 +1,10 @@
 /** Ranks of a run that stop, fail, die or hang: real processes, started as a user starts them. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { endingOf, inTestFolder, shell, writeNoise } from "../data/_test_kit.ts";
 import { mpiTest, runRanks } from "../pipeline/ranks/_test_mpi.ts";
 import { savedStep } from "../pipeline/run/checkpoint_file.ts";
-import {
-  currentOf,
-  finish,
-  makePictures,
-  pretrainArguments,
-  result,
-  sleep,
-  slotcon,
-  start,
-} from "./_test_runs.ts";
+import { currentOf, finish, result, savingRun, sleep, slotcon, start, until } from "./_test_kit.ts";
 
 const TWO = ["--ranks", "2", "--allow-shared-device"];
 
@@ -23,24 +14,19 @@ const signalRank1 = async (signal: string, output: string) => {
   if tr '\\0' '\\n' <$process/environ | grep -qx 'OMPI_COMM_WORLD_RANK=1\\|PMI_RANK=1' &&
     tr '\\0' '\\n' <$process/cmdline | grep -qxF "$1"; then kill -s "$0" "\${process#/proc/}"; echo; fi
 done 2>/dev/null`;
-  const { stdout } = await new Deno.Command("sh", { args: ["-c", line, signal, output] }).output();
+  const { stdout } = await shell(line, [signal, output]).output();
   assert.equal(stdout.length, 1, "processes that are rank 1");
 };
 
 const stepOf = (output: string) => savedStep(currentOf(output).trim()) ?? 0;
 
-const untilSaved = async (output: string, step: number) => {
-  for (const deadline = Date.now() + 120_000; stepOf(output) < step; await sleep(20)) {
-    assert.ok(Date.now() < deadline, `step ${step} is saved`);
-  }
-};
+const untilSaved = (output: string, step: number) =>
+  until(`step ${step} is saved`, () => stepOf(output) >= step, 120);
 
 /** How a run ends, and the seconds that it takes from now. */
 const ending = async (run: Promise<Deno.CommandOutput>) => {
   const since = performance.now();
-  const { code, stdout, stderr } = await run;
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: text(stdout), err: text(stderr), seconds: (performance.now() - since) / 1000 };
+  return { ...endingOf(await run), seconds: (performance.now() - since) / 1000 };
 };
 
 mpiTest(
@@ -48,7 +34,7 @@ mpiTest(
   inTestFolder(async (folder) => {
     const [pictures, whole, disturbed] = ["pictures", "whole", "disturbed"].map((name) => join(folder, name));
     const steps = 12;
-    await makePictures(pictures);
+    await writeNoise(pictures);
     await finish(pictures, whole, steps, ...TWO);
 
     const killed = start(pictures, disturbed, steps, ...TWO).output();
@@ -82,7 +68,7 @@ mpiTest(
   "a rank that hangs is noticed by the others, which end the run",
   inTestFolder(async (folder) => {
     const [pictures, output] = ["pictures", "run"].map((name) => join(folder, name));
-    await makePictures(pictures);
+    await writeNoise(pictures);
     const run = start(pictures, output, 500, ...TWO, "--watchdog-minutes", "0.2").output();
     await untilSaved(output, 2);
     await signalRank1("STOP", output);
@@ -101,10 +87,10 @@ mpiTest(
   "a rank that cannot open its data ends all ranks with what it says, under a launcher of the user's own",
   inTestFolder(async (folder) => {
     const [pictures, output, nowhere] = ["pictures", "run", "nowhere"].map((name) => join(folder, name));
-    await makePictures(pictures);
+    await writeNoise(pictures);
     const rank = (
       data: string,
-    ) => [slotcon, ...pretrainArguments(data, output, 100), "--allow-shared-device"];
+    ) => [slotcon, ...savingRun(data, output, 100), "--allow-shared-device"];
     const since = performance.now();
     const { code, err } = await runRanks(
       1,
@@ -119,18 +105,17 @@ mpiTest(
 Deno.test(
   "slotcon pretrain --ranks says which package is missing where there is no MPI",
   inTestFolder(async (folder) => {
-    await makePictures(join(folder, "pictures"));
+    await writeNoise(join(folder, "pictures"));
     // A path with all that the launcher needs, and no mpirun.
-    const line = `mkdir bin && for tool in sh deno dirname readlink mkdir cmp cat uname; do
+    const line =
+      `mkdir bin && ln -s "$DENO" bin/deno && for tool in sh dirname readlink mkdir cmp cat uname; do
   ln -s "$(command -v $tool)" bin/$tool; done; PATH=$PWD/bin exec "$0" "$@"`;
-    const args = pretrainArguments("pictures", "run", 3);
-    const { code, stderr } = await new Deno.Command("sh", {
-      args: ["-c", line, slotcon, ...args, ...TWO],
-      cwd: folder,
-    }).output();
+    const run = [slotcon, ...savingRun("pictures", "run", 3), ...TWO];
+    const options = { cwd: folder, env: { DENO: Deno.execPath() } };
+    const { code, err } = endingOf(await shell(line, run, options).output());
     assert.equal(code, 1);
     assert.match(
-      new TextDecoder().decode(stderr),
+      err,
       /^slotcon: Several ranks need MPI, and there is no mpirun here: install Open MPI \(.*openmpi-bin.*\)\n$/,
     );
   }),

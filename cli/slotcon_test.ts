@@ -1,22 +1,15 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { inTestFolder } from "../data/_test_folder.ts";
-
-const launcher = join(import.meta.dirname!, "slotcon");
+import { endingOf, inTestFolder, shell } from "../data/_test_kit.ts";
+import { slotcon } from "./_test_kit.ts";
 
 /** Runs a line of shell in a folder, with the launcher's path as $0. */
-const shell = async (line: string, cwd: string) => {
-  const { code, stdout, stderr } = await new Deno.Command("sh", { args: ["-c", line, launcher], cwd })
-    .output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: text(stdout), err: text(stderr) };
-};
+const inShell = async (line: string, cwd: string) => endingOf(await shell(line, [slotcon], { cwd }).output());
 
 Deno.test(
   "slotcon starts through a link, from another folder, with spaces in both",
   inTestFolder(async (folder) => {
     await Deno.mkdir(`${folder}/a b/c`, { recursive: true });
-    const { code, out, err } = await shell(
+    const { code, out, err } = await inShell(
       'ln -s "$0" "a b/my slotcon" && cd "a b/c" && "../my slotcon" --version',
       folder,
     );
@@ -44,7 +37,7 @@ Deno.test(
       ["pretrain --dataset Folder --data-dir empty", /^slotcon: There are no pictures in "empty"/],
     ];
     for (const [options, expected] of cases) {
-      const { code, out, err } = await shell(`"$0" ${options}`, folder);
+      const { code, out, err } = await inShell(`"$0" ${options}`, folder);
       assert.equal(code, 1, options);
       assert.equal(out, "", options);
       assert.match(err.split("\n")[0], expected);
@@ -59,7 +52,7 @@ Deno.test(
   "slotcon pretrain --print-config lets flags win over the file and the file over the preset",
   inTestFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/c.yaml`, "preset: imagenet-100\nepochs: 7\nseed: 1\n");
-    const { out } = await shell('"$0" pretrain --config c.yaml --seed 2 --print-config', folder);
+    const { out } = await inShell('"$0" pretrain --config c.yaml --seed 2 --print-config', folder);
     const { dataset, epochs, seed } = JSON.parse(out);
     assert.deepEqual({ dataset, epochs, seed }, { dataset: "ImageNet", epochs: 7, seed: 2 });
   }),

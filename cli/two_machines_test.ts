@@ -1,10 +1,10 @@
 /** A run across two machines: network namespaces with host names and addresses of their own, and a wire between them. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { endingOf, inTestFolder, shell, writeNoise } from "../data/_test_kit.ts";
 import { mpiTest } from "../pipeline/ranks/_test_mpi.ts";
 import { launcherSettings } from "../pipeline/ranks/launch.ts";
-import { finish, makePictures, pretrainArguments, result, slotcon } from "./_test_runs.ts";
+import { finish, result, savingRun, slotcon } from "./_test_kit.ts";
 
 /** Makes the machines; $0 is a number that no other test uses at the same time. */
 const MAKE = `set -e
@@ -25,12 +25,8 @@ shift
 exec ip netns exec $machine unshare --uts sh -c "hostname $machine; $*"
 `;
 
-const sh = async (line: string, ...args: readonly string[]) => {
-  const command = new Deno.Command("sh", { args: ["-c", line, ...args], env: launcherSettings });
-  const { code, stdout, stderr } = await command.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: text(stdout), err: text(stderr) };
-};
+const sh = async (line: string, ...args: readonly string[]) =>
+  endingOf(await shell(line, args, { env: launcherSettings }).output());
 
 const probe = await sh(
   `(${MAKE}) && ip netns exec machine1-$0 unshare --uts hostname x; ${REMOVE}`,
@@ -45,7 +41,7 @@ mpiTest(
   inTestFolder(async (folder) => {
     const [pictures, single, across] = ["pictures", "single", "across"].map((name) => join(folder, name));
     const steps = 3;
-    await makePictures(pictures);
+    await writeNoise(pictures);
     await finish(pictures, single, steps, "--ranks", "2", "--allow-shared-device");
 
     const number = String(Deno.pid);
@@ -61,7 +57,7 @@ shift
 exec ip netns exec $name unshare --uts sh -c 'hostname $name; exec mpirun -n 2 --map-by node --hostfile $hosts "$@"' "$@"`,
         number,
         folder,
-        ...["sh", slotcon, ...pretrainArguments(pictures, across, steps)],
+        ...["sh", slotcon, ...savingRun(pictures, across, steps)],
       );
       assert.equal(code, 0, err);
       const wire = await sh("ip -json -s -n machine2-$0 link show wire", number);

@@ -1,21 +1,16 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { readSafetensors } from "../data/formats/safetensors.ts";
 import { mpiTest } from "../pipeline/ranks/_test_mpi.ts";
+import { runSlotcon } from "./_test_kit.ts";
 
 const root = join(import.meta.dirname!, "..");
 const augment = join(root, "testdata/augment/augment.safetensors");
 const schedules = join(root, "testdata/schedule/schedules.json");
 
-/** Runs `slotcon verify` in a folder. */
-const verify = async (cwd: string, ...args: string[]) => {
-  const command = new Deno.Command("sh", { args: [join(root, "cli/slotcon"), "verify", ...args], cwd });
-  const { code, stdout, stderr } = await command.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: text(stdout), err: text(stderr) };
-};
+const verify = (folder: string, ...args: string[]) => runSlotcon(folder, "verify", ...args);
 
 const tensorsOf = async (file: string) =>
   (await Effect.runPromise(readSafetensors(await Deno.readFile(file), file))).tensors;

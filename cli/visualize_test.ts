@@ -1,26 +1,17 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { join } from "node:path";
 import { inflateRawSync } from "node:zlib";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { makeScenes } from "../data/datasets/scenes.ts";
 import { readSafetensors, writeSafetensors } from "../data/formats/safetensors.ts";
 import { readPicture } from "../data/images/decode_image.ts";
+import { runTrimmed } from "./_test_kit.ts";
 import { permissionFlags } from "./launch/permissions.ts";
 
-const launcher = join(import.meta.dirname!, "slotcon");
 const testdata = new URL("../testdata/", import.meta.url).pathname;
 
-const slotcon = async (cwd: string, ...args: string[]) => {
-  const { code, stdout, stderr } = await new Deno.Command("sh", {
-    args: ["-c", 'exec "$0" visualize "$@"', launcher, ...args],
-    cwd,
-    env: { NO_COLOR: "1" },
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  return { code, out: text(stdout), err: text(stderr) };
-};
+const slotcon = (folder: string, ...args: string[]) => runTrimmed(folder, "visualize", ...args);
 
 /** The teacher of the recording, of 16 prototypes, as a file of weights. */
 const writeTeacher = async (folder: string) => {

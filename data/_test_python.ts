@@ -1,4 +1,5 @@
 /** Python, for tests against the programs that our files are for. */
+import { shell } from "./_test_kit.ts";
 
 /** Runs a script with arguments, and gives back what it prints, as JSON. */
 export type Python = (script: string, ...args: readonly string[]) => Promise<unknown>;
@@ -26,9 +27,5 @@ const runWith = (program: string): Python => async (script, ...args) => {
   return JSON.parse(new TextDecoder().decode(stdout));
 };
 
-// By way of a shell, which is one of the few programs that the tests may start.
 const start = (program: string, script: string, args: readonly string[]) =>
-  new Deno.Command("sh", {
-    args: ["-c", 'exec "$0" -W ignore -c "$@"', program, script, ...args],
-    stdin: "null",
-  });
+  shell('exec "$0" -W ignore -c "$@"', [program, script, ...args]);

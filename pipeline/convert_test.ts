@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_folder.ts";
+import { inTestFolder } from "../data/_test_kit.ts";
 import { pythonTest } from "../data/_test_python.ts";
 import { openBytes } from "../data/files/byte_source.ts";
 import type { FileTensor } from "../data/formats/file_tensor.ts";

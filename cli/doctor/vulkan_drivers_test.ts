@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { vulkanDrivers } from "./vulkan_drivers.ts";
 
 Deno.test(

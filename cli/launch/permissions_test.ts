@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { permissionFlags } from "./permissions.ts";
 
 const allowed = async (kind: "read" | "write" | "net" | "run", ...args: string[]): Promise<string[]> => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { growingTable } from "./growing_table.ts";
 
 const append = (file: string, text: string) => Deno.writeTextFile(file, text, { append: true });

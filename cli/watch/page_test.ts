@@ -2,14 +2,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import sharp from "sharp";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { endingOf, inTestFolder, shell, writeNoise } from "../../data/_test_kit.ts";
 import { randomStream } from "../../data/random/random.ts";
+import { slotconCommand, tinyRun } from "../_test_kit.ts";
 
 // What drives the browser is none of the project's libraries: it comes from Deno's cache, into a process of its own.
 const APART = ["--no-config", "--no-lock", "--node-modules-dir=none"];
 const DRIVER = "npm:puppeteer-core@25.16.0";
-const LAUNCHER = fileURLToPath(new URL("../slotcon", import.meta.url));
 const SCREENSHOT = fileURLToPath(new URL("../../runs/watch.png", import.meta.url));
 
 const browser = (...args: readonly string[]) =>
@@ -24,13 +23,10 @@ const browser = (...args: readonly string[]) =>
   });
 
 const findChromium = (): string => {
-  const names = "chromium chromium-browser google-chrome";
-  const { stdout } = new Deno.Command("sh", {
-    args: ["-c", `command -v ${names} | head -n 1`],
-    stderr: "null",
-  })
-    .outputSync();
-  return new TextDecoder().decode(stdout).trim();
+  const { out } = endingOf(
+    shell("command -v chromium chromium-browser google-chrome | head -n 1").outputSync(),
+  );
+  return out.trim();
 };
 
 const chromium = findChromium();
@@ -76,23 +72,10 @@ const makeLongRun = async (folder: string) => {
   }
 };
 
-const makePictures = async (folder: string) => {
-  await Deno.mkdir(folder);
-  for (let i = 0; i < 12; i++) {
-    const random = randomStream(7, i);
-    const data = Uint8Array.from({ length: 48 * 48 * 3 }, () => random.integer(256));
-    await sharp(data, { raw: { width: 48, height: 48, channels: 3 } }).png().toFile(join(folder, `${i}.png`));
-  }
-};
-
 /** A process of `slotcon` whose output is read up to a line that matches; `stop` ends it and waits. */
 const start = async (args: readonly string[], wanted: RegExp) => {
-  const child = new Deno.Command("sh", {
-    args: ["-c", 'exec "$0" "$@"', LAUNCHER, ...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "null",
-  }).spawn();
+  const child = slotconCommand(args).spawn();
+  const errors = child.stderr.pipeTo(new WritableStream());
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let seen = "";
   while (!wanted.test(seen)) {
@@ -105,8 +88,7 @@ const start = async (args: readonly string[], wanted: RegExp) => {
   })();
   const stop = async () => {
     child.kill("SIGTERM");
-    await rest;
-    await child.status;
+    await Promise.all([rest, errors, child.status]);
   };
   return { found: seen.match(wanted)!, stop };
 };
@@ -121,7 +103,7 @@ Deno.test({
     const [ended, live] = [join(runs, "ended"), join(runs, "<img src=x> & live")];
     await Deno.mkdir(join(SCREENSHOT, ".."), { recursive: true });
     await makeLongRun(ended);
-    await makePictures(join(folder, "pictures"));
+    await writeNoise(join(folder, "pictures"));
     const server = await start(["watch", runs], /on (http:\/\/127\.0\.0\.1:\d+\/)/);
     const stops = [server.stop];
     try {
@@ -136,11 +118,8 @@ Deno.test({
           seen.set(what, value);
           if (what !== "zoomed twice") continue; // what is measured before has the machine to itself
           const run = await start([
-            ...["pretrain", "--watch", "--dataset", "Folder", "--data-dir", join(folder, "pictures")],
-            ..."--arch resnet18 --width 4 --output-stride 8 --dim-hidden 8 --dim-out 8 --num-prototypes 4"
-              .split(" "),
-            ..."--image-size 32 --batch-size 4 --epochs 2000 --warmup-epoch 1 --num-workers 1".split(" "),
-            ...["--output-dir", live],
+            ...tinyRun(join(folder, "pictures"), live),
+            ...["--watch", "--epochs", "2000"],
           ], /Watch the run on (http:\/\/127\.0\.0\.1:\d+\/)/);
           stops.push(run.stop);
           const own = await (await fetch(`${run.found[1]}runs`)).json();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../_test_folder.ts";
+import { inTestFolder } from "../_test_kit.ts";
 import { classFolders } from "./class_folders.ts";
 
 const put = (folder: string, ...files: string[]) => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { deflateSync } from "node:zlib";
 import { Effect } from "effect";
 import { encode as encodePng } from "fast-png";
-import { inTestFolder } from "../_test_folder.ts";
+import { inTestFolder } from "../_test_kit.ts";
 import { type LabelKind, openLabels } from "./coco_labels.ts";
 import { makeScenes } from "./scenes.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { inTestFolder } from "../_test_folder.ts";
+import { inTestFolder } from "../_test_kit.ts";
 import { writeWholeFile } from "./write_whole_file.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);

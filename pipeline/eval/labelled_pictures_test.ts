@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { sceneClasses } from "../../data/datasets/draw_scene.ts";
 import { makeScenes } from "../../data/datasets/scenes.ts";
 import { colorClusters } from "./color_clusters.ts";

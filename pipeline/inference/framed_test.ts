@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { Effect } from "effect";
 import sharp from "sharp";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { pythonTest } from "../../data/_test_python.ts";
 import { readPicture } from "../../data/images/decode_image.ts";
 import { framed } from "./framed.ts";

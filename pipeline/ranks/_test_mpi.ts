@@ -1,15 +1,6 @@
 /** Real ranks, for tests: processes that `mpirun` starts. */
+import { endingOf, shell } from "../../data/_test_kit.ts";
 import { launcherSettings } from "./launch.ts";
-
-// By way of a shell, which is one of the few programs that the tests may start.
-const shell = (line: string, args: readonly string[] = [], env: Record<string, string> = {}) =>
-  new Deno.Command("sh", {
-    args: ["-c", line, ...args],
-    env: { ...launcherSettings, ...env },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  });
 
 const noMpi = shell("mpirun --version").outputSync().success ? null : "there is no mpirun here";
 
@@ -29,10 +20,10 @@ export const runRanks = async (
   [program, ...args]: readonly [string, ...string[]],
   env: Record<string, string> = {},
 ) => {
-  const command = shell('exec mpirun -n "$0" "$@"', [String(ranks), program, ...args], env);
-  const { code, stdout, stderr } = await command.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: text(stdout), err: text(stderr) };
+  const options = { env: { ...launcherSettings, ...env } };
+  return endingOf(
+    await shell('exec mpirun -n "$0" "$@"', [String(ranks), program, ...args], options).output(),
+  );
 };
 
 /** Runs a script as so many ranks; each may print an object as JSON, with its `rank`. */

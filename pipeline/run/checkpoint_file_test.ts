@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect, Logger, Schema } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import {
   compareState,
   latestCheckpoint,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Deferred, Effect, Logger } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { configure } from "../pretrain/config.ts";
 import { PRETRAIN, type PretrainMeta } from "../pretrain/task.ts";
 import { latestCheckpoint, savedStep } from "./checkpoint_file.ts";

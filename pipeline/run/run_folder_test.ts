@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect, Logger } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { configure } from "../pretrain/config.ts";
 import { NO_TIME } from "./phase_timer.ts";
 import { duration, type RunPlan, stepLine, type StepReport } from "./progress.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { pythonTest } from "../../data/_test_python.ts";
 import { configure } from "../pretrain/config.ts";
 import { NO_TIME } from "./phase_timer.ts";

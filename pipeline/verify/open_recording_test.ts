@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { openRecording } from "./open_recording.ts";
 
 const testdata = fileURLToPath(new URL("../../testdata/", import.meta.url));

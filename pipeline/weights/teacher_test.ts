@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { readSafetensors, writeSafetensors } from "../../data/formats/safetensors.ts";
 import { convert, type Format } from "../convert.ts";
 import { teacherOf } from "./teacher.ts";

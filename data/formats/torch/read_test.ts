@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { Uint8ArrayReader, Uint8ArrayWriter, ZipWriter } from "@zip.js/zip.js";
 import { Effect } from "effect";
-import { inTestFolder } from "../../_test_folder.ts";
+import { inTestFolder } from "../../_test_kit.ts";
 import { pythonTest } from "../../_test_python.ts";
 import { bytesInMemory, openBytes } from "../../files/byte_source.ts";
 import type { FileTensor } from "../file_tensor.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { Effect } from "effect";
-import { inTestFolder } from "../../_test_folder.ts";
+import { inTestFolder } from "../../_test_kit.ts";
 import { pythonTest } from "../../_test_python.ts";
 import { bytesInMemory } from "../../files/byte_source.ts";
 import type { FileTensor } from "../file_tensor.ts";
