@@ -1,21 +1,18 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { Effect } from "effect";
+import { inTestFolder } from "../_test_kit.ts";
 import { type Dataset, listImages } from "./image_list.ts";
 
 /** A folder of empty files, gone after the test. */
-const withFiles = async (files: readonly string[], test: (dir: string) => Promise<void>) => {
-  const dir = await Deno.makeTempDir();
-  try {
+const withFiles = (files: readonly string[], test: (dir: string) => Promise<void>) =>
+  inTestFolder(async (dir) => {
     for (const file of files) {
       await Deno.mkdir(dirname(join(dir, file)), { recursive: true });
       await Deno.writeTextFile(join(dir, file), "");
     }
     await test(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-};
+  })();
 
 const list = async (dataset: Dataset, dataDir: string) => {
   const paths = await Effect.runPromise(listImages({ dataset, dataDir }));

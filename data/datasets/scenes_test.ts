@@ -2,18 +2,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect, Schema } from "effect";
 import sharp from "sharp";
+import { inTestFolder } from "../_test_kit.ts";
 import { CocoInstances, maskOf } from "../formats/coco.ts";
 import { sceneClasses } from "./draw_scene.ts";
 import { makeScenes, type SceneSet } from "./scenes.ts";
 
-const inTempDir = async (test: (dir: string) => Promise<void>) => {
-  const dir = await Deno.makeTempDir();
-  try {
-    await test(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-};
 const make = (set: SceneSet) => Effect.runPromise(makeScenes(set));
 
 /** The bytes of every file below a folder, by path. */
@@ -26,8 +19,9 @@ const contents = async (dir: string, below = ""): Promise<[string, string][]> =>
   return lists.flat().sort();
 };
 
-Deno.test("makeScenes() writes the same bytes for the same parameters, others for another seed", async () => {
-  await inTempDir(async (dir) => {
+Deno.test(
+  "makeScenes() writes the same bytes for the same parameters, others for another seed",
+  inTestFolder(async (dir) => {
     const set = { seed: 5, train: 6, val: 2, size: 64 };
     assert.equal(await make({ ...set, dir: join(dir, "a") }), true);
     assert.equal(await make({ ...set, dir: join(dir, "b") }), true);
@@ -37,11 +31,12 @@ Deno.test("makeScenes() writes the same bytes for the same parameters, others fo
     assert.deepEqual(a, b);
     assert.deepEqual(a.map(([path]) => path), c.map(([path]) => path));
     assert.ok(a.every(([path, bytes], i) => !path.endsWith(".jpg") || bytes !== c[i][1]));
-  });
-});
+  }),
+);
 
-Deno.test("makeScenes() keeps a set that is there, replaces one of other parameters, touches nothing else", async () => {
-  await inTempDir(async (dir) => {
+Deno.test(
+  "makeScenes() keeps a set that is there, replaces one of other parameters, touches nothing else",
+  inTestFolder(async (dir) => {
     const set = { dir: join(dir, "scenes"), seed: 5, train: 1, val: 1, size: 32 };
     assert.equal(await make(set), true);
     assert.equal(await make(set), false);
@@ -52,11 +47,12 @@ Deno.test("makeScenes() keeps a set that is there, replaces one of other paramet
     const error = await Effect.runPromise(Effect.flip(makeScenes(set)));
     assert.match(error.message, /Cannot make scenes in ".*": other files are there/);
     assert.equal((await contents(dir)).length, 2 * 3 + 2);
-  });
-});
+  }),
+);
 
-Deno.test("makeScenes() annotates what the pictures show", async () => {
-  await inTempDir(async (dir) => {
+Deno.test(
+  "makeScenes() annotates what the pictures show",
+  inTestFolder(async (dir) => {
     await make({ dir, seed: 1, train: 40, val: 1, size: 64 });
     const annotations = join(dir, "annotations");
     const file = await Deno.readTextFile(join(annotations, "instances_train2017.json"));
@@ -96,5 +92,5 @@ Deno.test("makeScenes() annotates what the pictures show", async () => {
       labels.forEach((label) => seen.add(label));
     }
     assert.deepEqual([...seen].sort(), sceneClasses.map((_, i) => i + 1));
-  });
-});
+  }),
+);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
+import { testFolder } from "../../data/_test_kit.ts";
 import { openLabels } from "../../data/datasets/coco_labels.ts";
 import { makeScenes } from "../../data/datasets/scenes.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
@@ -26,9 +27,7 @@ const teacher = (seed: number) => {
 gpuTest(
   "evaluateGrouping() scores pictures that pass by as scoreGrouping() does all of them at once",
   function* () {
-    const folder = yield* Effect.promise(() => Deno.makeTempDir());
-    yield* Effect.addFinalizer(() => Effect.promise(() => Deno.remove(folder, { recursive: true })));
-    const dataDir = join(folder, "scenes");
+    const dataDir = join(yield* testFolder, "scenes");
     yield* makeScenes({ dir: dataDir, seed: 5, train: 1, val: 10, size: S });
     const labels = yield* openLabels({
       dataDir,

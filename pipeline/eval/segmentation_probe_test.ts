@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
+import { testFolder } from "../../data/_test_kit.ts";
 import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
 import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
@@ -14,8 +15,7 @@ const COLORS = [[220, 30, 30], [30, 200, 40], [40, 60, 220]];
 /** Pictures of cells in three noisy colours; a class is a colour, or a number at random. One cell in ten is unlabelled. */
 const drawn = (count: number, seed: number, labelled: "by colour" | "at random") =>
   Effect.gen(function* () {
-    const folder = yield* Effect.promise(() => Deno.makeTempDir());
-    yield* Effect.addFinalizer(() => Effect.promise(() => Deno.remove(folder, { recursive: true })));
+    const folder = yield* testFolder;
     return yield* Effect.forEach(Array.from({ length: count }, (_, i) => i), (i) =>
       Effect.promise(async (): Promise<LabelledFile> => {
         const random = randomStream(seed, i);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect, Logger, Stream } from "effect";
 import sharp from "sharp";
+import { inTestFolder, writeNoise } from "../../data/_test_kit.ts";
 import { listImages } from "../../data/datasets/image_list.ts";
 import { cropResize } from "../../data/images/resample.ts";
 import { AUGMENTATION_ROW } from "../../ops/image/augmentation_row.ts";
@@ -20,26 +21,21 @@ const config: DecodeConfig = {
   maxTaps: 16,
 };
 
-/** A folder of thirty small pictures of mixed size and format, of which those named in `bad` are overwritten. */
-const withPictures = async (
+/** Thirty small pictures of mixed size and format, of which those named in `bad` are overwritten. */
+const withPictures = (
   bad: Record<string, Uint8Array>,
   test: (images: readonly string[]) => Promise<void>,
-) => {
-  const dir = await Deno.makeTempDir();
-  try {
-    for (let i = 0; i < COUNT; i++) {
-      const [width, height] = [20 + i, 50 - i];
-      const values = Uint8Array.from({ length: width * height * 3 }, (_, j) => j * (i + 1));
-      const picture = sharp(values, { raw: { width, height, channels: 3 } });
-      const bytes = await (i % 3 === 0 ? picture.png() : picture.jpeg()).toBuffer();
-      await Deno.writeFile(join(dir, nameOf(i)), bytes); // the suffix is often wrong
-    }
+) =>
+  inTestFolder(async (dir) => {
+    await writeNoise(dir, {
+      count: COUNT,
+      name: nameOf, // whose suffix is often wrong
+      size: (i) => [20 + i, 50 - i],
+      format: (i) => i % 3 === 0 ? "png" : "jpeg",
+    });
     for (const [name, bytes] of Object.entries(bad)) await Deno.writeFile(join(dir, name), bytes);
     await test(await Effect.runPromise(listImages({ dataset: "Folder", dataDir: dir })));
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-};
+  })();
 const nameOf = (i: number) => `${String(i).padStart(2, "0")}.jpg`;
 
 /** `count` batches from step `firstStep` on, and what was logged meanwhile. */

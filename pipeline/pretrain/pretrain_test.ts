@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect, Fiber } from "effect";
-import sharp from "sharp";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
-import { randomStream } from "../../data/random/random.ts";
 import { assertClose, gpuTest } from "../../ops/_test_kit.ts";
 import { add, mul, sqrt } from "../../ops/arithmetic.ts";
 import { constant } from "../../ops/graph/tensor.ts";
 import { sum } from "../../ops/reduce.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
+import { tinyRunOnNoise } from "../_test_kit.ts";
 import { convert } from "../convert.ts";
 import { adamW } from "../optim/_test_adamw.ts";
 import { optimize } from "../optim/optimize.ts";
@@ -16,36 +15,11 @@ import { explained } from "../run/advice.ts";
 import { latestCheckpoint } from "../run/checkpoint_file.ts";
 import { Progress } from "../run/progress.ts";
 import { openWeights } from "../weights/weights_file.ts";
-import { type Config, configure } from "./config.ts";
+import type { Config } from "./config.ts";
 import { pretrain } from "./pretrain.ts";
 import { slotConLoss } from "./step.ts";
 import type { StepBuilder } from "./step_graph.ts";
 import { PRETRAIN } from "./task.ts";
-
-/** Twelve small pictures of noise in a folder of their own, and a run that takes a moment. */
-const prepared = Effect.fnUntraced(function* (change: Partial<Config> = {}) {
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Deno.makeTempDirSync()),
-    (folder) => Effect.sync(() => Deno.removeSync(folder, { recursive: true })),
-  );
-  const images: string[] = [];
-  for (let i = 0; i < 12; i++) {
-    const random = randomStream(7, i);
-    const [width, height] = [48 + i, 60 - i];
-    const data = Uint8Array.from({ length: width * height * 3 }, () => random.integer(256));
-    const image = join(folder, `${i}.png`);
-    yield* Effect.promise(() => sharp(data, { raw: { width, height, channels: 3 } }).png().toFile(image));
-    images.push(image);
-  }
-  const config: Config = {
-    ...(yield* configure(null)),
-    ...{ arch: "resnet18", width: 8, outputStride: 8, dimHidden: 16, dimOut: 8, numPrototypes: 6 },
-    ...{ imageSize: 32, batchSize: 4, epochs: 4, warmupEpoch: 1, baseLr: 4, numWorkers: 1, saveFreq: 100 },
-    outputDir: join(folder, "run"),
-    ...change,
-  } as Config;
-  return { config, images };
-});
 
 const lines = (config: Config): Record<string, number>[] =>
   Deno.readTextFileSync(join(config.outputDir, "metrics.jsonl")).trim().split("\n").map((line) => {
@@ -60,7 +34,7 @@ const tensors = Effect.fnUntraced(function* (config: Config) {
 });
 
 gpuTest("pretrain() gives the same bits twice, and when it is stopped and resumed", function* () {
-  const { config, images } = yield* prepared();
+  const { config, images } = yield* tinyRunOnNoise();
   const first = { ...config, outputDir: `${config.outputDir}-1` };
   yield* pretrain(first, images);
   assert.equal(lines(first).length, 12);
@@ -80,7 +54,7 @@ gpuTest("pretrain() gives the same bits twice, and when it is stopped and resume
 gpuTest(
   "pretrain() gives the same bits within a memory limit, and does not begin where it cannot keep to it",
   function* () {
-    const { config, images } = yield* prepared({ imageSize: 64, steps: 3 });
+    const { config, images } = yield* tinyRunOnNoise({ imageSize: 64, steps: 3 });
     yield* pretrain(config, images);
     const planOf = ({ outputDir }: Config) => JSON.parse(Deno.readTextFileSync(join(outputDir, "plan.json")));
     const { deviceBytes } = planOf(config);
@@ -111,7 +85,7 @@ gpuTest(
 gpuTest(
   "pretrain() in half precision gives the same bits when it is stopped and resumed, its loss scale too",
   function* () {
-    const { config, images } = yield* prepared({ precision: "f16" });
+    const { config, images } = yield* tinyRunOnNoise({ precision: "f16" });
     const first = { ...config, outputDir: `${config.outputDir}-1` };
     yield* pretrain(first, images);
     assert.ok(lines(first).every(({ loss, loss_scale }) => Number.isFinite(loss) && loss_scale <= 65536));
@@ -131,7 +105,7 @@ gpuTest(
 gpuTest(
   "pretrain() goes on from a checkpoint of the published code as from its own, bit for bit",
   function* () {
-    const { config, images } = yield* prepared();
+    const { config, images } = yield* tinyRunOnNoise();
     const whole = { ...config, outputDir: `${config.outputDir}-whole`, saveFreq: 2 };
     yield* pretrain(whole, images);
     const saved = join(whole.outputDir, "checkpoints", "step_000006.safetensors"); // after two epochs
@@ -148,7 +122,7 @@ gpuTest(
 );
 
 gpuTest("pretrain() that is interrupted finishes its step and saves it", function* () {
-  const { config, images } = yield* prepared();
+  const { config, images } = yield* tinyRunOnNoise();
   const whole = { ...config, outputDir: `${config.outputDir}-whole` };
   yield* pretrain(whole, images);
 
@@ -172,7 +146,7 @@ gpuTest("pretrain() that is interrupted finishes its step and saves it", functio
 gpuTest(
   "pretrain() stops at a loss that is no number, names step and pictures, and saves nothing of it",
   function* () {
-    const { config, images } = yield* prepared({ baseLr: 1e30, warmupEpoch: 0 });
+    const { config, images } = yield* tinyRunOnNoise({ baseLr: 1e30, warmupEpoch: 0 });
     const error = yield* Effect.flip(pretrain(config, images));
     assert.ok(error._tag === "NonFiniteLoss", error.message);
     assert.ok(error.step <= 3 && error.images.length === 4);
@@ -181,7 +155,7 @@ gpuTest(
 );
 
 gpuTest("pretrain() stops where no loss scale makes gradients finite, and names the scale", function* () {
-  const { config, images } = yield* prepared({ precision: "f16", epochs: 20 });
+  const { config, images } = yield* tinyRunOnNoise({ precision: "f16", epochs: 20 });
   // A root of nought adds nothing to the loss, but its derivative is no number.
   const error = yield* Effect.flip(pretrain(config, images, (views, rates, options) => {
     const objective = slotConLoss(views, rates, options);
@@ -204,7 +178,7 @@ gpuTest("pretrain() stops where no loss scale makes gradients finite, and names 
 gpuTest(
   "pretrain() refuses a checkpoint of another architecture, and a batch larger than the data",
   function* () {
-    const { config, images } = yield* prepared({ steps: 1 });
+    const { config, images } = yield* tinyRunOnNoise({ steps: 1 });
     yield* pretrain(config, images);
     const other = yield* Effect.flip(pretrain({ ...config, width: 4, autoResume: true }, images));
     assert.match(other.message, /conv1\.weight/);
@@ -214,7 +188,7 @@ gpuTest(
 );
 
 gpuTest("pretrain() takes a step of the user's own", function* () {
-  const { config, images } = yield* prepared({ steps: 2 });
+  const { config, images } = yield* tinyRunOnNoise({ steps: 2 });
   yield* pretrain(config, images, (views, rates, options) => {
     const objective = slotConLoss(views, rates, options);
     const halved = mul(objective.loss, constant(0.5));
@@ -261,7 +235,7 @@ gpuTest(
   function* () {
     // With the grouping loss alone the objectives are the same: a rank's slot loss is a mean over its own queries. For few
     // steps, since rounding that takes one element across a kink, as happens now and then, makes gradients jump by 1e-4.
-    const { config, images } = yield* prepared({
+    const { config, images } = yield* tinyRunOnNoise({
       groupLossWeight: 1,
       batchSize: 8,
       epochs: 20,
@@ -301,7 +275,7 @@ gpuTest(
 gpuTest(
   "pretrain() of ranks refuses a batch that they cannot share, and other pictures on one of them",
   function* () {
-    const { config, images } = yield* prepared();
+    const { config, images } = yield* tinyRunOnNoise();
     const uneven = yield* Effect.flip(onRanks(3, () => pretrain(config, images)));
     assert.match(uneven.message, /--batch-size 4 cannot be shared by 3 ranks/);
     const other = yield* Effect.flip(onRanks(2, (rank) => pretrain(config, images.slice(rank))));

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { Effect } from "effect";
+import { testFolder } from "../../data/_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { writeTorch } from "../../data/formats/torch/write.ts";
@@ -54,11 +55,6 @@ const recordedState = ({ tensors }: TensorFile): Map<string, StateTensor> =>
     ]),
   );
 
-const inFolder = Effect.acquireRelease(
-  Effect.sync(() => Deno.makeTempDirSync()),
-  (folder) => Effect.sync(() => Deno.removeSync(folder, { recursive: true })),
-);
-
 /** A file as the published code saves it. */
 const writePublished = (file: string, meta: PretrainMeta, values: StateValues) => {
   const tensors = new Map(
@@ -81,7 +77,7 @@ gpuTest(
     const recording = yield* recordingOf("resnet50_sgd_first");
     const { config, instances, startEpoch } = recordedConfig(recording);
     const schedule = planSchedule({ ...config, world: 1, instances });
-    const file = join(yield* inFolder, "ckpt.pth");
+    const file = join(yield* testFolder, "ckpt.pth");
     const step = (startEpoch - 1) * schedule.stepsPerEpoch;
     writePublished(file, { step, teacherCounter: 0, instances, config }, recordedState(recording));
 
@@ -157,7 +153,7 @@ gpuTest(
     const recording = yield* recordingOf("resnet18_world2");
     const { config, instances } = recordedConfig(recording);
     const { outputs } = yield* verifyStep(recording, "whole");
-    const file = join(yield* inFolder, "ckpt.pth");
+    const file = join(yield* testFolder, "ckpt.pth");
     const meta: PretrainMeta = { step: 4, teacherCounter: 4, instances, config };
     writePublished(file, meta, afterFirstStep(recording, outputs));
 
@@ -196,7 +192,7 @@ const saved = Effect.fnUntraced(function* (folder: string) {
 gpuTest(
   "startingPoint() says what differs, and keeps its place where an epoch has other steps",
   function* () {
-    const { file } = yield* saved(yield* inFolder);
+    const { file } = yield* saved(yield* testFolder);
     const same = yield* begin(small({ seed: 3, resume: file, printFreq: 1 }), 40);
     assert.deepEqual(same.notes, []);
     const changed = yield* begin(small({ seed: 4, batchSize: 8, resume: file }), 48);
@@ -209,7 +205,7 @@ gpuTest(
 );
 
 gpuTest("startingPoint() refuses what cannot go on, and says what can", function* () {
-  const folder = yield* inFolder;
+  const folder = yield* testFolder;
   const { file, meta, tensors } = yield* saved(folder);
   const refusal = (config: Config) => Effect.map(Effect.flip(begin(config, 40)), ({ message }) => message);
   assert.match(
@@ -245,7 +241,7 @@ gpuTest("startingPoint() refuses what cannot go on, and says what can", function
 });
 
 gpuTest("startingPoint() takes weights alone: an encoder for both networks, or all that fits", function* () {
-  const folder = yield* inFolder;
+  const folder = yield* testFolder;
   const { file, tensors } = yield* saved(folder);
   const encoder = join(folder, "encoder.pth");
   const own = [...tensors].filter(([name]) => /^encoder_k\..*(weight|bias|mean|var)$/.test(name)) // no counters

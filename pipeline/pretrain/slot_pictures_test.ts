@@ -2,27 +2,26 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
 import sharp from "sharp";
+import { testFolder } from "../../data/_test_kit.ts";
 import { readPicture } from "../../data/images/decode_image.ts";
 import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { mul } from "../../ops/arithmetic.ts";
 import { mean } from "../../ops/reduce.ts";
+import { tinyRun } from "../_test_kit.ts";
 import { slotMapper } from "../inference/slot_program.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { latestCheckpoint } from "../run/checkpoint_file.ts";
 import { distinctColors } from "../visualize/colors.ts";
 import { tinted } from "../visualize/tinted.ts";
-import { type Config, configure } from "./config.ts";
+import type { Config } from "./config.ts";
 import { pretrain } from "./pretrain.ts";
 
 const SIZE = 32;
 
 /** Twelve pictures of smooth colours, one of which is none, and a run of 30 steps. */
 const prepared = Effect.gen(function* () {
-  const folder = yield* Effect.acquireRelease(
-    Effect.sync(() => Deno.makeTempDirSync()),
-    (folder) => Effect.sync(() => Deno.removeSync(folder, { recursive: true })),
-  );
+  const folder = yield* testFolder;
   const images = Array.from({ length: 12 }, (_, i) => join(folder, `${i}.png`));
   for (const [i, image] of images.entries()) {
     const random = randomStream(3, i);
@@ -33,12 +32,9 @@ const prepared = Effect.gen(function* () {
     yield* Effect.promise(() => small.png().toFile(image));
   }
   yield* Effect.promise(() => Deno.writeTextFile(images[2], "no picture"));
-  const config: Config = {
-    ...(yield* configure(null)),
-    ...{ arch: "resnet18", width: 8, outputStride: 8, dimHidden: 16, dimOut: 8, numPrototypes: 6 },
-    ...{ imageSize: SIZE, batchSize: 4, epochs: 20, steps: 30, warmupEpoch: 1, baseLr: 4, numWorkers: 1 },
-    ...{ maxBadImages: 0.5, printFreq: 7, outputDir: join(folder, "run") },
-  } as Config;
+  const config = yield* tinyRun({
+    ...{ imageSize: SIZE, epochs: 20, steps: 30, maxBadImages: 0.5, printFreq: 7 },
+  });
   return { config, images };
 });
 

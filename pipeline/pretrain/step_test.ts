@@ -1,36 +1,21 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { gpuTest, numbers } from "../../ops/_test_kit.ts";
-import { constant, input } from "../../ops/graph/tensor.ts";
+import { constant } from "../../ops/graph/tensor.ts";
 import { compile, evaluate } from "../../ops/runtime/program.ts";
+import { tinyInputs, tinyStep } from "../_test_kit.ts";
 import { prototypeUseInBatch } from "../model/slot_grouping.ts";
 import { initialState } from "../run/initial_state.ts";
 import { upload } from "../run/state.ts";
-import { rateInputs, slotConStep } from "./step.ts";
 
 gpuTest("slotConStep() reports the norms of all its parameters and gradients", function* () {
   const [B, S] = [2, 32];
-  const views = {
-    images: input("images", [2 * B, S, S, 3]),
-    coords: input("coords", [2 * B, 4]),
-    flips: input("flips", [2 * B]),
-  };
-  const step = slotConStep(views, rateInputs(), {
-    ...{ arch: "resnet18", width: 4, outputStride: 8, dimHidden: 8, dimOut: 8, numPrototypes: 4 },
-    ...{ teacherTemp: 0.07, studentTemp: 0.1, centerMomentum: 0.9, groupLossWeight: 0.5 },
-    ...{ optimizer: "lars", weightDecay: 1e-5, momentum: 0.9 },
-  });
+  const step = tinyStep(B, S);
   const values = initialState(step.state, 3);
   const state = yield* upload(step.state, values);
   const outputs = { ...step.metrics, ...Object.fromEntries(step.gradients) };
   const program = yield* compile({ label: "the step", updates: step.state.updates, outputs }, state);
-  const result = yield* Effect.flatten(program.run({
-    images: numbers(2 * B * S * S * 3),
-    coords: Float32Array.from({ length: 8 * B }, (_, i) => i % 4 < 2 ? 0 : 1),
-    flips: new Float32Array(2 * B),
-    learningRate: Float32Array.of(0.1),
-    teacherMomentum: Float32Array.of(0.99),
-  }));
+  const result = yield* Effect.flatten(program.run(tinyInputs(B, S)));
   const names = [...step.gradients.keys()];
   assert.ok(names.length > 60);
   const norm = (all: readonly Float32Array[]) => Math.hypot(...all.map((values) => Math.hypot(...values)));

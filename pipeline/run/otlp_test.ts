@@ -2,26 +2,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect, Logger, Tracer } from "effect";
 import { gpuTest } from "../../ops/_test_kit.ts";
-import { type Config, configure } from "../pretrain/config.ts";
+import { photographs, tinyRun } from "../_test_kit.ts";
 import { pretrain } from "../pretrain/pretrain.ts";
 
-const PICTURES = join(import.meta.dirname!, "../../testdata/augment/pictures");
-const IMAGES = ["camera_gray.jpg", "astronaut_444.jpg", "coffee_420.jpg", "retina_422.jpg"]
-  .map((name) => join(PICTURES, name));
-
 /** Three steps of a tiny network, which tell a collector. */
-const prepared = Effect.fnUntraced(function* (otlp: string) {
-  const outputDir = yield* Effect.acquireRelease(
-    Effect.promise(() => Deno.makeTempDir()),
-    (folder) => Effect.promise(() => Deno.remove(folder, { recursive: true })),
-  );
-  return {
-    ...yield* configure(null),
-    ...{ arch: "resnet18", width: 4, outputStride: 8, dimHidden: 8, dimOut: 8, numPrototypes: 4 },
-    ...{ imageSize: 32, batchSize: 2, epochs: 4, steps: 3, warmupEpoch: 1, numWorkers: 1, saveSteps: 2 },
-    ...{ outputDir, otlp },
-  } as Config;
-});
+const prepared = (otlp: string) => tinyRun({ batchSize: 2, steps: 3, saveSteps: 2, otlp });
 
 interface Request {
   readonly path: string;
@@ -46,7 +31,7 @@ gpuTest("pretrain() tells the collector of --otlp a span a stage, and its metric
     return Response.json({});
   });
   const config = yield* prepared(`${url}/otlp/`);
-  yield* pretrain(config, IMAGES);
+  yield* pretrain(config, photographs);
   assert.deepEqual(
     new Set(requests.map(({ path }) => path)),
     new Set(["/otlp/v1/traces", "/otlp/v1/metrics"]),
@@ -100,7 +85,7 @@ gpuTest("pretrain() goes on where no collector answers, and says so once", funct
   const logger = Logger.make(({ message, logLevel }) => {
     if (logLevel === "Warn") warnings.push(String(message));
   });
-  const done = yield* pretrain(config, IMAGES).pipe(Effect.provide(Logger.layer([logger])));
+  const done = yield* pretrain(config, photographs).pipe(Effect.provide(Logger.layer([logger])));
   assert.equal(done, 3);
   assert.deepEqual(warnings.filter((text) => text.includes("--otlp")), [
     `Cannot send to --otlp ${refusing}: it answers with status 404; expected a collector of OTLP over HTTP there, ` +
@@ -117,7 +102,7 @@ gpuTest("pretrain() makes no spans of its steps without --otlp", function* () {
       return new Tracer.NativeSpan(options);
     },
   });
-  yield* pretrain(config, IMAGES).pipe(Effect.withTracer(tracer));
+  yield* pretrain(config, photographs).pipe(Effect.withTracer(tracer));
   assert.ok(names.includes("pretrain") && names.includes("compile"));
   for (const stage of ["decode", "submit", "read", "save"]) assert.ok(!names.includes(stage), stage);
 });

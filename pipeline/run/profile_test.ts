@@ -3,13 +3,10 @@ import { join } from "node:path";
 import { Effect, Logger } from "effect";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
-import { type Config, configure } from "../pretrain/config.ts";
+import { photographs, tinyRun } from "../_test_kit.ts";
+import type { Config } from "../pretrain/config.ts";
 import { pretrain } from "../pretrain/pretrain.ts";
 import { Progress, type StepReport } from "./progress.ts";
-
-const PICTURES = join(import.meta.dirname!, "../../testdata/augment/pictures");
-const IMAGES = ["camera_gray.jpg", "astronaut_444.jpg", "coffee_420.jpg", "retina_422.jpg"]
-  .map((name) => join(PICTURES, name));
 
 interface Event {
   readonly ph: string;
@@ -30,28 +27,22 @@ interface Span {
 
 /** Ten steps of a tiny network: what they said, what was reported of each, their losses, and their trace if there is one. */
 const run = Effect.fnUntraced(function* (change: Partial<Config>) {
-  const outputDir = yield* Effect.acquireRelease(
-    Effect.promise(() => Deno.makeTempDir()),
-    (folder) => Effect.promise(() => Deno.remove(folder, { recursive: true })),
-  );
-  const config = {
-    ...yield* configure(null),
-    ...{ arch: "resnet18", width: 4, outputStride: 8, dimHidden: 8, dimOut: 8, numPrototypes: 4 },
-    ...{ imageSize: 32, batchSize: 2, epochs: 5, warmupEpoch: 1, numWorkers: 2, saveSteps: 3 },
-    ...{ outputDir, ...change },
-  } as Config;
+  const config = yield* tinyRun({
+    ...{ batchSize: 2, epochs: 5, numWorkers: 2, saveSteps: 3 },
+    ...change,
+  });
   const said: string[] = [];
   const reports: StepReport[] = [];
   const logger = Logger.make(({ message }) => void said.push(String(message)));
-  yield* pretrain(config, IMAGES).pipe(
+  yield* pretrain(config, photographs).pipe(
     Effect.provideService(Progress, {
       begin: () => Effect.void,
       step: (report) => Effect.sync(() => void reports.push(report)),
     }),
     Effect.provide(Logger.layer([logger])),
   );
-  const read = (file: string) => Deno.readTextFileSync(join(outputDir, file));
-  const hasTrace = Array.from(Deno.readDirSync(outputDir)).some(({ name }) => name === "trace.json");
+  const read = (file: string) => Deno.readTextFileSync(join(config.outputDir, file));
+  const hasTrace = Array.from(Deno.readDirSync(config.outputDir)).some(({ name }) => name === "trace.json");
   const events: readonly Event[] = hasTrace ? JSON.parse(read("trace.json")).traceEvents : [];
   return { said: said.join("\n"), reports, log: read("log.txt"), events };
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
+import { testFolder } from "../../data/_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
 import { assertClose, gpuTest, numbers } from "../../ops/_test_kit.ts";
@@ -109,8 +110,7 @@ for (const options of CASES) {
     `encoderOnnx() gives ONNX Runtime the ${options.arch}${stride} that runs here, for photographs of any size and number`,
     function* () {
       const weights = weightsOf(options);
-      const folder = Deno.makeTempDirSync();
-      yield* Effect.addFinalizer(() => Effect.sync(() => Deno.removeSync(folder, { recursive: true })));
+      const folder = yield* testFolder;
       const model = `${folder}/encoder.onnx`;
       for (const piece of yield* encoderOnnx(weights, options)) {
         Deno.writeFileSync(model, piece, { append: true });
