@@ -16,6 +16,7 @@ import { join, parse } from "node:path";
 import { Effect, Schema } from "effect";
 import { decode as decodePng } from "fast-png";
 import { match } from "ts-pattern";
+import { exists } from "../files/exists.ts";
 import { Segmentation, segmentationMask } from "../formats/coco_mask.ts";
 import { sceneClasses } from "./draw_scene.ts";
 
@@ -136,16 +137,6 @@ const placesOf = (dataDir: string, split: Split): Readonly<Record<LabelKind, str
   stuff: join(dataDir, "annotations", `stuff_${split}2017.json`),
   instances: join(dataDir, "annotations", `instances_${split}2017.json`),
 });
-
-const exists = (path: string): boolean => {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-};
 
 // --- Annotation files ---
 
