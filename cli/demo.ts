@@ -113,7 +113,7 @@ const demoConfig = (flags: Flags) => {
   return configure("demo", new Map(entries.map(([name, value]) => [name, { value, where: `--${name}` }])));
 };
 
-/** The run in a folder is gone on with, so it has to be the one asked for. */
+/** Fails where the output folder holds a demo with another seed, which would be resumed. */
 const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config) {
   const found = (yield* latestCheckpoint(outputDir, PRETRAIN))?.meta.config.seed ?? seed;
   if (found === seed) return;
@@ -121,7 +121,7 @@ const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config)
   return yield* new UsageError({ subject: "--output-dir", reason, remedy: "name another" });
 });
 
-/** Pretrains, or goes on with a run that was stopped; the checkpoint at its end. */
+/** Pretrains, or resumes a run that was stopped; the last checkpoint. */
 const train = Effect.fnUntraced(function* (config: Config) {
   const images = yield* listImages(config);
   const { totalSteps } = planSchedule({ ...config, world: 1, instances: images.length });
@@ -136,7 +136,7 @@ const train = Effect.fnUntraced(function* (config: Config) {
   return (yield* latestCheckpoint(config.outputDir))!;
 });
 
-/** The slots that a teacher gives to scenes, and how well they match the classes. */
+/** The slot maps of scenes by a teacher, and how well they match the classes. */
 const group = Effect.fnUntraced(function* (
   config: Config,
   teacher: StateValues,
@@ -158,8 +158,8 @@ const score = (maps: readonly ArrayLike<number>[], scenes: readonly LabelledPict
   scorePictures(maps, scenes, { slots, classes: CLASSES });
 
 /**
- * Scenes, a row of slot maps for each grouping, and the truth. A class has the same colour in all rows, and so has the
- * slot that was matched to it.
+ * Draws a row of scenes, a row of slot maps for each grouping, and a row of true classes. A class has the same colour in
+ * all rows, and so has the slot that is matched to it.
  */
 const draw = (
   scenes: readonly LabelledPicture[],

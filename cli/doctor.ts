@@ -5,24 +5,25 @@ import sharp from "sharp";
 import { listImages } from "../data/datasets/image_list.ts";
 import project from "../deno.json" with { type: "json" };
 import { GUESSED, TunedChoices } from "../ops/compiler/kernel_selection.ts";
-import type { AdapterReport, AdapterTraits } from "../ops/graph/lowering.ts";
+import type { AdapterTraits } from "../ops/graph/lowering.ts";
 import { Collective } from "../ops/runtime/collective.ts";
 import { Gpu } from "../ops/runtime/gpu.ts";
 import { type Config, optionNames } from "../pipeline/pretrain/config.ts";
-import { planStep, type StepPlan } from "../pipeline/pretrain/step_plan.ts";
+import { planStep } from "../pipeline/pretrain/step_plan.ts";
 import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
-import { type VulkanDevice, vulkanDevices } from "../pipeline/ranks/vulkan.ts";
+import { vulkanDevices } from "../pipeline/ranks/vulkan.ts";
 import { adviceOn } from "../pipeline/run/advice.ts";
-import { bytesIn, writtenBytes } from "../pipeline/run/bytes.ts";
+import { bytesIn } from "../pipeline/run/bytes.ts";
 import { decodeSpeed } from "./doctor/decode_speed.ts";
-import { diagnose, type Facts, type Finding, type StepFacts, stepFindings } from "./doctor/diagnosis.ts";
+import { diagnose, type Facts, type StepFacts, stepFindings } from "./doctor/diagnosis.ts";
 import { dumpFlags, dumpOf, dumpStep } from "./doctor/dump_step.ts";
 import { type RankSpeed, rankSpeed } from "./doctor/rank_speed.ts";
+import { doctorReport } from "./doctor/report.ts";
 import { vulkanDrivers } from "./doctor/vulkan_drivers.ts";
 import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
 import { configFlags, configOf } from "./flags/config_flags.ts";
-import { bold, dim, green, red, yellow } from "./terminal/color.ts";
+import { dim } from "./terminal/color.ts";
 
 export const doctor = Command.make(
   "doctor",
@@ -49,7 +50,9 @@ export const doctor = Command.make(
     const facts = { ...alone, ranks: (yield* startsRanks(config)) ? yield* measuredRanks(config) : null };
     const findings = diagnose(facts);
     const ready = findings.every(({ level }) => level !== "problem");
-    yield* Console.log(json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : page(facts, findings));
+    yield* Console.log(
+      json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : doctorReport(facts, findings),
+    );
     if (!json && !namesRun) {
       yield* Console.log(dim("\nThis is the demo's run: name another by the options of pretrain."));
     }
@@ -80,7 +83,7 @@ export const doctor = Command.make(
   ]),
 );
 
-/** The limits that WebGPU guarantees: the plan is made for them where there is no adapter. */
+/** The limits that WebGPU guarantees; without an adapter, the step is planned for them. */
 const GUARANTEED = {
   maxStorageBuffersPerShaderStage: 8,
   maxStorageBufferBindingSize: 2 ** 27,
@@ -89,7 +92,7 @@ const GUARANTEED = {
 
 const gather = Effect.fn("gather")(
   function* (config: Config, namesData: boolean): Effect.fn.Return<Omit<Facts, "ranks">, never, Scope.Scope> {
-    const devices = numbered(vulkanDevices() ?? []); // before one of them is chosen
+    const devices = numbered(vulkanDevices() ?? []); // before `rankGpu` leaves only the chosen one visible
     const opened = yield* Effect.result(Layer.build(rankGpu(config)));
     const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
     const adapter = Result.match(opened, {
@@ -136,7 +139,7 @@ const gather = Effect.fn("gather")(
   },
 );
 
-/** In a rank: measures with the others; the first one prints what they found, for the process that started them. */
+/** Runs in each rank: measures together with the others; rank 0 prints the result for the process that started them. */
 const tellRankSpeed = Effect.fnUntraced(
   function* (config: Config) {
     const { report, traits } = yield* Gpu;
@@ -148,7 +151,7 @@ const tellRankSpeed = Effect.fnUntraced(
   (effect, config) => effect.pipe(Effect.provide(rankGpu(config)), Effect.provide(ranks(config))),
 );
 
-/** In the process that starts ranks: what they measure. */
+/** Runs in the process that starts the ranks: what they measure. */
 const measuredRanks = Effect.fnUntraced(function* (config: Config) {
   const asked = yield* Effect.result(askRanks(config.ranks));
   if (Result.isFailure(asked)) return { failure: asked.failure.message, remedy: "or leave out --ranks" };
@@ -160,13 +163,13 @@ const measuredRanks = Effect.fnUntraced(function* (config: Config) {
 
 const canRun = (facts: StepFacts) => stepFindings(facts).every(({ level }) => level !== "problem");
 
-/** A smaller power of two with which the step can run: the largest, or one not far below. */
+/** A power of two with which the step can run: the largest one, or one not far below; null where there is none. */
 const findSmallerBatch = (
   { adapter, config, plan, freeMemory }: StepFacts,
   stepFacts: (batchSize: number) => StepFacts,
 ): number | null => {
   if ("failure" in adapter) return null;
-  // Memory grows with the batch at least in proportion.
+  // Memory grows at least in proportion to the batch.
   const excess = Math.max(
     plan.largest[0].bytes / adapter.limits.maxBufferSize,
     adapter.software ? plan.reservedBytes / freeMemory : 0,
@@ -179,7 +182,7 @@ const findSmallerBatch = (
   return null;
 };
 
-/** Where every command may write. */
+/** The folder where every command may write. */
 const CACHE = join(import.meta.dirname!, "../.cache");
 
 const countImages = (config: Config): Effect.Effect<Facts["images"]> =>
@@ -190,7 +193,7 @@ const countImages = (config: Config): Effect.Effect<Facts["images"]> =>
     ),
   );
 
-/** What runs, and the versions that the project pins. */
+/** Versions of Deno, of the libraries that the project pins, and of libvips. */
 const versions = (): Record<string, string> => {
   const pinned = Object.values(project.imports).flatMap((specifier) => {
     const [, name, version] = specifier.match(/^npm:([^/].*)@([^/]+)$/) ?? [];
@@ -199,7 +202,7 @@ const versions = (): Record<string, string> => {
   return { Deno: Deno.version.deno, ...Object.fromEntries(pinned), libvips: sharp.versions.vips };
 };
 
-/** Tries the folder out and leaves it as it was. */
+/** Whether the folder can be written; tries it and leaves it as it was. */
 const outputState = (folder: string): Facts["output"] => {
   try {
     if (madeFolder(folder)) {
@@ -209,7 +212,7 @@ const outputState = (folder: string): Facts["output"] => {
     Deno.removeSync(Deno.makeTempFileSync({ dir: folder, prefix: "doctor" }));
     return "writable";
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "absent"; // and so is the folder above
+    if (error instanceof Deno.errors.NotFound) return "absent"; // the folder above is absent, too
     return {
       failure: `the output folder "${folder}" cannot be written: ${
         (error as Error).message.replace(/, run again.*/, "")
@@ -228,78 +231,4 @@ const madeFolder = (folder: string): boolean => {
     if (error instanceof Deno.errors.AlreadyExists) return false;
     throw error;
   }
-};
-
-const page = (facts: Facts, findings: readonly Finding[]): string => {
-  const { config, adapter, plan } = facts;
-  const rows: (readonly [string, string])[] = [
-    ...("failure" in adapter ? [] : adapterRows(adapter)),
-    ...facts.devices.length < 2 ? [] : deviceRows(facts.devices),
-    [
-      "step",
-      `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}` +
-      `${
-        config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""
-      }, ${config.numPrototypes} prototypes, ${config.precision}`,
-    ],
-    ...memoryRows(plan),
-    ...facts.ranks === null || "failure" in facts.ranks ? [] : rankRows(facts.ranks),
-  ];
-  const width = Math.max(...rows.map(([name]) => name.length));
-  return [
-    ...rows.map(([name, text]) => `${bold(name.padEnd(width))}  ${text}`),
-    "",
-    ...findings.map(({ level, says, mend }) =>
-      `${MARKS[level]}  ${says}${mend === undefined ? "" : dim(` → ${mend}`)}`
-    ),
-  ].join("\n");
-};
-
-const MARKS = { ok: green("ok     "), warning: yellow("warning"), problem: red("problem") };
-
-const adapterRows = ({ description, backend, software, limits, features }: AdapterReport) => {
-  const used = ["shader-f16", "subgroups", "timestamp-query"].filter((feature) => features.includes(feature));
-  return [
-    ["adapter", `${description}${software ? " (a CPU)" : ""}, ${backend}`],
-    [
-      "limits",
-      `${writtenBytes(limits.maxBufferSize)} a buffer, ${
-        writtenBytes(limits.maxStorageBufferBindingSize)
-      } a binding, ` +
-      `${limits.maxStorageBuffersPerShaderStage} buffers a shader, ` +
-      `${limits.maxComputeWorkgroupStorageSize / 1024} KiB shared by a workgroup`,
-    ],
-    ["features", used.join(", ") || "none of shader-f16, subgroups, timestamp-query"],
-  ] as const;
-};
-
-/** What --device can name. */
-const deviceRows = (devices: readonly VulkanDevice[]) =>
-  devices.map(({ name, pci }, i) =>
-    [i === 0 ? "adapters" : "", `${i} ${name}${pci === null ? "" : ` (${pci})`}`] as const
-  );
-
-const rankRows = ({ ranks }: RankSpeed) =>
-  ranks.map(({ host, adapter }, rank) =>
-    [rank === 0 ? "ranks" : "", `${rank} on ${host}: ${adapter}`] as const
-  );
-
-const memoryRows = ({ groups, peakBytes, reservedBytes, slotPictureBytes, largest }: StepPlan) => {
-  const amount = (name: string, bytes: number) => `${name.padEnd(11)} ${writtenBytes(bytes).padStart(9)}`;
-  const bar = (bytes: number) => "█".repeat(Math.round(24 * bytes / peakBytes));
-  const spare = Math.round(100 * (reservedBytes / peakBytes - 1));
-  return [
-    ...Object.entries(groups).map(([group, bytes], i) =>
-      [i === 0 ? "memory" : "", `${amount(group, bytes)}  ${bar(bytes)}`] as const
-    ),
-    ["", amount("at the peak", peakBytes)],
-    ["", `${amount("reserved", reservedBytes)}  ${spare} % more, for gaps between tensors`],
-    ["", `${amount("slot maps", slotPictureBytes)}  besides, for drawing them`],
-    ...largest.slice(0, 3).map(({ tensor, bytes, count }, i) =>
-      [
-        i === 0 ? "largest" : "",
-        `${amount("", bytes)}  ${tensor}${count > 1 ? `, ${count} times` : ""}`,
-      ] as const
-    ),
-  ] as const;
 };

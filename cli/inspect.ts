@@ -210,7 +210,7 @@ const useLine = ({ pictures, shares, live, effective }: PrototypeUse) =>
   } ` +
   "used alike";
 
-/** What is not at its default, as flags; no flag can choose an optimiser of the user's own. */
+/** The options that differ from their defaults, as flags; no flag can choose an optimiser of the user's own. */
 const ownOptions = (config: RecordedConfig): string =>
   optionNames.filter((name) => config[name] !== OPTIONS[name].initial)
     .filter((name) => name !== "optimizer" || isBuiltIn(config.optimizer))

@@ -17,7 +17,7 @@ const slotcon = Command.make("slotcon").pipe(
   Command.withSubcommands(Object.values(commands)),
 );
 
-/** Wrong options get their sentence and the way to the help, not the help itself. */
+/** Explains a wrong command line in a sentence and refers to the help, in place of printing it. */
 const presenter: CliOutput.Presenter = {
   present: (event) => {
     if (event._tag !== "InvalidInvocation") return CliOutput.defaultPresenter.present(event);
@@ -41,8 +41,8 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
   )),
 );
 
-// SIGINT and SIGTERM interrupt the program, which then tidies up: a run saves a checkpoint. So does SIGUSR2:
-// mpirun hands that one on to its ranks, where it would answer the others by killing them.
+// SIGINT and SIGTERM interrupt the program, which then cleans up: a run saves a checkpoint. SIGUSR2 does the same, since
+// mpirun forwards that one to its ranks; at the others it kills them.
 Deno.addSignalListener("SIGUSR2", () => process.emit("SIGINT"));
 let terminated = false;
 Deno.addSignalListener("SIGTERM", () => terminated = true);

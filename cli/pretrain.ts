@@ -33,7 +33,7 @@ export const pretrain = Command.make(
     const config = yield* configOf(flags);
     if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
     if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
-    // Whoever fails after it has joined the others ends them, too: so this comes first.
+    // Ranks are joined before anything can fail: a rank that fails afterwards ends the others, too.
     yield* Effect.provide(train(config, watched), ranks(config)).pipe(
       Effect.provideService(References.MinimumLogLevel, verbose ? "Debug" : "Info"),
     );

@@ -42,7 +42,7 @@ export const test = Command.make(
   ]),
 );
 
-/** The tests in a process of their own, with permissions of their own; it ends with the scope. */
+/** Starts the tests as another process with permissions of its own; it is killed at the end of the scope. */
 const denoTest = (filter: string | null) =>
   Effect.acquireRelease(
     Effect.sync(() =>
@@ -70,7 +70,7 @@ const denoTest = (filter: string | null) =>
         try {
           child.kill();
         } catch {
-          // it has ended already
+          // it has already ended
         }
       }),
   );
@@ -78,7 +78,7 @@ const denoTest = (filter: string | null) =>
 // deno-lint-ignore no-control-regex
 const withoutColors = (line: string) => line.replace(/\x1b\[[0-9;]*m/g, "");
 
-/** What the output of `deno test` says; a run that ends badly without a count, or in spite of it, counts as a failure. */
+/** Counts tests by the output of `deno test`. A failing exit status without a failed test counts as one failure. */
 export const countTests = (lines: readonly string[], code: number) => {
   const summary = lines.findLast((line) => /^(ok|FAILED) \| /.test(line)) ?? "";
   const count = (what: string) => Number(summary.match(new RegExp(`(\\d+) ${what}`))?.[1] ?? 0);

@@ -73,7 +73,7 @@ const lineOf = ({ work, variants, chosen, milliseconds }: Tuned): string => {
   return `${work}\n    ${variants.map(written).join(", ")}`;
 };
 
-/** What guessing would have taken beside what was found, an op a line. */
+/** For each op, the time of the guessed kernels beside that of the tuned ones. */
 const summary = (results: readonly Tuned[]): string => {
   const sum = (of: readonly Tuned[], variant: (result: Tuned) => string) =>
     of.reduce((total, result) => total + (result.milliseconds[variant(result)] ?? 0), 0);

@@ -49,7 +49,7 @@ export const verify = Command.make(
     const target = Option.getOrNull(out);
     if (target !== null) yield* expectTarget(target, recordings);
     if (yield* startsRanks({ ranks })) return yield* startRanks(ranks);
-    const isFirst = (ownRank ?? 0) === 0; // the first rank speaks for all
+    const isFirst = (ownRank ?? 0) === 0; // rank 0 prints for all
 
     const replay = yield* replayOn(device);
     const reports: Report[] = [];
@@ -86,7 +86,7 @@ export const verify = Command.make(
   ]),
 );
 
-/** What came of one recording. */
+/** The outcome of one recording. */
 type Report = Replayed | Refused;
 
 interface Replayed {
@@ -103,10 +103,10 @@ interface Refused {
   readonly error: string;
 }
 
-/** The ranks that a launcher has started; nothing where this process is the only one, or starts them. */
+/** Joins the ranks that a launcher has started; does nothing in a process that is alone, or starts them. */
 const joined = ranks({ watchdogMinutes: 10 });
 
-/** The function that replays a recording; the device is opened when one first needs it. */
+/** A function that replays a recording; it opens the device when a recording first needs it. */
 const replayOn = Effect.fnUntraced(function* (device: Backend) {
   const opened = yield* Effect.cached(Layer.build(rankGpu({ device, allowSharedDevice: true })));
   const onDevice = <A, E>(effect: Effect.Effect<A, E, Gpu>) =>
@@ -135,7 +135,7 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
   });
 });
 
-/** A recording that cannot be replayed counts as one that does not hold; the others are replayed all the same. */
+/** Reports a recording that cannot be replayed as one that does not hold, so that the others are still replayed. */
 const refused = (file: string) => ({ message }: { readonly message: string }) =>
   Console.error(`slotcon: ${message}`).pipe(
     Effect.as({ report: { file, holds: false, error: message } satisfies Refused as Report, outputs: null }),

@@ -1,13 +1,9 @@
-import { basename, dirname, relative, resolve } from "node:path";
-import { Console, Effect, Option } from "effect";
+import { basename, dirname, relative } from "node:path";
+import { Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { datasets, listImages } from "../data/datasets/image_list.ts";
-import { writeWholeFile } from "../data/files/write_whole_file.ts";
 import { permutation } from "../data/random/random.ts";
 import { layers } from "../ops/runtime/adapters.ts";
-import { writtenBytes } from "../pipeline/run/bytes.ts";
-import { page, type PageContents } from "../pipeline/visualize/page.ts";
-import type { Paper } from "../pipeline/visualize/paper.ts";
 import { showPictures } from "../pipeline/visualize/pictures.ts";
 import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
 import type { Watcher } from "../pipeline/visualize/watcher.ts";
@@ -16,6 +12,7 @@ import { openWeights } from "../pipeline/weights/weights_file.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { expectWithin, UsageError } from "./flags/usage_error.ts";
 import { progressLine } from "./terminal/progress_line.ts";
+import { expectNotRead, type Shown, targetOf, writeShown } from "./visualize/output.ts";
 
 export const visualize = Command.make(
   "visualize",
@@ -92,11 +89,11 @@ export const visualize = Command.make(
     const pictures = [...images, ...others];
     const rows = yield* chosen(flags, teacher.model.numPrototypes);
     const files = pictures.length > 0 ? pictures : yield* listImages(flags);
-    yield* expectOther(target, files);
+    yield* expectNotRead(target, files);
     const shown = pictures.length > 0
       ? ofPictures(teacher, files)
       : ofPrototypes(teacher, files, { ...flags, rows });
-    yield* write(target, yield* shown.pipe(Effect.provide(layers[device])), basename(checkpoint));
+    yield* writeShown(target, yield* shown.pipe(Effect.provide(layers[device])), basename(checkpoint));
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -122,7 +119,7 @@ export const visualize = Command.make(
   ]),
 );
 
-/** The prototypes to draw: those named or drawn at random, or null for all. */
+/** The prototypes to draw: those that --idxs names, or a random sample; null: all. */
 const chosen = Effect.fnUntraced(function* (
   { sampling, idxs, seed }: {
     readonly sampling: number;
@@ -150,45 +147,8 @@ const chosen = Effect.fnUntraced(function* (
   return words.map(Number);
 });
 
-/** What tells this draw of a seed from the others. */
+/** The stream of random numbers that the sample is drawn from. */
 const SAMPLING = 7;
-
-interface Target {
-  readonly picture: { readonly file: string; readonly format: "png" | "jpeg" } | null;
-  readonly page: string;
-}
-
-/** What to write, known before anything is computed: the folder has to be there. */
-const targetOf = Effect.fnUntraced(function* (file: string) {
-  const refuse = (reason: string) => new UsageError({ subject: "--save-path", reason });
-  const [, stem = "", suffix = ""] = file.match(/^(.*[^/\\])\.(jpg|jpeg|png|html)$/is) ?? [];
-  if (stem === "") return yield* refuse(`expected a name that ends in .jpg, .png or .html, found "${file}"`);
-  const folder = dirname(resolve(file));
-  const found = yield* Effect.promise(() => Deno.stat(folder).catch(() => null));
-  if (found?.isDirectory !== true) return yield* refuse(`there is no folder "${folder}"`);
-  const format = suffix.toLowerCase() === "png" ? "png" : "jpeg";
-  const target: Target = suffix.toLowerCase() === "html"
-    ? { picture: null, page: file }
-    : { picture: { file, format }, page: `${stem}.html` };
-  return target;
-});
-
-/** A picture that is read is never written over. */
-const expectOther = ({ picture, page }: Target, files: readonly string[]) => {
-  const written = [picture?.file ?? page, page].map((file) => resolve(file));
-  const same = files.find((file) => written.includes(resolve(file)));
-  return same === undefined ? Effect.void : new UsageError({
-    subject: "--save-path",
-    reason: `"${same}" is one of the pictures`,
-    remedy: "name another file",
-  });
-};
-
-/** A sheet, a page less its title, and what to say of them. */
-interface Shown extends Omit<PageContents, "title"> {
-  readonly sheet: Paper;
-  readonly says: string;
-}
 
 const ofPrototypes = Effect.fnUntraced(function* (
   teacher: Teacher,
@@ -236,7 +196,7 @@ const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonl
 const counted = (looked: number, left: number) =>
   `${looked} picture${looked === 1 ? "" : "s"}${left === 0 ? "" : `, ${left} left out`}`;
 
-/** Shows progress on a terminal, names the pictures that are left out, and counts them. */
+/** Shows progress on a terminal, and names and counts the images that are left out. */
 const terminalWatcher = () => {
   const line = progressLine();
   let left = 0;
@@ -251,23 +211,3 @@ const terminalWatcher = () => {
   };
   return { watcher, left: () => left };
 };
-
-const write = Effect.fnUntraced(
-  function* (target: Target, { sheet, says, ...contents }: Shown, title: string) {
-    const files: [file: string, what: string, pieces: readonly Uint8Array[]][] = [];
-    if (target.picture !== null) {
-      const { file, format } = target.picture;
-      files.push([file, says, [yield* sheet.encode(format)]]);
-    }
-    files.push([target.page, `the page, with ${contents.facts}`, page({ ...contents, title })]);
-    for (const [file, what, pieces] of files) {
-      yield* writeWholeFile(file, pieces).pipe(
-        Effect.mapError(({ message }) =>
-          new UsageError({ subject: "--save-path", reason: `cannot write "${file}": ${message}` })
-        ),
-      );
-      const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-      yield* Console.log(`${file}: ${writtenBytes(bytes)}, ${what}`);
-    }
-  },
-);

@@ -6,12 +6,12 @@ import type { Config } from "../../pipeline/pretrain/config.ts";
 import { lineChart } from "../pages/line_chart.ts";
 import { bar, html, pageOf, pageTable } from "../pages/page.ts";
 
-/** What a demo has found. */
+/** The result of a demo. */
 export interface DemoResult {
-  /** How well groupings match what was drawn: each a name, and scores from 0 to 1 under these titles. */
+  /** How well each grouping matches what was drawn: scores from 0 to 1 under these titles. */
   readonly titles: readonly string[];
   readonly scores: readonly { readonly name: string; readonly values: readonly number[] }[];
-  /** Scenes, their slots before and after, and the truth: a PNG. */
+  /** A PNG of scenes, their slots before and after training, and their true classes. */
   readonly sheet: Uint8Array;
 }
 

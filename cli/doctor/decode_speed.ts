@@ -1,4 +1,4 @@
-/** How fast this machine turns picture files into batches, measured. */
+/** Measures how fast this machine turns image files into batches. */
 import { join } from "node:path";
 import { Effect, Stream } from "effect";
 import sharp from "sharp";
@@ -8,12 +8,12 @@ import { batches } from "../../pipeline/pretrain/decode.ts";
 
 /** Small batches, so that a measurement takes about a second. */
 const BATCH = 8;
-/** Batches a worker makes before and while time is taken; the first ones wait for the workers to start. */
+/** Batches of each worker before and during the measurement; the first ones wait for the workers to start. */
 const BEFORE = 1, TIMED = 4;
 
 /**
- * Pictures of 640 × 480, of a photograph's size as JPEG, that the workers of `config` decode and draw views of in a
- * second. `maxBinding` is the adapter's, `folder` one that may be written.
+ * How many images the workers of `config` decode and crop in a second: JPEG files of 640 × 480 pixels with about as many
+ * bytes as photographs. `maxBinding` is the adapter's limit in bytes; `folder` is where the image is written meanwhile.
  */
 export const decodeSpeed = Effect.fn("decodeSpeed")(
   function* (
@@ -43,7 +43,7 @@ export const decodeSpeed = Effect.fn("decodeSpeed")(
   Effect.scoped,
 );
 
-/** Soft noise: as JPEG it has about the 160 KB of a photograph. */
+/** Smooth noise, which takes about 160 KB as JPEG, as a photograph does. */
 const photograph = () => {
   const noise = { type: "gaussian", mean: 128, sigma: 60 } as const;
   const picture = sharp({ create: { width: 240, height: 180, channels: 3, background: "gray", noise } });

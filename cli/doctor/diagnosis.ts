@@ -1,4 +1,4 @@
-/** What is wrong with a machine for a run, and how to mend it: judged from facts that others have gathered. */
+/** Finds what keeps a run from working on this machine, and how to mend it, from facts that `slotcon doctor` gathers. */
 import type { AdapterReport } from "../../ops/graph/lowering.ts";
 import type { Config } from "../../pipeline/pretrain/config.ts";
 import { stepsPerEpoch } from "../../pipeline/pretrain/decode.ts";
@@ -9,30 +9,30 @@ import type { RankSpeed } from "./rank_speed.ts";
 
 export interface Facts extends StepFacts {
   readonly drivers: readonly Driver[];
-  /** All that Vulkan offers, in the order of their numbers for --device. */
+  /** The devices that Vulkan offers, in the order of their numbers for --device. */
   readonly devices: readonly VulkanDevice[];
-  /** Pictures of 640 × 480 that all workers together decode and draw views of in a second. */
+  /** Images of 640 × 480 pixels that all workers together decode and crop in a second. */
   readonly decodedPerSecond: number | Failure;
   readonly versions: Readonly<Record<string, string>>;
   readonly output: "writable" | "absent" | Failure;
-  /** What several ranks cost each other, where the run has several. */
+  /** What exchanges between ranks cost; null where the run has one rank. */
   readonly ranks: RankSpeed | Failure | null;
-  /** Pictures of the data set, where one was named. */
+  /** Images in the data set; null where none was named. */
   readonly images: number | Failure | null;
 }
 
-/** What decides whether the step can run. */
+/** The facts that decide whether the step can run. */
 export interface StepFacts {
   readonly config: Config;
   readonly adapter: AdapterReport | Failure;
   readonly plan: StepPlan;
-  /** Bytes of the host's memory that are free. */
+  /** Free memory of the host, in bytes. */
   readonly freeMemory: number;
-  /** A smaller batch size with which the step can run, where it cannot with the configured one. */
+  /** A smaller batch size with which the step can run; null where the configured one can, or none. */
   readonly smallerBatch: number | null;
 }
 
-/** Something that did not work, and what to do about it. */
+/** Something that failed, and what to do about it. */
 export interface Failure {
   readonly failure: string;
   readonly remedy: string;
@@ -45,7 +45,7 @@ export interface Driver {
 }
 
 export interface Finding {
-  readonly level: "ok" | "warning" | "problem"; // with a problem, a run cannot start
+  readonly level: "ok" | "warning" | "problem"; // a run cannot start where there is a problem
   readonly says: string;
   readonly mend?: string;
 }
@@ -60,7 +60,7 @@ export const diagnose = (facts: Facts): readonly Finding[] => [
   versionFinding(facts),
 ];
 
-/** Mesa up to version 22, whose software driver is several times slower than later ones, speaks less than this. */
+/** The version of Vulkan from Mesa 23 on; the software driver of older versions is several times slower. */
 const LATER_MESA = [1, 3, 240];
 
 const adapterFindings = ({ adapter, drivers, config }: Facts): readonly Finding[] => {
@@ -87,10 +87,10 @@ const adapterFindings = ({ adapter, drivers, config }: Facts): readonly Finding[
   return findings;
 };
 
-/** Batches on the host, packed or being packed: each worker makes one and has one waiting. */
+/** Batches in the host's memory: two for each worker, one being packed and one ready, and two that the run uses. */
 const batchesOnHost = (workers: number) => 2 * workers + 2;
 
-/** Whether the step fits the adapter and, where that is a CPU, the memory of this machine. */
+/** Whether the step fits the limits of the adapter and, where that is a CPU, the memory of this machine. */
 export const stepFindings = (facts: StepFacts): readonly Finding[] => {
   const { adapter, plan, config, freeMemory, smallerBatch } = facts;
   if ("failure" in adapter) return [];
@@ -112,7 +112,7 @@ export const stepFindings = (facts: StepFacts): readonly Finding[] => {
   const says = adapter.software
     ? `a run takes ${writtenBytes(taken)} of this machine's memory, ${writtenBytes(freeMemory)} are free`
     : `a run takes ${writtenBytes(taken)} of the GPU's memory; how much there is, WebGPU does not tell`;
-  // Nothing stops a software adapter in time: where the memory ends, the system kills the run.
+  // A software adapter does not refuse to allocate: the system kills a run that takes more memory than there is.
   const mayRecompute = config.memoryLimit === null && onDevice < 2 * (freeMemory - onHost);
   const trade = mayRecompute
     ? [`--memory-limit ${writtenBytes(freeMemory - onHost).replace(" ", "")} trades time for it`]

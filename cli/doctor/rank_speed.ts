@@ -1,4 +1,4 @@
-/** What exchanges between ranks cost on these machines, and in a run's step: measured by all ranks together. */
+/** Measures what exchanges between ranks cost, alone and as part of a training step. */
 import { Effect } from "effect";
 import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
 import { Collective, gatherTexts } from "../../ops/runtime/collective.ts";
@@ -11,30 +11,30 @@ import { initialState } from "../../pipeline/run/initial_state.ts";
 import { upload } from "../../pipeline/run/state.ts";
 
 export interface RankSpeed {
-  /** Machine and adapter of each rank. */
+  /** The machine and the adapter of each rank. */
   readonly ranks: readonly { readonly host: string; readonly adapter: string }[];
-  /** Seconds to sum 512 numbers (2 KiB) over the ranks, and 25 million (95 MiB). */
+  /** Seconds of an all-reduce of 512 numbers (2 KiB), and of 25 million (95 MiB). */
   readonly small: number;
   readonly large: number;
-  /** A step of the run; null where it would take too long to try. */
+  /** A training step of the run; null where measuring it would take too long. */
   readonly step: StepSpeed | null;
 }
 
 export interface StepSpeed {
   readonly seconds: number;
-  /** Of these, what exchanging takes: what a step takes longer than one that exchanges nothing. */
+  /** The part of these that exchanges take: by how much a step without them is faster. */
   readonly syncSeconds: number;
   readonly stops: number;
-  /** Bytes that each rank gives to the others. */
+  /** Bytes that each rank sends. */
   readonly exchangedBytes: number;
 }
 
 const SMALL = 512, LARGE = 25_000_000;
 
-/** Bytes of device memory beyond which a step is not tried on a CPU. */
+/** A step that takes more bytes of device memory than this is not measured on a CPU. */
 const MODEST = 2 ** 30;
 
-/** All ranks call this at the same time; each gets the same answer but for the step's seconds, which are its own. */
+/** To be called by all ranks at the same time. Each gets the same result, except that the seconds of the step are its own. */
 export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reservedBytes: number) {
   const { report } = yield* Gpu;
   const { rank, world, allReduceSum } = yield* Collective;
@@ -48,7 +48,7 @@ export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reser
   return { ranks: told.map((text) => JSON.parse(text)), small, large, step } satisfies RankSpeed;
 }, Effect.scoped);
 
-/** The middle one of the seconds that an effect takes, after a first time that does not count. */
+/** The median of the seconds that an effect takes in `times` runs after one for warming up. */
 const median = Effect.fnUntraced(function* <A, E, R>(times: number, effect: Effect.Effect<A, E, R>) {
   const seconds: number[] = [];
   for (let i = 0; i <= times; i++) {
@@ -71,7 +71,7 @@ const stepSpeed = Effect.fnUntraced(function* (config: Config, sync: Sync) {
   };
 });
 
-/** Steps on black pictures: how long a step takes does not depend on what is seen. */
+/** The seconds of a step on black images; the content of images does not change the time. */
 const timedStep = Effect.fnUntraced(function* (config: Config, sync: Sync) {
   const gpu = yield* Gpu;
   const { barrier } = yield* Collective;

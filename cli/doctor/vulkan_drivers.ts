@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Driver } from "./diagnosis.ts";
 
-/** Drivers are announced by files such as `radeon_icd.x86_64.json`; what cannot be read is left out. */
+/** Reads the manifests of drivers, such as `radeon_icd.x86_64.json`; leaves out those that cannot be read. */
 export const vulkanDrivers = (
   folders: readonly string[] = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"],
 ): readonly Driver[] =>

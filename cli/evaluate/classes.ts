@@ -1,17 +1,20 @@
-/** Classes of pixels on a page: their colours and names. */
+/** Colours and names of the classes of pixels on a page. */
 import { type Color, distinctColors } from "../../pipeline/visualize/colors.ts";
 import { type Html, html, swatch } from "../pages/page.ts";
 
-/** Where nobody knows the class. */
+/** The colour of pixels without a label. */
 export const UNKNOWN: Color = [128, 128, 128];
 
 export interface ClassColors {
   readonly of: (place: number) => Color;
-  /** Of a slot that is matched to the class at `place`, or to none (−1). */
+  /** The colour of a slot that is matched to the class of this number, or to none (−1). */
   readonly slot: (place: number, slot: number) => Color;
 }
 
-/** Colours for classes (by their places, the most frequent first, which are told apart best) and for further slots. */
+/**
+ * Colours for classes and for slots that match none. `shown` are numbers of classes, the most frequent first, since the
+ * first colours are the easiest to tell apart.
+ */
 export const classColors = (shown: readonly number[], slots = 0): ClassColors => {
   const colors = distinctColors(shown.length + slots);
   const own = new Map(shown.map((place, i) => [place, colors[i]]));
@@ -21,7 +24,7 @@ export const classColors = (shown: readonly number[], slots = 0): ClassColors =>
   };
 };
 
-/** The places of the classes that cover most of a map of labels, at most four. */
+/** The numbers of the classes that cover most of a label map, at most four. */
 export const mostPixels = (labels: ArrayLike<number>): number[] => {
   const counts = new Map<number, number>();
   for (let i = 0; i < labels.length; i++) {
@@ -33,6 +36,6 @@ export const mostPixels = (labels: ArrayLike<number>): number[] => {
 export const legend = (places: readonly number[], names: readonly string[], colors: ClassColors): Html[] =>
   places.map((place) => html`<span>${swatch(colors.of(place))}${names[place]}</span>`);
 
-/** How large a picture of this width is shown: small ones by whole factors. */
+/** The width in which an image of this width is shown; small ones are enlarged by a whole factor. */
 export const shownSide = (width: number): number =>
   width >= 160 ? Math.min(width, 224) : width * Math.floor(160 / width);

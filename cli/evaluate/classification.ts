@@ -1,6 +1,6 @@
 /**
- * Evaluations by classification: of an encoder, of the same untrained and of colours, on pictures in a folder for each
- * class. Shows scores, and the pictures that were surest right and surest wrong.
+ * The evaluations by classification. They compare an encoder with the same one untrained and with colour histograms, on
+ * images in a folder for each class, and show scores and the images that were classified with most confidence.
  */
 import { basename } from "node:path";
 import { Console, Effect, Option, type Scope } from "effect";
@@ -23,13 +23,13 @@ import { comparedDescriptors } from "./compared_descriptors.ts";
 import { type CommonValues, expectCommon } from "./flags.ts";
 import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
-/** An evaluation by classification: what it computes, and what is said of it. */
+/** An evaluation by classification: what it computes, and how it is described. */
 export interface Classification<Result, Picture, Failure> {
   readonly name: string;
   readonly title: string; // of the page
-  /** Options that are written beside the numbers. */
+  /** Options that the JSON file records. */
   readonly options: Readonly<Record<string, number>>;
-  /** Scores, and the pictures of `val` as the encoder in question classifies them. */
+  /** Computes scores, and how the evaluated encoder classifies the images of `val`. */
   readonly evaluate: (shown: {
     readonly folders: ClassFolders;
     readonly descriptors: readonly NamedDescriptor[];
@@ -40,22 +40,26 @@ export interface Classification<Result, Picture, Failure> {
     Failure,
     Gpu | Scope.Scope
   >;
-  /** What the pictures of both splits are for. */
+  /** Says what the images of both splits are used for. */
   readonly use: (
     pictures: { readonly train: number; readonly val: number; readonly classes: number },
   ) => string;
-  /** Facts for the page besides those that all evaluations have. */
+  /** Further facts at the top of the page. */
   readonly facts: readonly (readonly [string, string])[];
-  /** Of which pictures `top1` and `top5` are the shares. */
+  /** Completes "Share of the pictures whose class …". */
   readonly shares: string;
-  /** Titles of the columns, the method's first, and what is in the others: shares from 0 to 1 are numbers, all else is text. */
+  /** Titles of the columns; the first one holds the method. */
   readonly titles: readonly string[];
+  /** The other columns of a row: shares from 0 to 1 as numbers, all else as text. */
   readonly scores: (result: Result) => readonly (number | string)[];
-  /** Training pictures to show beside a classified one. */
+  /** Training images to show beside a classified one. */
   readonly neighbours: (picture: Picture) => readonly string[];
 }
 
-/** Runs an evaluation by classification on a file of weights, prints its scores and writes its numbers and its page. */
+/**
+ * Runs an evaluation by classification on a file of weights, prints its scores, and writes its JSON file and its page. Fails
+ * before any work is done where a flag is wrong, an input is missing or the output cannot be written.
+ */
 export const classify = Effect.fn("classify")(function* <
   Result extends ClassificationScore & { readonly method: string },
   Picture extends ClassifiedPicture,
@@ -129,14 +133,14 @@ export const classify = Effect.fn("classify")(function* <
   yield* writeEvaluation(files, numbers, page);
 });
 
-/** At most `most` pictures of each split, evenly. */
+/** At most `most` images of each split, evenly spaced in it. */
 const thinned = ({ classes, train, val }: ClassFolders, most: number | null): ClassFolders => ({
   classes,
   train: evenly(train, most),
   val: evenly(val, most),
 });
 
-/** Per class, how many of its pictures are ranked first as what they are. */
+/** The accuracy of each class that has images. */
 const classAccuracies = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) => {
   const all = classes.map((name) => ({ name, pictures: 0, right: 0 }));
   for (const { label, ranked } of pictures) {
@@ -147,7 +151,7 @@ const classAccuracies = (classes: readonly string[], pictures: readonly Classifi
     .map(({ right, ...rest }) => ({ ...rest, top1: right / rest.pictures }));
 };
 
-/** Pictures with their classes by name, for the numbers' file. */
+/** Classified images with the names of their classes, for the JSON file. */
 const namedPictures = (classes: readonly string[], pictures: readonly ClassifiedPicture[]) =>
   pictures.map(({ file, label, ranked: [{ label: found, share }] }) => ({
     file,
@@ -159,7 +163,7 @@ const namedPictures = (classes: readonly string[], pictures: readonly Classified
 const SHOWN = 8;
 const SIDE = 160, SMALL = 78;
 
-/** The pictures that were surest right and surest wrong, with others beside them (the nearest neighbours). */
+/** The images that were classified right and wrong with most confidence, each with others (`othersOf`) beside it. */
 const surestPictures = Effect.fnUntraced(function* <Picture extends ClassifiedPicture>(
   classes: readonly string[],
   pictures: readonly Picture[],

@@ -1,4 +1,4 @@
-/** What the evaluations of an encoder compare. */
+/** The descriptors that the evaluations of an encoder compare. */
 import { Effect } from "effect";
 import {
   cellColors,
@@ -9,7 +9,7 @@ import {
 import { type FrozenEncoder, untrainedEncoder } from "../../pipeline/inference/frozen_encoder.ts";
 import type { EncoderOptions } from "../../pipeline/model/resnet.ts";
 
-/** Descriptors by the encoder in question, by the same untrained, and by colours. */
+/** Descriptors of the evaluated encoder, of the same one untrained, and of colours, of whole images or of cells of a grid. */
 export const comparedDescriptors = Effect.fnUntraced(function* (
   { values, options }: FrozenEncoder,
   { seed, per, ...shown }: {

@@ -108,7 +108,7 @@ interface About {
   readonly imageSize: number;
 }
 
-/** A class that occurs: the model's slot and the IoU of each method, in the order of the results. */
+/** A class that occurs, with the model's slot for it and the IoU by each method in the order of the results. */
 interface ClassRow {
   readonly place: number;
   readonly name: string;

@@ -5,7 +5,7 @@ import { whichFlag } from "../flags/common_flags.ts";
 import { classify } from "./classification.ts";
 import { checkpointOperand, commonFlags, dataDirFlag, expectTraining, trainingFlags } from "./flags.ts";
 
-/** Rows of features that the layer learns from at a time: few pictures still make many steps. */
+/** The batch size of the training, in rows of features: so small that few images make many steps, too. */
 const rowsPerStep = (pictures: number) => Math.min(256, Math.ceil(pictures / 20));
 
 export const linear = Command.make(

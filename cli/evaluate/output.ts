@@ -1,4 +1,4 @@
-/** Where an evaluation goes: a table on the terminal, numbers in a JSON file, a page with pictures beside it. */
+/** The output of an evaluation: a JSON file with all numbers, and a page with images beside it. */
 import { basename, dirname, extname, join } from "node:path";
 import { Console, Effect, Layer, Option } from "effect";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
@@ -13,8 +13,8 @@ export interface OutputFiles {
 }
 
 /**
- * The files of an evaluation; without `--output` they are in the folder "evaluations" beside the checkpoint. Fails at once
- * where they cannot be written, not when hours of work are done.
+ * The files of an evaluation; without `--output` they are in the folder "evaluations" beside the checkpoint. Fails if they
+ * cannot be written, so that this is known before hours of work.
  */
 export const outputFiles = Effect.fnUntraced(
   function* (output: Option.Option<string>, checkpoint: string, kind: string) {
@@ -61,7 +61,7 @@ export const writeEvaluation = Effect.fnUntraced(
   },
 );
 
-/** Shows how far an evaluation is, and how long a stage of it still takes, on a terminal. */
+/** Shows the progress of an evaluation on a terminal, and how long its stage still takes. */
 export const layerProgress: Layer.Layer<never> = Layer.effect(
   EvaluationProgress,
   Effect.gen(function* () {

@@ -151,7 +151,7 @@ interface About {
   readonly weightDecay: number;
 }
 
-/** A class that occurs, and its IoU by each method in the order of the results. */
+/** A class that occurs, with its IoU by each method in the order of the results. */
 interface ClassRow {
   readonly place: number;
   readonly name: string;

@@ -1,15 +1,15 @@
-/** What `mpirun` says of a job, boiled down: its own report of the end becomes one sentence, all else is handed on. */
+/** Filters what `mpirun` prints: its report of how a job ended becomes one sentence, all else passes. */
 
 export interface LauncherReport {
-  /** What to show now that the launcher or a rank has said this line. */
+  /** The lines to show after the launcher or a rank has printed this one. */
   readonly lines: (line: string) => readonly string[];
-  /** Which rank ended a job that ended badly, in a sentence; null if there is nothing to add to what a rank has said. */
+  /** A sentence on which rank made the job fail; null where a rank has already printed the reason. */
   readonly culprit: () => string | null;
 }
 
 export const launcherReport = (): LauncherReport => {
   const shown = new Set<string>();
-  let block: string[] | null = null; // the lines between two rules
+  let block: string[] | null = null; // the lines since an opening rule
   let culprit: string | null = null;
 
   const judge = (text: string, whole: readonly string[]): readonly string[] => {
@@ -23,7 +23,7 @@ export const launcherReport = (): LauncherReport => {
   };
 
   const lines = (line: string): readonly string[] => {
-    if (/^-{60,}$/.test(line)) { // Open MPI's rule
+    if (/^-{60,}$/.test(line)) { // Open MPI puts its reports between two rules
       if (block === null) {
         block = [line];
         return [];
@@ -40,7 +40,7 @@ export const launcherReport = (): LauncherReport => {
     if (reason !== undefined) culprit ??= `A rank was ended (${reason}), ${WITH_IT}`;
     if (reason !== undefined || MPICH.test(line) || /^mpirun: Forwarding signal/.test(line)) return [];
 
-    // Ranks that fail alike say so once.
+    // Several ranks often fail for the same reason: show it once.
     const complaint = line.match(/^slotcon: (?:rank \d+: )?(.+)$/)?.[1];
     if (complaint !== undefined && shown.has(complaint)) return [];
     if (complaint !== undefined) shown.add(complaint);
@@ -52,6 +52,6 @@ export const launcherReport = (): LauncherReport => {
 
 const WITH_IT = "and the others were ended with it";
 
-/** The rest of MPICH's report. */
+/** The other lines of MPICH's report. */
 const MPICH =
   /^={40,}$|^= +(BAD TERMINATION|(RANK \d+ )?PID|EXIT CODE|KILLED BY|CLEANING UP|YOU CAN IGNORE)|^This typically refers to a problem|^Please see the FAQ page/;

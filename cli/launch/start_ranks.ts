@@ -1,4 +1,4 @@
-/** Several ranks of a command: started here, or joined by a process that a launcher has started. */
+/** Starts several ranks of a command on this machine, by `mpirun`. */
 import { join } from "node:path";
 import { Console, Effect, Fiber, Stream } from "effect";
 import type { Config } from "../../pipeline/pretrain/config.ts";
@@ -9,10 +9,10 @@ import { launcherReport } from "./launcher_report.ts";
 
 const environment = (name: string) => Deno.env.get(name);
 
-/** The rank that this process was started as; null where it is the only one, or the one that starts others. */
+/** The rank of this process; null where it is the only one, or the one that starts ranks. */
 export const ownRank = launchedAs(environment)?.rank ?? null;
 
-/** Whether this process is to start the ranks that it is asked for. Fails where a launcher has started others. */
+/** Whether this process has to start ranks. Fails where a launcher has started another number of them than --ranks asks for. */
 export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Pick<Config, "ranks">) {
   const launch = launchedAs(environment);
   if (launch !== null && ranks > 1 && ranks !== launch.world) {
@@ -25,15 +25,15 @@ export const startsRanks = Effect.fnUntraced(function* ({ ranks }: Pick<Config, 
 });
 
 /**
- * Runs this very command as so many ranks on this machine, by `mpirun`. Its exit status becomes that of this process; if a
- * rank ended badly, that is said in a sentence. An interruption asks all ranks to stop, and waits until they have.
+ * Runs the command of this process as `ranks` ranks. Their exit status becomes that of this process; a sentence on standard
+ * error says which rank failed. An interruption asks all ranks to stop, and waits until they have.
  */
 export const startRanks = Effect.fn("startRanks")(function* (ranks: number) {
   const { code } = yield* runAsRanks(ranks, "inherit");
   Deno.exitCode = code;
 });
 
-/** What the ranks of this very command print, and its exit status; all else is as in `startRanks`. */
+/** Runs the command of this process as `ranks` ranks; what they print, and their exit status. */
 export const askRanks = (ranks: number) => runAsRanks(ranks, "piped");
 
 const runAsRanks = Effect.fn("runAsRanks")(function* (
@@ -44,7 +44,7 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
     try: () => new Deno.Command("mpirun", { args: ["--version"] }).output(),
     catch: () => new MpiMissingError({ reason: "there is no mpirun here" }),
   });
-  // What a launcher hands on to the ranks: Open MPI answers SIGINT by killing them, MPICH SIGUSR2.
+  // The signal that a launcher forwards to its ranks: Open MPI kills them at SIGINT, MPICH at SIGUSR2.
   const stop = /Open MPI/.test(new TextDecoder().decode(version)) ? "SIGUSR2" : "SIGINT";
   const child = new Deno.Command("mpirun", {
     args: ["-n", String(ranks), join(import.meta.dirname!, "../slotcon"), ...Deno.args],
@@ -52,7 +52,7 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
     stdin: "null",
     stdout,
     stderr: "piped",
-    detached: true, // a Ctrl-C on the terminal is for us alone
+    detached: true, // Ctrl-C on the terminal reaches this process alone
   }).spawn();
   const report = launcherReport();
   const printed = stdout === "piped" ? new Response(child.stdout).text() : Promise.resolve("");
@@ -68,7 +68,7 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
   const { code } = yield* Fiber.join(running).pipe(
     Effect.onInterrupt(() =>
       Effect.gen(function* () {
-        Deno.addSignalListener("SIGINT", () => send(child, "SIGTERM")); // who asks twice does not want to wait
+        Deno.addSignalListener("SIGINT", () => send(child, "SIGTERM")); // a second Ctrl-C kills the ranks
         send(child, stop);
         yield* Fiber.await(running);
       })
@@ -83,6 +83,6 @@ const send = (child: Deno.ChildProcess, signal: Deno.Signal) => {
   try {
     child.kill(signal);
   } catch {
-    // it has ended already
+    // it has already ended
   }
 };

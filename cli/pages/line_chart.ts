@@ -2,14 +2,14 @@ import { type Html, html } from "./page.ts";
 
 export interface Curve {
   readonly name: string;
-  /** A value a step. */
+  /** One value for each step. */
   readonly values: readonly number[];
 }
 
 const WIDTH = 360, HEIGHT = 180, LEFT = 46, BOTTOM = 22, TOP = 8, RIGHT = 8;
 const COLORS = ["#2563c9", "#d1541b", "#2a9a5b"];
 
-/** Curves over the steps of a run, evened out a little, as a drawing that needs no script. */
+/** Curves over the steps of a run, smoothed a little, as an SVG. */
 export const lineChart = (title: string, curves: readonly Curve[]): Html => {
   const smooth = curves.map(({ values }) => evened(values, Math.max(1, Math.round(values.length / 50))));
   const steps = Math.max(...curves.map(({ values }) => values.length));
@@ -48,7 +48,7 @@ export const lineChart = (title: string, curves: readonly Curve[]): Html => {
   `;
 };
 
-/** Means over the last `width` values of each place. */
+/** The moving average over the last `width` values. */
 const evened = (values: readonly number[], width: number): number[] => {
   let sum = 0;
   return values.map((value, i) => {
@@ -57,7 +57,7 @@ const evened = (values: readonly number[], width: number): number[] => {
   });
 };
 
-/** A range around the values that begins and ends at round numbers, with some in between. */
+/** Round numbers for an axis that covers all values. */
 const scale = (values: readonly number[]) => {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const rough = (most - least || Math.abs(most) || 1) / 4;

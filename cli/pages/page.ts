@@ -1,17 +1,17 @@
-/** A page of an evaluation: one file that needs nothing else, neither network nor scripts. */
+/** Pages of results: one HTML file each, without scripts, that loads nothing else. */
 import { Effect } from "effect";
 import sharp from "sharp";
 import type { Picture } from "../../data/images/decode_image.ts";
 import type { Color } from "../../pipeline/visualize/colors.ts";
 
-/** Text that is HTML already. */
+/** Text that is HTML and not to be escaped. */
 export class Html {
   constructor(readonly text: string) {}
 }
 
 type Content = Html | string | number | readonly Content[];
 
-/** HTML with values in it; all that is not HTML already is escaped, names of files and classes above all. */
+/** HTML with values in it. Escapes all values that are not `Html`, such as names of files and classes. */
 export const html = (strings: TemplateStringsArray, ...values: readonly Content[]): Html =>
   new Html(strings.map((part, i) => part + (i < values.length ? rendered(values[i]) : "")).join(""));
 
@@ -23,7 +23,7 @@ const rendered = (value: Content): string => {
   return value.map(rendered).join("");
 };
 
-/** A picture as an element, `side` pixels wide on the page; its bytes lie in the page. */
+/** An image as an element that is `side` pixels wide; the page holds its bytes. */
 export const image = ({ width, height, rgb }: Picture, side: number, alt: string): Effect.Effect<Html> =>
   Effect.map(
     Effect.promise(() =>
@@ -35,7 +35,7 @@ export const image = ({ width, height, rgb }: Picture, side: number, alt: string
       }" alt="${alt}">`,
   );
 
-/** A picture cut to a small square, for the page only. */
+/** An image scaled and cropped to a small square. */
 export const thumbnail = ({ width, height, rgb }: Picture, side: number): Effect.Effect<Picture> =>
   Effect.promise(async () => ({
     width: side,
@@ -47,11 +47,11 @@ export const thumbnail = ({ width, height, rgb }: Picture, side: number): Effect
 export const swatch = ([red, green, blue]: Color): Html =>
   html`<i class="swatch" style="background: rgb(${red} ${green} ${blue})"></i>`;
 
-/** A number between 0 and 1 with a bar as long. */
+/** A number from 0 to 1 beside a bar of that length. */
 export const bar = (value: number): Html =>
   html`<span class="bar"><b style="width: ${(100 * value).toFixed(1)}%"></b></span>${value.toFixed(3)}`;
 
-/** Rows of cells under a head; the first column is text, the others are numbers. */
+/** A table; its first column holds text, the others numbers. */
 export const pageTable = (head: readonly Content[], rows: readonly (readonly Content[])[]): Html =>
   html`
     <div class="wide">
@@ -68,7 +68,7 @@ export const pageTable = (head: readonly Content[], rows: readonly (readonly Con
     </div>
   `;
 
-/** Pictures that belong together, and what is said of them. */
+/** Images that belong together, with a caption. */
 export const figure = (pictures: readonly Html[], caption: Content): Html =>
   html`
     <figure>

@@ -1,4 +1,4 @@
-/** Words in colour on a terminal, as they are elsewhere or where NO_COLOR is set. */
+/** Colours of text on standard output; none where that is no terminal or NO_COLOR is set. */
 const isColored = Deno.stdout.isTerminal() && !Deno.noColor;
 const style = (code: number) => (text: string) => isColored ? `\x1b[${code}m${text}\x1b[0m` : text;
 

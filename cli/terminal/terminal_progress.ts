@@ -1,5 +1,5 @@
 /**
- * A run on a terminal: one live line under whatever else is said, or plain lines where the output goes elsewhere.
+ * The progress of a run on a terminal: one live line below all messages, or plain lines where the output is no terminal.
  */
 import { Effect, Layer, Logger } from "effect";
 import {
@@ -16,7 +16,7 @@ import { CLEAR_LINE, REDRAW_MS } from "./progress_line.ts";
 
 /** Where output goes: standard output and error of this process, except in tests. */
 export interface Screen {
-  readonly columns: () => number | null; // null where it is no terminal
+  readonly columns: () => number | null; // null: it is no terminal
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
   readonly now: () => number; // milliseconds
@@ -26,7 +26,7 @@ export interface Screen {
 export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
   Layer.unwrap(Effect.gen(function* () {
     let plan: RunPlan | null = null;
-    let line = ""; // what is drawn now
+    let line = ""; // as it is drawn now
     let drawnAt = -Infinity;
 
     const clear = () => {
@@ -60,8 +60,8 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
   }));
 
 /**
- * The report of a rank: the first one's in plain lines, as its terminal is that of the launcher; the others keep what they
- * have to say to their logs.
+ * The progress of a rank. Rank 0 prints plain lines, since its output goes through the launcher; the others print nothing
+ * and write to their logs alone. null: the process is no rank of several.
  */
 export const rankReport = (rank: number | null): Layer.Layer<never> =>
   rank === null
@@ -70,7 +70,7 @@ export const rankReport = (rank: number | null): Layer.Layer<never> =>
     ? layerReport({ ...thisProcess, columns: () => null })
     : Logger.layer([]);
 
-/** The step in at most `columns` columns: less important parts are left out first. */
+/** The line of a step in at most `columns` columns; leaves out the least important parts first. */
 export const liveLine = (report: StepReport, plan: RunPlan, columns: number): string => {
   const { step, epoch, metrics, imagesPerSecond } = report;
   const { loss, loss_group, loss_slot, lr } = metrics;

@@ -1,7 +1,7 @@
 import { match } from "ts-pattern";
 import type { WeightsFile } from "../../pipeline/weights/weights_file.ts";
 
-/** What a file of weights is, in a few words. */
+/** Says in a few words what a file of weights is. */
 export const whatItIs = ({ container, content }: WeightsFile): string => {
   const what = match(content)
     .with({ kind: "checkpoint" }, ({ meta }) => `a checkpoint of this project after step ${meta.step}`)

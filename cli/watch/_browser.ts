@@ -1,11 +1,12 @@
 /**
- * Looks at the page of `slotcon watch` in Chromium: a process of its own for tests, since what drives the browser is none of
- * the project's libraries.
+ * Looks at the page of `slotcon watch` in Chromium. Tests start this as another process, since puppeteer-core is none of the
+ * project's libraries.
  *
  *     deno run ... _browser.ts SPECIFIER [CHROMIUM URL SCREENSHOT]
  *
- * SPECIFIER is where to import puppeteer-core from; without more this says only whether it loads. The page has to show a run
- * "ended" when it is opened, and a run that is going on soon after "opened" was printed. Prints an observation a line, as JSON.
+ * SPECIFIER is where to import puppeteer-core from; without further arguments nothing is done but that import. The page has to
+ * show a run "ended" when it is opened, and a run that is going on soon after "opened" was printed. Prints one observation a
+ * line, as JSON.
  */
 const [specifier, executablePath, url, screenshot] = Deno.args;
 const { default: puppeteer } = await import(specifier);

@@ -1,9 +1,9 @@
-/** A file of JSON objects, one a line, as columns of numbers that grow with it: a run's metrics while it writes them. */
+/** Reads a file of JSON objects, one a line, as columns of numbers while it grows: the metrics of a run. */
 
-/** Columns by name, each with a number a row; NaN where a line does not have it. Objects within are "outer.inner". */
+/** Columns by name, with NaN where a line lacks the number. Fields of nested objects are named "outer.inner". */
 export interface Table {
   readonly rows: number;
-  /** Of each row, from 0; ascending. */
+  /** The step of each row, from 0; ascending. */
   readonly steps: Float64Array;
   readonly columns: ReadonlyMap<string, Float64Array>;
 }
@@ -12,13 +12,13 @@ const CHUNK = 2 ** 22;
 const NEWLINE = 10;
 
 /**
- * The table of `file`. `poll` reads what was added since the last call, and the whole file again where another one has
- * taken its place, as when a run is resumed. A last line that is not finished waits for its end, lines that are no
- * objects with a number `step` are left out, and a step that comes again replaces the rows from it on.
+ * The table of `file`. `poll` reads what was added since the last call, or the whole file where another one has replaced it,
+ * as when a run is resumed. An incomplete last line is read once it is complete. Lines that are no objects with a number
+ * `step` are skipped. A step that comes again replaces all rows from that step on.
  */
 export const growingTable = (file: string) => {
   let identity: number | null = null;
-  let offset = 0; // of the first byte that is not in the table
+  let offset = 0; // of the first byte that has not been read
   let rows = 0;
   let capacity = 0;
   let steps = new Float64Array(0);
@@ -70,7 +70,7 @@ export const growingTable = (file: string) => {
     steps[rows++] = step;
   };
 
-  /** Reads on; whether there was anything new. A file that is not there is empty. */
+  /** Reads what is new; false if there is nothing. A file that does not exist counts as empty. */
   const read = async (): Promise<boolean> => {
     let opened: Deno.FsFile;
     try {
@@ -95,14 +95,14 @@ export const growingTable = (file: string) => {
       for (const line of new TextDecoder().decode(bytes.subarray(0, end)).split("\n")) {
         if (line !== "") add(line);
       }
-      offset += end === 0 ? bytes.length : end; // a line of megabytes is none of ours
+      offset += end === 0 ? bytes.length : end; // no run writes a line of megabytes: skip it
     }
     return `${identity} ${offset}` !== before;
   };
 
   let reading: Promise<boolean> = Promise.resolve(false);
   return {
-    /** What has been read so far; counts up with each change. */
+    /** A number that grows with each change of the table. */
     version: () => versions,
     poll: (): Promise<void> => {
       reading = reading.catch(() => false).then(read);
@@ -114,7 +114,7 @@ export const growingTable = (file: string) => {
 
 export type GrowingTable = ReturnType<typeof growingTable>;
 
-/** How many of the ascending values are less than this. */
+/** The number of the ascending values that are less than `value`. */
 export const placeOf = (values: Float64Array, value: number): number => {
   let [low, high] = [0, values.length];
   while (low < high) {

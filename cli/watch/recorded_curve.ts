@@ -1,4 +1,4 @@
-/** A loss curve that was recorded elsewhere, a PyTorch run's for example, to be drawn beside those of runs. */
+/** Loss curves that were recorded elsewhere, for example by a PyTorch run, to be drawn beside those of runs. */
 import { basename, extname } from "node:path";
 import { Effect } from "effect";
 import { bytesInMemory } from "../../data/files/byte_source.ts";
@@ -16,7 +16,8 @@ type Point = readonly [step: number, loss: number];
 
 /**
  * Reads a curve: JSON lines or a JSON array of objects with `step` and `loss`, a JSON object of two such arrays, CSV with
- * two such columns (TensorBoard's `Step` and `Value` will do), or a recording of steps in safetensors (testdata/steps).
+ * two such columns (or TensorBoard's `Step` and `Value`), or a recording of steps in safetensors (testdata/steps). Fails
+ * with a `UsageError` where the file holds no step with a loss.
  */
 export const readCurve = Effect.fn("readCurve")(
   function* (file: string): Effect.fn.Return<RecordedCurve, UsageError> {

@@ -1,4 +1,4 @@
-/** The runs that are watched: folders, and what their files say at the moment. */
+/** The watched runs: their folders, and what their files say at the moment. */
 import { basename, join, relative, resolve, sep } from "node:path";
 import { growingTable } from "./growing_table.ts";
 
@@ -9,9 +9,9 @@ export interface Run {
   readonly times: ReturnType<typeof growingTable>;
 }
 
-const DEPTH = 3; // folders below one that is named in which runs are looked for
+const DEPTH = 3; // levels of folders in which runs are looked for
 
-/** The runs in these folders, which are runs themselves or hold some; ones that have appeared since are added at the end. */
+/** The runs in these folders, each the folder of a run or one with such folders. Those found later are added at the end. */
 export const watchedRuns = (named: readonly string[]) => {
   const runs: Run[] = [];
   const known = new Set<string>();
@@ -44,11 +44,11 @@ const entriesOf = (folder: string): Deno.DirEntry[] => {
     return [...Deno.readDirSync(folder)].filter(({ name }) => !name.startsWith("."))
       .sort((a, b) => a.name < b.name ? -1 : 1);
   } catch {
-    return []; // not there yet, or none of ours
+    return []; // it does not exist yet, or may not be read
   }
 };
 
-/** What a file in a run's folder holds, or null; links that lead out of the folder lead nowhere. */
+/** The bytes of a file in a run's folder; null where there is none. Links that lead out of the folder are not followed. */
 export const readInside = async (
   { folder }: Run,
   ...name: readonly string[]
@@ -61,7 +61,7 @@ export const readInside = async (
   }
 };
 
-/** The object in a JSON file of a run; empty where there is none. */
+/** The object in a JSON file of a run; an empty one where there is none. */
 export const readObject = async (run: Run, name: string): Promise<Record<string, unknown>> => {
   const bytes = await readInside(run, name);
   if (bytes === null) return {};
@@ -74,14 +74,14 @@ export const readObject = async (run: Run, name: string): Promise<Record<string,
 
 export const slotMapName = (step: number): string => `step_${String(step).padStart(6, "0")}.jpg`;
 
-/** The steps of which there are slot maps, ascending. */
+/** The steps that have slot maps, ascending. */
 export const slotMapsOf = ({ folder }: Run): number[] =>
   entriesOf(join(folder, "slot_maps")).flatMap(({ name }) => {
     const step = name.match(/^step_(\d+)\.jpg$/)?.[1];
     return step === undefined ? [] : [Number(step)];
   }).sort((a, b) => a - b);
 
-/** When a run's metrics were last written, in milliseconds since 1970; null where there are none. */
+/** The time when a run last wrote metrics, in milliseconds since 1970; null where there are none. */
 export const writtenAt = async ({ folder }: Run): Promise<number | null> => {
   try {
     return (await Deno.stat(join(folder, "metrics.jsonl"))).mtime?.getTime() ?? null;

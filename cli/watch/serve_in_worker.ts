@@ -1,10 +1,10 @@
-/** Serves the page of a run while it trains: in a thread of its own, since that of the run waits for the device most of the time. */
+/** Serves the page of a run while it trains: in a worker, since the main thread is blocked by the device most of the time. */
 import { Deferred, Effect } from "effect";
 import { UsageError } from "../flags/usage_error.ts";
 import { LOCALHOST } from "./server.ts";
 import type { WatchReply, WatchRequest } from "./worker.ts";
 
-/** Serves the page of the run in a folder until the scope ends; its address. Fails where it cannot be served. */
+/** Serves the page of the run in a folder until the scope ends; its URL. Fails with a `UsageError` where it cannot. */
 export const serveInWorker = Effect.fn("serveInWorker")(function* (folder: string) {
   const reply = yield* Deferred.make<string, UsageError>();
   const worker = yield* Effect.acquireRelease(

@@ -1,6 +1,6 @@
 /**
- * What serves the page of `slotcon watch`. Requests hold no paths: they name a run by its number and a slot map by its
- * step. Pages of other sites are given nothing, and this one may load nothing from elsewhere.
+ * The server of the page of `slotcon watch`. Requests hold no paths: they name a run by its number and a slot map by its
+ * step. Pages of other sites get no answers, and this page may load nothing from other hosts.
  */
 import { Effect } from "effect";
 import { UsageError } from "../flags/usage_error.ts";
@@ -26,7 +26,7 @@ const page = (file: string) => new URL(`page/${file}`, import.meta.url);
 const library = (file: string) => new URL(`../../node_modules/uplot/dist/${file}`, import.meta.url);
 const SCRIPT = "text/javascript; charset=utf-8", STYLE = "text/css; charset=utf-8";
 
-/** Everything that is served as it lies there. */
+/** Files that are served unchanged, by their paths in a URL. */
 const FILES: Readonly<Record<string, readonly [URL, string]>> = {
   "/": [page("index.html"), "text/html; charset=utf-8"],
   "/page.css": [page("page.css"), STYLE],
@@ -54,10 +54,10 @@ const json = (value: unknown) => answer(JSON.stringify(value), "application/json
 const refusal = (status: number, reason: string) =>
   answer(`${reason}\n`, "text/plain; charset=utf-8", status);
 
-/** Between two looks for new runs, in milliseconds. */
+/** Milliseconds between two searches for new runs. */
 const LOOK_AGAIN = 2000;
 
-/** Answers a request of the page. `hosts` are the names under which the page may be asked for; null: any. */
+/** Answers the requests of the page. `hosts` are the host names that a request may use; null: any. */
 export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readonly string[] | null) => {
   let looked = -Infinity;
   const look = () => {
@@ -68,7 +68,7 @@ export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readon
 
   return async (request: Request): Promise<Response> => {
     const { hostname, pathname, searchParams } = new URL(request.url);
-    // Another site can give its own name the address 127.0.0.1, but not this one's name.
+    // DNS rebinding: another site can point its own name at 127.0.0.1, so only local names are answered.
     if (hosts !== null && !hosts.includes(hostname)) return refusal(403, "This page is for localhost only");
     if (request.method !== "GET") return refusal(405, "Only GET is answered");
     if (Object.hasOwn(FILES, pathname)) {
@@ -109,7 +109,7 @@ export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readon
       });
     }
     if (pathname === "/slots") {
-      const step = searchParams.get("step"); // none: the pictures themselves
+      const step = searchParams.get("step"); // none: the images themselves
       const name = step === null ? "pictures.jpg" : /^\d+$/.test(step) ? slotMapName(Number(step)) : null;
       const bytes = name === null ? null : await readInside(run, "slot_maps", name);
       return bytes === null ? refusal(404, "There is no such picture") : answer(bytes, "image/jpeg");
@@ -118,7 +118,7 @@ export const handler = ({ runs: { runs, find }, curves }: Watched, hosts: readon
   };
 };
 
-/** What the page says of a run besides its curves. */
+/** What the page shows of a run besides its curves. */
 const describe = async (run: Run, id: number) => {
   await Promise.all([run.metrics.poll(), run.times.poll()]);
   const { rows, steps, columns } = run.metrics.table();
@@ -128,7 +128,7 @@ const describe = async (run: Run, id: number) => {
     name: run.name,
     version: `${run.metrics.version()} ${run.times.version()}`,
     rows,
-    steps: rows === 0 ? 0 : steps[rows - 1] + 1, // that are done
+    steps: rows === 0 ? 0 : steps[rows - 1] + 1, // done so far
     last: rows === 0
       ? {}
       : Object.fromEntries([...columns].map(([name, column]) => [name, column[rows - 1]])),
@@ -141,7 +141,7 @@ const describe = async (run: Run, id: number) => {
 
 export interface Address {
   readonly hostname: string;
-  readonly port: number; // 0: any that is free
+  readonly port: number; // 0: any free one
 }
 
 /** The address that only this machine reaches. */
@@ -149,7 +149,7 @@ export const LOCALHOST = "127.0.0.1";
 
 const LOCAL = [LOCALHOST, "localhost", "[::1]"];
 
-/** Serves the page until the scope ends; its address. Fails with a `UsageError` where it cannot listen there. */
+/** Serves the page until the scope ends; its URL. Fails with a `UsageError` where it cannot listen at the address. */
 export const serve = Effect.fn("serve")(function* (watched: Watched, { hostname, port }: Address) {
   watched.runs.find();
   const isLocal = LOCAL.includes(hostname) || hostname === "::1";
@@ -165,6 +165,6 @@ export const serve = Effect.fn("serve")(function* (watched: Watched, { hostname,
     }),
     (server) => Effect.promise(() => server.shutdown()),
   );
-  for (const { metrics } of watched.runs.runs) metrics.poll().catch(() => {}); // before anybody waits for it
+  for (const { metrics } of watched.runs.runs) metrics.poll().catch(() => {}); // reads long files before the page asks for them
   return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${server.addr.port}/`;
 });

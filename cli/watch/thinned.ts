@@ -1,13 +1,13 @@
-/** A table thinned to what a screen can show. */
+/** Reduces a table to as many rows as a screen can show. */
 import { placeOf, type Table } from "./growing_table.ts";
 
 export interface Thinning {
   readonly from: number; // steps, both included
   readonly to: number;
-  readonly points: number; // about as many as rows of the result at most
+  readonly points: number; // rows of the result, at most about so many
   /** `extremes` keeps the smallest and the largest value of every stretch, so that no spike is lost; `sums` adds up. */
   readonly keep: "extremes" | "sums";
-  /** Steps over which an exponential moving average evens out; null: no average. */
+  /** Steps over which an exponential moving average smooths; null: no average. */
   readonly smoothing: number | null;
 }
 
@@ -18,7 +18,7 @@ export interface Thinned {
   readonly smooth: Readonly<Record<string, readonly (number | null)[]>>;
 }
 
-/** Rows in the range, and one beyond each end where there is one, so that lines go on to the edge. */
+/** The rows in the range and one beyond each end, so that lines reach the edges of a chart. */
 export const thinned = (
   { rows, steps, columns }: Table,
   { from, to, points, keep, smoothing }: Thinning,
@@ -26,7 +26,7 @@ export const thinned = (
   const first = Math.max(0, placeOf(steps, from) - 1);
   const end = Math.min(rows, placeOf(steps, to) + 2);
   const stretches = Math.min(end - first, Math.max(1, points >> 1));
-  const whole = stretches === end - first; // every row is a stretch of its own
+  const whole = stretches === end - first; // each stretch is one row
   const bounds = Array.from(
     { length: stretches + 1 },
     (_, i) => first + Math.round(i * (end - first) / stretches),
@@ -65,7 +65,7 @@ const sumOf: Pick = (column, first, end) => {
   return [sum];
 };
 
-/** The smallest and the largest of a stretch in the order in which they come. */
+/** The smallest and the largest value of a stretch, in the order of their rows. */
 const extremesOf: Pick = (column, first, end) => {
   let [low, high] = [-1, -1];
   for (let i = first; i < end; i++) {
@@ -77,7 +77,7 @@ const extremesOf: Pick = (column, first, end) => {
   return low < high ? [column[low], column[high]] : [column[high], column[low]];
 };
 
-/** Exponential moving average that forgets over `window` steps, without a bias towards 0 at the start. */
+/** Exponential moving average over about `window` steps, corrected for its bias towards 0 at the start. */
 const averaged = (column: Float64Array, window: number): Float64Array => {
   const keep = 1 - 1 / Math.max(1, window);
   const result = new Float64Array(column.length);
@@ -92,6 +92,6 @@ const averaged = (column: Float64Array, window: number): Float64Array => {
   return result;
 };
 
-/** Six digits are more than a screen shows. */
+/** Rounds to six digits, more than a screen shows. */
 const written = (value: number): number | null =>
   Number.isFinite(value) ? Number(value.toPrecision(6)) : null;

@@ -1,4 +1,4 @@
-/** The thread that `serveInWorker` starts. */
+/** The worker that `serveInWorker` starts. */
 import { Effect } from "effect";
 import { UsageError } from "../flags/usage_error.ts";
 import { watchedRuns } from "./runs.ts";

@@ -1,8 +1,8 @@
-/** The curves of the page: what is drawn together, and how. */
+/** The charts of the page: which curves share one, and how they are drawn. */
 
-const { uPlot } = globalThis; // a script of its own, before this one
+const { uPlot } = globalThis; // loaded by another script element, before this one
 
-/** What is drawn together, by the names that metrics.jsonl has for it. */
+/** The metrics that share a chart, by their names in metrics.jsonl. */
 const CHARTS = [
   { id: "loss", title: "Loss", keys: { loss: "loss" }, wide: true, isLoss: true },
   {
@@ -63,10 +63,10 @@ const CHARTS = [
   },
 ];
 
-/** Metrics that need no chart of their own. */
+/** Metrics without a chart. */
 const UNDRAWN = ["epoch", "prototype_entropy"];
 
-/** The charts for these metrics: the known ones that have any of them, and one for every other metric. */
+/** The charts for these metrics: the known charts that have any of them, and one for each other metric. */
 export const chartsFor = (names) => {
   const known = CHARTS.filter(({ keys }) => Object.keys(keys).some((key) => names.has(key)));
   const drawn = new Set([...UNDRAWN, ...CHARTS.flatMap(({ keys }) => Object.keys(keys))]);
@@ -79,7 +79,7 @@ const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 export const runColor = (index) => `--run-${index % 8}`;
 
-/** A number as people read it. */
+/** A number as text that is short to read. */
 export const short = (value) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
@@ -94,7 +94,7 @@ export const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
-/** What a line looks like, for legends. */
+/** A sample of a line, for legends. */
 const sample = ({ paint, dash, width }) => {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -106,8 +106,8 @@ const sample = ({ paint, dash, width }) => {
 };
 
 /**
- * The lines of a chart. With one run a colour stands for a metric, with several for a run, and dashes tell its metrics
- * apart. `runs` have `series`, `name` and `place`; `curves` are recorded losses.
+ * The lines of a chart. With one run, colours tell metrics apart; with several, colours tell runs apart and dashes
+ * metrics. `runs` have `series`, `name` and `place`; `curves` are recorded losses.
  */
 export const linesOf = (chart, runs, curves) => {
   const keys = Object.entries(chart.keys);
@@ -135,7 +135,7 @@ export const linesOf = (chart, runs, curves) => {
   return [...lines, ...recorded];
 };
 
-/** A card with a chart that lives as long as the page; `show` gives it lines, `redraw` new colours. */
+/** A card with a chart that stays as long as the page; `show` draws lines, `redraw` takes new colours. */
 export const chartCard = (chart, { onZoom, onWhole }) => {
   const legend = element("ul");
   const plot = element("div", { class: "plot", role: "img" });
@@ -144,8 +144,8 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
   card.append(element("div", { class: "head" }, title, legend), plot);
   if (chart.note) card.append(element("p", { class: "note" }, chart.note));
 
-  let drawn = null; // the uPlot
-  let shape = ""; // what it was made for
+  let drawn = null; // the uPlot object
+  let shape = ""; // of the lines that it was made for
   let lines = [];
   let view = { range: null, log: false };
   let span = [0, 1];
@@ -214,7 +214,7 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
         axes: [axis, {
           ...axis,
           size: 56,
-          // Of a logarithmic axis only the powers of ten, or there is more grid than curve.
+          // On a logarithmic axis only powers of ten get a grid line: all of them would hide the curves.
           grid: {
             ...axis.grid,
             filter: (_, ticks) =>
@@ -262,7 +262,7 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
 
   return {
     card,
-    /** Lines with their `x`; the range of x that is shown, and from where to where there is something. */
+    /** Draws lines over their `x`, in the range of x that is shown out of the range that has data. */
     show: (given, { range, whole, logLoss }) => {
       lines = given;
       span = whole;

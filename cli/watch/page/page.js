@@ -1,9 +1,9 @@
-/** The page: asks the server how the runs are, again and again, and shows what has changed. */
+/** The page: polls the server for the state of the runs and shows what has changed. */
 import { chartCard, chartsFor, linesOf } from "./charts.js";
 import { resourcesPanel, runsPanel, slotsPanel } from "./panels.js";
 
-const EVERY = 1000; // milliseconds between two questions
-const POINTS = 1200; // of a curve
+const EVERY = 1000; // milliseconds between two requests
+const POINTS = 1200; // per curve
 
 const $ = (id) => document.getElementById(id);
 const controls = $("controls").elements;
@@ -11,10 +11,10 @@ const connection = $("connection");
 
 let runs = [];
 let curves = [];
-let range = null; // of x, where zoomed in
+let range = null; // of x; null: all
 const shown = new Set();
-const known = new Set(); // runs that have been there before
-const fetched = new Map(); // a run's curves, and what was asked for
+const known = new Set(); // runs that the page has shown before
+const fetched = new Map(); // the curves of each run, with the request that they answer
 
 const ask = async (path, parameters = {}) => {
   const query = new URLSearchParams(parameters);
@@ -26,7 +26,7 @@ const ask = async (path, parameters = {}) => {
 // --- What is shown ---
 
 const byEpoch = () => controls.axis.value === "epoch";
-/** Steps to a unit of x. */
+/** Steps in a unit of x. */
 const unit = ({ plan }) => byEpoch() && plan.stepsPerEpoch > 0 ? plan.stepsPerEpoch : 1;
 const xOf = (steps, run) => steps.map((step) => step / unit(run));
 
@@ -43,7 +43,7 @@ const shownRuns = () =>
   runs.map((run, place) => ({ ...run, place, ...fetched.get(run.id)?.data }))
     .filter(({ id, series }) => shown.has(id) && series !== undefined);
 
-/** From where to where there is something to see. */
+/** The range of x that has data. */
 const whole = () => {
   const ends = runs.filter(({ id }) => shown.has(id)).map((run) => (run.steps - 1) / unit(run));
   const recorded = byEpoch() ? [] : curves.map(({ steps }) => steps.at(-1));
@@ -92,7 +92,7 @@ const withEffective = ({ columns, smooth, ...rest }) => {
   return { ...rest, columns: add(columns), smooth: add(smooth) };
 };
 
-/** Fetches the curves of the runs that are shown, where they or what is asked for have changed. */
+/** Fetches the curves of the shown runs, where the run or the request has changed. */
 const update = async () => {
   const wanted = runs.filter(({ id }) => shown.has(id));
   await Promise.all(wanted.map(async (run) => {
@@ -158,7 +158,7 @@ const remember = () => {
   try {
     for (const name of SETTINGS) localStorage.setItem(name, controls[name].value);
   } catch {
-    // a browser that keeps nothing
+    // the browser stores nothing
   }
 };
 const recall = () => {
@@ -168,7 +168,7 @@ const recall = () => {
       if ([...controls[name].options].some((option) => option.value === value)) controls[name].value = value;
     }
   } catch {
-    // a browser that keeps nothing
+    // the browser stores nothing
   }
 };
 

@@ -1,4 +1,4 @@
-/** What the page shows besides curves: the list of runs, slot maps, and where time and memory go. */
+/** The panels besides the curves: the list of runs, slot maps, and the use of time and memory. */
 import { chartCard, element, runColor, short, swatch } from "./charts.js";
 
 const duration = (seconds) => {
@@ -15,7 +15,7 @@ const bytes = (count) => {
   return `${(count / 1024 ** power).toPrecision(3)} ${units[power]}`;
 };
 
-/** Whether a run goes on, as far as its folder tells. */
+/** Whether a run is going on, judged by its folder. */
 const stateOf = ({ steps, quietSeconds, plan, last }) => {
   if (plan.lastStep !== undefined && steps >= plan.lastStep) return { text: "done", isRunning: false };
   const stepSeconds = (plan.batchSize ?? 1) / (last.images_per_second || 1);
@@ -24,7 +24,7 @@ const stateOf = ({ steps, quietSeconds, plan, last }) => {
   return { text: `quiet for ${duration(quietSeconds)}`, isRunning: false };
 };
 
-/** The list of runs, in which they are chosen. */
+/** The list of runs, which can be shown or hidden. */
 export const runsPanel = (section, { onToggle }) => {
   const body = element("tbody");
   const names = ["Run", "", "Step", "Epoch", "Loss", "Images/s", "Left", "Device memory"];
@@ -78,7 +78,7 @@ export const runsPanel = (section, { onToggle }) => {
   };
 };
 
-/** Slot maps of fixed pictures, a row a run, at a step that a slider chooses: the newest unless it was moved back. */
+/** Slot maps of the same images, a row for each run, at the step of a slider: the newest one unless it was moved. */
 export const slotsPanel = (section) => {
   const slider = element("input", {
     type: "range",
@@ -143,7 +143,7 @@ export const slotsPanel = (section) => {
   };
 };
 
-/** Stages of the device's work and accounts of the host's, in the order in which they are drawn from below. */
+/** Stages of the device and phases of the host, in the order in which they are stacked from below. */
 const STAGES = ["augment", "forward", "backward", "update"];
 const ACCOUNTS = {
   decode: "waits for pictures",
@@ -162,10 +162,10 @@ const MEMORY = {
   slot_maps: "slots of the pictures above",
 };
 
-/** Where the time and the memory of each run goes. */
+/** The use of time and memory by each run. */
 export const resourcesPanel = (section, handlers) => {
   const cards = new Map();
-  /** The card of this key, made where it is not there yet, under a title that may change. */
+  /** The card of this key, made if need be; its title may change. */
   const titled = (key, title, make) => {
     if (!cards.has(key)) {
       cards.set(key, make());
@@ -177,7 +177,7 @@ export const resourcesPanel = (section, handlers) => {
   const chart = (key, title, note) =>
     titled(key, title, () => chartCard({ id: key, title, stacked: true, note }, handlers));
 
-  /** Shares of the wall time as lines that lie on top of each other, the topmost first. */
+  /** Shares of the wall time as stacked lines, the topmost first. */
   const stacked = (times, parts, x) => {
     const wall = times.steps.map((_, i) =>
       Object.keys(ACCOUNTS).reduce((sum, account) => sum + (times.columns[`host.${account}`]?.[i] ?? 0), 0)
