@@ -10,7 +10,7 @@ import { SCALER } from "../optim/loss_scale.ts";
 import { initialState } from "../run/initial_state.ts";
 import { upload } from "../run/state.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
-import { readStepRecording } from "../verify/read_step_recording.ts";
+import { readStepRecording, recordedOptions } from "../verify/read_step_recording.ts";
 import { rateInputs, slotConStep } from "./step.ts";
 
 /** Gradients of a recorded step, by the part of the network, with each value of its pictures moved by up to `noise` of it. */
@@ -32,13 +32,7 @@ const recordedGradients = Effect.fnUntraced(
         flips: input("flips", [views]),
       },
       rateInputs(),
-      {
-        ...{ arch: config.arch, width: config.width, dimHidden: config.dim_hidden, dimOut: config.dim_out },
-        ...{ numPrototypes: config.num_prototypes, groupLossWeight: config.group_loss_weight },
-        ...{ teacherTemp: config.teacher_temp, studentTemp: config.student_temp },
-        ...{ centerMomentum: config.center_momentum, optimizer: config.optimizer },
-        ...{ weightDecay: config.weight_decay, momentum: config.momentum, precision },
-      },
+      { ...recordedOptions(config), precision },
     );
     const start = new Map(initialState(step.state, 0));
     for (const [tensor, shape] of checkpointShapes(step.state)) {

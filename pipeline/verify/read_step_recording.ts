@@ -4,6 +4,7 @@ import { FormatError } from "../../data/files/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import { sameShape, type Shape } from "../../ops/graph/shape.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
+import type { StepOptions } from "../pretrain/step.ts";
 
 const Count = Schema.Int.check(Schema.isGreaterThan(0));
 
@@ -38,6 +39,22 @@ const Metadata = Schema.Struct({
 const decodeMetadata = Schema.decodeUnknownEffect(Metadata);
 
 export type StepRecordingConfig = typeof Metadata.Type["config"];
+
+/** The options of the recorded step. */
+export const recordedOptions = (config: StepRecordingConfig): StepOptions => ({
+  arch: config.arch,
+  width: config.width,
+  dimHidden: config.dim_hidden,
+  dimOut: config.dim_out,
+  numPrototypes: config.num_prototypes,
+  teacherTemp: config.teacher_temp,
+  studentTemp: config.student_temp,
+  centerMomentum: config.center_momentum,
+  groupLossWeight: config.group_loss_weight,
+  optimizer: config.optimizer,
+  weightDecay: config.weight_decay,
+  momentum: config.momentum,
+});
 
 export interface StepRecording {
   readonly config: StepRecordingConfig;

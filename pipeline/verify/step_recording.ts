@@ -30,7 +30,12 @@ import {
   type StateValues,
   toFile,
 } from "../run/state_layout.ts";
-import { readStepRecording, type StepRecording, type StepRecordingConfig } from "./read_step_recording.ts";
+import {
+  readStepRecording,
+  recordedOptions,
+  type StepRecording,
+  type StepRecordingConfig,
+} from "./read_step_recording.ts";
 import type { Verification } from "./report.ts";
 import { type Compared, compareStepTensor, notComputed, summariseSteps } from "./step_errors.ts";
 
@@ -183,22 +188,7 @@ const recordedStep = (
           flips: input("flips", [views]),
         },
         rateInputs(),
-        {
-          arch: config.arch,
-          width: config.width,
-          dimHidden: config.dim_hidden,
-          dimOut: config.dim_out,
-          numPrototypes: config.num_prototypes,
-          teacherTemp: config.teacher_temp,
-          studentTemp: config.student_temp,
-          centerMomentum: config.center_momentum,
-          groupLossWeight: config.group_loss_weight,
-          optimizer: config.optimizer,
-          weightDecay: config.weight_decay,
-          momentum: config.momentum,
-          blocks: part.ranks.length,
-          sync: part.sync,
-        },
+        { ...recordedOptions(config), blocks: part.ranks.length, sync: part.sync },
       );
     },
     catch: (error) => {
