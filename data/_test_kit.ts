@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { Effect, type Scope } from "effect";
 import sharp from "sharp";
+import type { Picture } from "./images/decode_image.ts";
 import { randomStream } from "./random/random.ts";
 
 /** A test's body with an empty folder of its own, which is gone afterwards. */
@@ -44,9 +45,18 @@ export const writeNoise = async (
     const random = randomStream(7, i);
     const [width, height] = size(i);
     const rgb = Uint8Array.from({ length: width * height * 3 }, () => random.integer(256));
-    await sharp(rgb, { raw: { width, height, channels: 3 } }).toFormat(format(i)).toFile(file);
+    await writeImage(file, { width, height, rgb }, format(i));
   }
   return files;
+};
+
+/** Writes an image file. */
+export const writeImage = async (
+  file: string,
+  { width, height, rgb }: Picture,
+  format: "png" | "jpeg" = "png",
+): Promise<void> => {
+  await sharp(rgb, { raw: { width, height, channels: 3 } }).toFormat(format).toFile(file);
 };
 
 /** A line of shell with arguments from $0 on; the shell is one of the few programs that the tests may start. */
@@ -62,6 +72,26 @@ export const shell = (
     stderr: "piped",
     ...options,
   });
+
+/** Flags of Deno for a library that only tests use: it comes from Deno's cache and is none of the project's. */
+const APART: readonly string[] = ["--no-config", "--no-lock", "--node-modules-dir=none"];
+
+/** A script that imports a library which only tests use, to be run as another process. */
+export const scriptApart = (
+  script: string,
+  permissions: readonly string[],
+  args: readonly string[],
+): Deno.Command =>
+  new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-prompt", "--cached-only", ...APART, ...permissions, script, ...args],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+
+/** What to say where such a library does not load. */
+export const missingApart = (name: string, specifier: string): string =>
+  `${name} does not load from Deno's cache; to get it: deno cache ${APART.join(" ")} ${specifier}`;
 
 /** How a program ended. */
 export interface Ending {

@@ -2,25 +2,22 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { endingOf, inTestFolder, shell, writeNoise } from "../../data/_test_kit.ts";
+import {
+  endingOf,
+  inTestFolder,
+  missingApart,
+  scriptApart,
+  shell,
+  writeNoise,
+} from "../../data/_test_kit.ts";
 import { randomStream } from "../../data/random/random.ts";
 import { slotconCommand, tinyRun } from "../_test_kit.ts";
 
-// What drives the browser is none of the project's libraries: it comes from Deno's cache, into a process of its own.
-const APART = ["--no-config", "--no-lock", "--node-modules-dir=none"];
 const DRIVER = "npm:puppeteer-core@25.16.0";
 const SCREENSHOT = fileURLToPath(new URL("../../runs/watch.png", import.meta.url));
 
 const browser = (...args: readonly string[]) =>
-  new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--quiet", "--no-prompt", "--cached-only", "--allow-all", ...APART],
-      ...[fileURLToPath(new URL("_browser.ts", import.meta.url)), DRIVER, ...args],
-    ],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  });
+  scriptApart(fileURLToPath(new URL("_browser.ts", import.meta.url)), ["--allow-all"], [DRIVER, ...args]);
 
 const findChromium = (): string => {
   const { out } = endingOf(
@@ -34,7 +31,7 @@ const lacking = chromium === ""
   ? "there is no Chromium here; Debian and Ubuntu have the package chromium"
   : browser().outputSync().success
   ? null
-  : `puppeteer-core does not load from Deno's cache; to get it: deno cache ${APART.join(" ")} ${DRIVER}`;
+  : missingApart("puppeteer-core", DRIVER);
 
 const LONG = 200_000;
 const SPIKE = 100_300;

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect } from "effect";
-import sharp from "sharp";
-import { testFolder } from "../../data/_test_kit.ts";
+import { testFolder, writeImage } from "../../data/_test_kit.ts";
 import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
 import { randomStream } from "../../data/random/random.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
@@ -31,10 +30,7 @@ const drawn = (count: number, seed: number, labelled: "by colour" | "at random")
           (_, j) => COLORS[cells[cellOf(Math.floor(j / 3))]][j % 3] + random.integer(30),
         );
         const file = join(folder, `${i}.png`);
-        await Deno.writeFile(
-          file,
-          await sharp(rgb, { raw: { width: S, height: S, channels: 3 } }).png().toBuffer(),
-        );
+        await writeImage(file, { width: S, height: S, rgb });
         const labels = Uint16Array.from({ length: S * S }, (_, j) => numbers[cellOf(j)]);
         return { file, read: Effect.succeed({ width: S, height: S, labels, objects: null }) };
       }));

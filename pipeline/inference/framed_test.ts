@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { Effect } from "effect";
-import sharp from "sharp";
-import { inTestFolder } from "../../data/_test_kit.ts";
+import { inTestFolder, writeImage } from "../../data/_test_kit.ts";
 import { pythonTest } from "../../data/_test_python.ts";
 import { readPicture } from "../../data/images/decode_image.ts";
 import { framed } from "./framed.ts";
@@ -58,11 +57,8 @@ print(json.dumps([hashlib.sha256(framed(file).tobytes()).hexdigest() for file in
   // Their pixels as PNG files, for Pillow's own decoder of JPEG is another.
   const decoded = await Promise.all(pictures.map((file) => Effect.runPromise(readPicture(file))));
   await inTestFolder(async (folder) => {
-    const files = await Promise.all(decoded.map(async ({ width, height, rgb }, i) => {
-      const file = `${folder}/${i}.png`;
-      await sharp(rgb, { raw: { width, height, channels: 3 } }).png().toFile(file);
-      return file;
-    }));
+    const files = decoded.map((_, i) => `${folder}/${i}.png`);
+    await Promise.all(decoded.map((picture, i) => writeImage(files[i], picture)));
     for (const [resize, crop] of [[256, 224], [73, 64], [40, 40]]) {
       const theirs = await python(script, String(resize), String(crop), ...files);
       const ours = decoded.map((picture) =>

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import { testFolder } from "../../data/_test_kit.ts";
+import { missingApart, scriptApart, testFolder } from "../../data/_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
 import { assertClose, gpuTest, numbers } from "../../ops/_test_kit.ts";
@@ -24,24 +24,18 @@ import { upload } from "../run/state.ts";
 import { checkpointShapes, type StateTensor } from "../run/state_layout.ts";
 import { encoderOnnx, onnxNodes } from "./encoder_onnx.ts";
 
-// ONNX Runtime is none of the project's libraries: it comes from Deno's cache, into a process of its own.
-const APART = ["--no-config", "--no-lock", "--node-modules-dir=none"];
 const RUNTIME = "npm:onnxruntime-node@1.30.0";
 
 const onnxRuntime = (...args: readonly string[]) =>
-  new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--quiet", "--no-prompt", "--cached-only", ...APART],
-      ...["--allow-read", "--allow-write", "--allow-env", "--allow-ffi"],
-      ...[fileURLToPath(new URL("_onnxruntime.ts", import.meta.url)), RUNTIME, ...args],
-    ],
-  }).outputSync();
+  scriptApart(
+    fileURLToPath(new URL("_onnxruntime.ts", import.meta.url)),
+    ["--allow-read", "--allow-write", "--allow-env", "--allow-ffi"],
+    [RUNTIME, ...args],
+  ).outputSync();
 
 const runtimeTest: typeof gpuTest = onnxRuntime().success ? gpuTest : (name) =>
   Deno.test.ignore(
-    `${name} (skipped: onnxruntime-node does not load from Deno's cache; to get it: deno cache ${
-      APART.join(" ")
-    } ${RUNTIME})`,
+    `${name} (skipped: ${missingApart("onnxruntime-node", RUNTIME)})`,
     () => {},
   );
 
