@@ -204,7 +204,12 @@ gpuTest("pretrain() takes a step of the user's own", function* () {
 gpuTest(
   "pretrain() resumes a step with an optimiser of the user's own bit for bit, and its checkpoints name it",
   function* () {
-    const { config, images } = yield* prepared({ steps: 4, baseLr: 0.1, saveSteps: 2, weightDecay: 0.05 });
+    const { config, images } = yield* tinyRunOnNoise({
+      steps: 4,
+      baseLr: 0.1,
+      saveSteps: 2,
+      weightDecay: 0.05,
+    });
     const step: StepBuilder = (views, rates, options) =>
       optimize(slotConLoss(views, rates, options), rates.learningRate, { ...options, optimizer: adamW });
     const whole = { ...config, outputDir: `${config.outputDir}-whole` };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { openBytes } from "../../data/files/byte_source.ts";
 import { loadCheckpoint, saveCheckpoint } from "../run/checkpoint_file.ts";

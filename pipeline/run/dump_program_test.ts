@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_folder.ts";
+import { inTestFolder } from "../../data/_test_kit.ts";
 import { makeDumpFolder, writeDump } from "./dump_program.ts";
 
 Deno.test(
