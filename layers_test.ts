@@ -21,8 +21,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["pipeline/transfer/detection", "pipeline/transfer/segmentation"],
   ["pipeline/verify", "pipeline"],
   ["."], // mod.ts and the example
-  ["cli/terminal", "cli/launch", "cli/pages"],
-  ["cli/demo", "cli/doctor", "cli/evaluate", "cli/watch"],
+  ["cli/terminal", "cli/launch", "cli/pages", "cli/flags"],
+  ["cli/demo", "cli/doctor", "cli/evaluate", "cli/visualize", "cli/watch"],
   ["cli", "bench"],
   ["bench/peers"],
 ];

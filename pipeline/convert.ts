@@ -7,10 +7,10 @@ import { OrderedDict } from "../data/formats/pickle/values.ts";
 import { type PickleInput, writePickle } from "../data/formats/pickle/write.ts";
 import { writeSafetensors } from "../data/formats/safetensors.ts";
 import { writeTorch } from "../data/formats/torch/write.ts";
+import type { EncoderOptions } from "./model/resnet.ts";
 import { planSchedule } from "./optim/schedule.ts";
 import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
 import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
-import type { EncoderOptions } from "./model/resnet.ts";
 import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
@@ -103,9 +103,9 @@ export interface Converted {
 }
 
 /**
- * The bytes of a file in the format `to`, of the encoder `which` where the file has two; the same file gives the same bytes.
- * Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what the format
- * needs, and an `ExportError` where an encoder cannot be written as ONNX.
+ * The bytes of a file in the format `to`, of the encoder `which` where the file has two; the same file gives the same
+ * bytes. Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what
+ * the format needs, and an `ExportError` where an encoder cannot be written as ONNX.
  */
 export const convert: (
   weights: WeightsFile,

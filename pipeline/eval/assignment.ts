@@ -1,9 +1,9 @@
 /**
- * The one-to-one assignment of rows to columns with the largest sum of `gains` [rows, columns], none of which is negative:
- * the column of each row, or −1 for rows without one, where there are more rows than columns.
+ * The one-to-one assignment of rows to columns with the largest sum of `gains` [rows, columns], none of which is
+ * negative: the column of each row, or −1 for rows without one, where there are more rows than columns.
  *
- * The Hungarian method (Kuhn 1955) with potentials: rows are added one after the other, each along the cheapest augmenting
- * path. O(rows² · columns).
+ * The Hungarian method (Kuhn 1955) with potentials: rows are added one after the other, each along the cheapest
+ * augmenting path. O(rows² · columns).
  */
 export const bestAssignment = (gains: readonly (readonly number[])[]): number[] => {
   const rows = gains.length;

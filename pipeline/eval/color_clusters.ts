@@ -22,8 +22,8 @@ export const colorClusters = (images: readonly Picture[], options: ClusterOption
   images.map(fitColorClusters(images, options));
 
 /**
- * Finds clusters by k-means (Lloyd's algorithm) over every 16th pixel of all images together, by colour and position, from
- * random pixels as first centres. Returns a function from any image to the nearest centre of each pixel, [H, W].
+ * Finds clusters by k-means (Lloyd's algorithm) over every 16th pixel of all images together, by colour and position,
+ * from random pixels as first centres. Returns a function from any image to the nearest centre of each pixel, [H, W].
  */
 export const fitColorClusters = (
   images: readonly Picture[],

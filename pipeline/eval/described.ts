@@ -1,4 +1,6 @@
-/** Images of a list, resized, cropped and described: every image is decoded once, however many descriptors there are. */
+/**
+ * Images of a list, resized, cropped and described: every image is decoded once, however many descriptors there are.
+ */
 import { Effect, Schema, Stream } from "effect";
 import { release } from "../../data/images/release.ts";
 import type { Descriptor, RunError } from "../inference/descriptors.ts";
@@ -63,7 +65,10 @@ export const pictureBatches = (
     ),
   );
 
-/** The features of the images of a list, in its order. Fails with a `PictureError`, `WorkerError`, or as describing does. */
+/**
+ * The features of the images of a list, in its order. Fails with a `PictureError`, `WorkerError`, or as describing
+ * does.
+ */
 export const describedBatches = (
   files: readonly string[],
   descriptors: readonly Descriptor[],

@@ -3,10 +3,9 @@ import { Effect, Stream } from "effect";
 import type { LabelError, LabelledFile } from "../../data/datasets/coco_labels.ts";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
-import { input } from "../../ops/graph/tensor.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
+import { input } from "../../ops/graph/tensor.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
-import type { WorkerError } from "../run/worker.ts";
 import type { RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { unpack } from "../inference/packed_pictures.ts";
@@ -15,6 +14,7 @@ import type { ModelOptions } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { initialState } from "../run/initial_state.ts";
 import type { StateValues } from "../run/state_layout.ts";
+import type { WorkerError } from "../run/worker.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { fitColorClusters } from "./color_clusters.ts";
 import { evenly, pictureBatches, type PictureError } from "./described.ts";
@@ -32,7 +32,9 @@ export interface GroupingOptions {
   readonly labelled: readonly LabelledFile[];
   /** The number of classes. */
   readonly classes: number;
-  /** The side of the central square of each image that is evaluated, after resizing the shorter side to it, in pixels. */
+  /**
+   * The side of the central square of each image that is evaluated, after resizing the shorter side to it, in pixels.
+   */
   readonly imageSize: number;
   /** Images at a time. */
   readonly batch: number;

@@ -1,12 +1,12 @@
 /** Weighted k-nearest-neighbour classification of images by frozen features. */
 import { Effect, Stream } from "effect";
 import type { ClassFolders } from "../../data/datasets/class_folders.ts";
-import type { NamedDescriptor, RunError } from "../inference/descriptors.ts";
-import type { Frame } from "../inference/framed.ts";
-import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
+import type { NamedDescriptor, RunError } from "../inference/descriptors.ts";
+import type { Frame } from "../inference/framed.ts";
 import type { WorkerError } from "../run/worker.ts";
+import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
 import { describedBatches, type PictureError } from "./described.ts";
 import { neighbourBank, type Neighbours, vote } from "./nearest_neighbours.ts";
 
@@ -30,7 +30,10 @@ export interface KnnOptions {
 export interface KnnEvaluation {
   /** The score of each descriptor with each k. */
   readonly results: readonly (ClassificationScore & { readonly method: string; readonly k: number })[];
-  /** The images of `val` as the first descriptor and the first k classify them, with the nearest training images (paths). */
+  /**
+   * The images of `val` as the first descriptor and the first k classify them, with the nearest training images
+   * (paths).
+   */
   readonly pictures: readonly (ClassifiedPicture & { readonly nearest: readonly string[] })[];
 }
 

@@ -32,8 +32,8 @@ export interface LinearEvaluation {
 }
 
 /**
- * Trains a classifier for each descriptor on the features of `train` (without augmentation), which are kept in memory, 4
- * bytes a channel, and classifies the images of `val`.
+ * Trains a classifier for each descriptor on the features of `train` (without augmentation), which are kept in memory,
+ * 4 bytes a channel, and classifies the images of `val`.
  */
 export const evaluateLinear: (
   options: LinearOptions,

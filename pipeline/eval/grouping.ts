@@ -19,9 +19,14 @@ export interface Counts {
 
 /** Mean intersection over union (mIoU) of slots and classes, and the share of pixels with the right class: 0 … 1. */
 export interface GroupingScore {
-  /** mIoU with one slot for each class, assigned so that the mean is highest. Slots that are left over match nothing. */
+  /**
+   * mIoU with one slot for each class, assigned so that the mean is highest. Slots that are left over match nothing.
+   */
   readonly matched: number;
-  /** mIoU with every slot assigned to the class of which it covers most pixels, so that several slots may share a class. */
+  /**
+   * mIoU with every slot assigned to the class of which it covers most pixels, so that several slots may share a
+   * class.
+   */
   readonly majority: number;
   /** The share of the pixels of known class whose slot is assigned to it. */
   readonly accuracy: { readonly matched: number; readonly majority: number };
@@ -29,7 +34,9 @@ export interface GroupingScore {
   readonly slotOf: readonly number[];
   /** The class of which each slot covers most pixels. */
   readonly classOf: readonly number[];
-  /** Intersection over union of each class; null for one that does not occur, since it can be neither found nor missed. */
+  /**
+   * Intersection over union of each class; null for one that does not occur, since it can be neither found nor missed.
+   */
   readonly perClass: readonly (ClassScore | null)[];
 }
 

@@ -15,7 +15,9 @@ export interface LabelledPicture {
   readonly objects: Uint16Array;
 }
 
-/** The images of COCO's val2017 below `dataDir`, all at once, with their labels. Fails with LabelError or DecodeError. */
+/**
+ * The images of COCO's val2017 below `dataDir`, all at once, with their labels. Fails with LabelError or DecodeError.
+ */
 export const labelledPictures: (
   dataDir: string,
 ) => Effect.Effect<LabelledPicture[], LabelError | DecodeError> = Effect.fn("labelledPictures")(

@@ -1,11 +1,14 @@
-/** A linear classifier on frozen features: one fully connected layer, trained by SGD with momentum on a cosine schedule. */
+/**
+ * A linear classifier on frozen features: one fully connected layer, trained by SGD with momentum on a cosine
+ * schedule.
+ */
 import { Effect, type Scope } from "effect";
 import { mul, sub } from "../../ops/arithmetic.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
 import { crossEntropyRows } from "../../ops/cross_entropy.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { constant, input, type Tensor } from "../../ops/graph/tensor.ts";
 import { sum } from "../../ops/reduce.ts";
-import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile, type DeviceState } from "../../ops/runtime/program.ts";
 import type { RunError } from "../inference/descriptors.ts";
@@ -25,7 +28,8 @@ export interface FeatureScale {
 }
 
 /**
- * Finds the scale of features: each channel gets mean 0 and variance 1 / C, so that a row's squared norm is 1 on average.
+ * Finds the scale of features: each channel gets mean 0 and variance 1 / C, so that a row's squared norm is 1 on
+ * average.
  */
 export class ScaleOf {
   readonly #sums: Float64Array;

@@ -1,8 +1,8 @@
 /** Classification by one linear layer on the features of whole images, which are kept in memory. */
 import { Effect } from "effect";
 import { permutation } from "../../data/random/random.ts";
-import { input } from "../../ops/graph/tensor.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
+import { input } from "../../ops/graph/tensor.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import type { RunError } from "../inference/descriptors.ts";
@@ -44,8 +44,8 @@ export interface ProbeResult {
 const PROBE = 7;
 
 /**
- * Trains a layer on labelled features, and classifies the images whose features are `asked`, [C] each. The same seed gives
- * the same bits. Fails with PlanError, or as running a program does.
+ * Trains a layer on labelled features, and classifies the images whose features are `asked`, [C] each. The same seed
+ * gives the same bits. Fails with PlanError, or as running a program does.
  */
 export const linearProbe: (
   train: LabelledFeatures,

@@ -1,8 +1,10 @@
-/** Exact nearest neighbours by cosine, of queries in a bank that is added block by block, and need not fit into memory. */
+/**
+ * Exact nearest neighbours by cosine, of queries in a bank that is added block by block, and need not fit into memory.
+ */
 import { Effect, type Scope } from "effect";
+import type { PlanError } from "../../ops/compiler/limits.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
-import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
@@ -39,9 +41,9 @@ export interface NeighbourBank {
 const QUERIES = 1024, BANK = 2048;
 
 /**
- * An empty bank for the nearest neighbours of `queries` [Q, C]; the rows of both are normalised here. Of two neighbours with
- * the same similarity, the earlier one in the bank is nearer. The program lives as long as the scope; memory holds the
- * queries and one block. Fails with PlanError or GpuError.
+ * An empty bank for the nearest neighbours of `queries` [Q, C]; the rows of both are normalised here. Of two
+ * neighbours with the same similarity, the earlier one in the bank is nearer. The program lives as long as the scope;
+ * memory holds the queries and one block. Fails with PlanError or GpuError.
  */
 export const neighbourBank: (
   queries: Float32Array,
@@ -154,9 +156,9 @@ class Nearest {
 }
 
 /**
- * Weighted k-NN: the `k` nearest neighbours vote for their classes, `labels` of the bank, with weights
- * exp(similarity / temperature). Of classes with equal votes, the one with the nearest neighbour comes first; classes without
- * a vote are left out. Source: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR
+ * Weighted k-NN: the `k` nearest neighbours vote for their classes, `labels` of the bank, with weights exp(similarity
+ * / temperature). Of classes with equal votes, the one with the nearest neighbour comes first; classes without a vote
+ * are left out. Source: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR
  * 2018, section 3.4.
  */
 export const vote = (

@@ -25,8 +25,8 @@ export interface PrototypeUse {
 const BATCH = 8;
 
 /**
- * The use of prototypes on images (paths) by the teacher whose tensors are among `values`. Images are resized and cropped as
- * in published evaluations. Fails with DecodeError, PlanError, or as running a program does.
+ * The use of prototypes on images (paths) by the teacher whose tensors are among `values`. Images are resized and
+ * cropped as in published evaluations. Fails with DecodeError, PlanError, or as running a program does.
  */
 export const prototypeUse: (
   model: ModelOptions & { readonly imageSize: number },

@@ -5,8 +5,8 @@ import type { Picture } from "../../data/images/decode_image.ts";
 import { permutation } from "../../data/random/random.ts";
 import { argmaxMap } from "../../ops/argmax_map.ts";
 import { input } from "../../ops/graph/tensor.ts";
-import { compile } from "../../ops/runtime/program.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
+import { compile } from "../../ops/runtime/program.ts";
 import type { Descriptor, NamedDescriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
 import { unpack } from "../inference/packed_pictures.ts";
@@ -39,7 +39,9 @@ export interface SegmentationOptions {
   readonly imageSize: number;
   /** Images of a step. */
   readonly batch: number;
-  /** Bytes of features that may be kept from one epoch to the next; more than that are computed again in every epoch. */
+  /**
+   * Bytes of features that may be kept from one epoch to the next; more than that are computed again in every epoch.
+   */
   readonly memory?: number;
 }
 
@@ -85,9 +87,9 @@ const SCALED = 256;
 const MEMORY = 2 ** 31;
 
 /**
- * Trains a linear layer for each descriptor on the labelled cells of `train`, and scores it on `val`. The class of a cell is
- * the one that most of its labelled pixels have; predictions are the highest of the layer's scores, enlarged bilinearly to
- * the size of the image.
+ * Trains a linear layer for each descriptor on the labelled cells of `train`, and scores it on `val`. The class of a
+ * cell is the one that most of its labelled pixels have; predictions are the highest of the layer's scores, enlarged
+ * bilinearly to the size of the image.
  */
 export const segmentationProbe: (
   options: SegmentationOptions,
@@ -213,7 +215,10 @@ const segmenter = Effect.fnUntraced(function* (
   return segment;
 });
 
-/** Predicts all images of `val`: the overlap of classes by each descriptor, and the accuracy of each image by the first. */
+/**
+ * Predicts all images of `val`: the overlap of classes by each descriptor, and the accuracy of each image by the
+ * first.
+ */
 const scored = Effect.fnUntraced(function* (
   segment: Segmenter,
   { val, classes, descriptors, imageSize: S, batch }: SegmentationOptions,
@@ -291,7 +296,10 @@ const describedPictures = (
     ),
   );
 
-/** The label that most labelled pixels of each cell have, [grid, grid], from [S, S]; 0 for a cell without labelled pixels. */
+/**
+ * The label that most labelled pixels of each cell have, [grid, grid], from [S, S]; 0 for a cell without labelled
+ * pixels.
+ */
 export const cellLabels = (labels: Uint16Array, S: number, grid: number): Uint16Array => {
   const edge = (cell: number) => Math.round(cell * S / grid);
   return Uint16Array.from({ length: grid * grid }, (_, cell) => {

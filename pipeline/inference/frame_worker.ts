@@ -1,6 +1,6 @@
 /**
- * A worker that reads, decodes, resizes and crops whole images. It is a thread of its own because the main thread blocks
- * whenever it waits for the GPU. One message asks for a batch and one message answers.
+ * A worker that reads, decodes, resizes and crops whole images. It is a thread of its own because the main thread
+ * blocks whenever it waits for the GPU. One message asks for a batch and one message answers.
  */
 import { Effect, Result } from "effect";
 import { readPicture } from "../../data/images/decode_image.ts";

@@ -11,8 +11,9 @@ export interface FramedBatch extends Frames {
 }
 
 /**
- * All images in their order, `batch` at a time; workers decode them while this thread waits for the GPU. Images that cannot
- * be decoded keep their places. Whoever has uploaded a batch should `release` its pixels. Ending the stream ends the workers.
+ * All images in their order, `batch` at a time; workers decode them while this thread waits for the GPU. Images that
+ * cannot be decoded keep their places. Whoever has uploaded a batch should `release` its pixels. Ending the stream
+ * ends the workers.
  */
 export const framedBatches = (
   files: readonly string[],

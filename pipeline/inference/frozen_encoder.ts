@@ -22,8 +22,8 @@ export interface FrozenEncoder {
 }
 
 /**
- * The encoder in a file, and the side of the views that it was trained on, in pixels. Fails with a `FormatError` where the
- * file has no such encoder, or a tensor is missing or of another shape.
+ * The encoder in a file, and the side of the views that it was trained on, in pixels. Fails with a `FormatError` where
+ * the file has no such encoder, or a tensor is missing or of another shape.
  */
 export const frozenEncoder: (
   weights: WeightsFile,

@@ -23,7 +23,9 @@ export const scaled = (image: Picture, { width, height }: Size): Effect.Effect<P
   }));
 };
 
-/** A map of numbers, `from.height` rows of `from.width`, at another size: each pixel has the number of the nearest one. */
+/**
+ * A map of numbers, `from.height` rows of `from.width`, at another size: each pixel has the number of the nearest one.
+ */
 export const scaledMap = (
   map: ArrayLike<number>,
   from: Size,

@@ -1,6 +1,6 @@
 /**
- * The slots of whole images: the teacher's score maps and, at the size of the image, the prototype with the highest score at
- * each pixel (docs/method.md, section 11).
+ * The slots of whole images: the teacher's score maps and, at the size of the image, the prototype with the highest
+ * score at each pixel (docs/method.md, section 11).
  */
 import { Effect, type Scope, Stream } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";
@@ -55,9 +55,9 @@ export interface SlotProgram {
 }
 
 /**
- * The program from images to `values`: the teacher's scores or, if `slots` is a size, the numbers of the prototypes with the
- * highest score at each pixel, [batch, slots.height, slots.width]. It lives as long as the scope. Fails with PlanError or
- * GpuError.
+ * The program from images to `values`: the teacher's scores or, if `slots` is a size, the numbers of the prototypes
+ * with the highest score at each pixel, [batch, slots.height, slots.width]. It lives as long as the scope. Fails with
+ * PlanError or GpuError.
  */
 export const slotProgram: (
   model: ModelOptions,
@@ -89,8 +89,8 @@ export const slotProgram: (
 const AT_ONCE = 4;
 
 /**
- * Runs a stream of batches through a program, and `use` on every image that could be decoded. While the device works on a
- * batch, the host works on the one before. Fails as the stream, the program and `use` do.
+ * Runs a stream of batches through a program, and `use` on every image that could be decoded. While the device works
+ * on a batch, the host works on the one before. Fails as the stream, the program and `use` do.
  */
 export const runBatches: <E, R, E2, R2>(
   program: SlotProgram,
@@ -153,8 +153,8 @@ export type SlotMapper = (
 ) => Effect.Effect<readonly SlotMap[], GpuError | CollectiveError>;
 
 /**
- * A function from images to their slot maps, `batch` images at a time, by the teacher whose tensors are among `values`, as
- * in a checkpoint. The program lives as long as the scope. Fails with PlanError or GpuError.
+ * A function from images to their slot maps, `batch` images at a time, by the teacher whose tensors are among
+ * `values`, as in a checkpoint. The program lives as long as the scope. Fails with PlanError or GpuError.
  */
 export const slotMapper: (
   model: ModelOptions,

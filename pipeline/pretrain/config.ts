@@ -28,8 +28,8 @@ const architectures = Object.keys(ARCHITECTURES) as ArchitectureName[];
 const outputStride = Schema.Literals([8, 16, 32]);
 
 /**
- * The options of a pretraining run, in the order of `--help` and `config.json`. The casts spare readers of the library's
- * types the inference (JSR: no slow types).
+ * The options of a pretraining run, in the order of `--help` and `config.json`. The casts spare readers of the
+ * library's types the inference (JSR: no slow types).
  */
 // deno-fmt-ignore: a table
 export const OPTIONS = {
@@ -145,8 +145,8 @@ export const Config: Schema.Codec<Config, Partial<Config>> = PRETRAIN_OPTIONS.sc
 export type Settings = TaskSettings<OptionName>;
 
 /**
- * The configuration that a preset and settings give together; later settings win over earlier ones, and all of them over
- * the preset. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
+ * The configuration that a preset and settings give together; later settings win over earlier ones, and all of them
+ * over the preset. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
  */
 export const configure: (
   preset: PresetName | null,

@@ -48,8 +48,8 @@ export const stepsPerEpoch = (images: number, batchSize: number): number => Math
 const ORDER = 2, CROPS = 3;
 
 /**
- * Batches from step `firstStep` on, without end. Ending the stream ends its workers. Whoever has uploaded a batch should
- * `release` its arrays (data/images/release.ts).
+ * Batches from step `firstStep` on, without end. Ending the stream ends its workers. Whoever has uploaded a batch
+ * should `release` its arrays (data/images/release.ts).
  */
 export const batches = (
   images: readonly string[],

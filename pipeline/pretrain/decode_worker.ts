@@ -1,9 +1,9 @@
 /**
  * A worker that makes whole batches: it reads and decodes files, draws their views and packs them for the GPU.
  *
- * It is a thread of its own because the main thread blocks whenever it waits for the GPU. One message asks for a batch and
- * one message answers; the arrays of a batch are transferred, not copied. A batch depends on its request alone, not on the
- * worker that makes it or on the time.
+ * It is a thread of its own because the main thread blocks whenever it waits for the GPU. One message asks for a batch
+ * and one message answers; the arrays of a batch are transferred, not copied. A batch depends on its request alone,
+ * not on the worker that makes it or on the time.
  */
 import { Effect, Result } from "effect";
 import { DecodeError, decodeImage } from "../../data/images/decode_image.ts";
@@ -85,7 +85,10 @@ const readSample = Effect.fnUntraced(function* (path: string, key: readonly numb
 const whyOf = (error: unknown): string =>
   String(error instanceof Error ? error.message : error).split(": ")[0];
 
-/** The sample with its views finished here, so that a batch of large photographs takes no more memory than one of small ones. */
+/**
+ * The sample with its views finished here, so that a batch of large photographs takes no more memory than one of small
+ * ones.
+ */
 const finished = (sample: Sample, size: number): Sample => {
   const small = finishViews(sample, size);
   release(sample.picture.rgb);

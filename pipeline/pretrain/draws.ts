@@ -10,7 +10,10 @@ import type { Random } from "../../data/random/random.ts";
 /** The region that a view shares with the other view: x1, y1, x2, y2 as fractions of the view's width and height. */
 export type Coords = readonly [x1: number, y1: number, x2: number, y2: number];
 
-/** A colour operation and its factor, of which 1 changes nothing; for hue a shift in turns, −0.5 … 0.5, of which 0 does. */
+/**
+ * A colour operation and its factor, of which 1 changes nothing; for hue a shift in turns, −0.5 … 0.5, of which 0
+ * does.
+ */
 export type Jitter = readonly [kind: "brightness" | "contrast" | "saturation" | "hue", factor: number];
 
 /** How one view is made. The operations follow each other in the order of the fields. */
@@ -50,7 +53,8 @@ export const drawTwoCrops = (
   { minScale }: { readonly minScale: number },
 ): TwoCropDraw => {
   const first = drawBox(random, size, minScale);
-  // After ten boxes that overlap too little, the second view is drawn without this condition: it may not overlap at all.
+  // After ten boxes that overlap too little, the second view is drawn without this condition: it may not overlap at
+  // all.
   const second = tryBoxes(random, size, minScale, (box, target) => overlap(box, first) >= 0.01 * target) ??
     drawBox(random, size, minScale);
   const views = [
@@ -61,8 +65,9 @@ export const drawTwoCrops = (
 };
 
 /**
- * The region that two views share, as fractions of each view, after flipping; x2 < x1 or y2 < y1 where they share nothing.
- * It is rounded to f32 at the same points as in the published code, so that the numbers are the same bit for bit.
+ * The region that two views share, as fractions of each view, after flipping; x2 < x1 or y2 < y1 where they share
+ * nothing. It is rounded to f32 at the same points as in the published code, so that the numbers are the same bit for
+ * bit.
  */
 export const sharedRegion = (
   views: readonly [Pick<ViewDraw, "box" | "flip">, Pick<ViewDraw, "box" | "flip">],
@@ -110,7 +115,10 @@ const drawJitter = (random: Random): Jitter[] => {
 const WIDEST = 4 / 3;
 const NARROWEST = 3 / 4;
 
-/** A box inside the image, of an aspect ratio between 3 : 4 and 4 : 3; after ten boxes that do not fit, the largest central one. */
+/**
+ * A box inside the image, of an aspect ratio between 3 : 4 and 4 : 3; after ten boxes that do not fit, the largest
+ * central one.
+ */
 const drawBox = (random: Random, size: Size, minScale: number): Box =>
   tryBoxes(random, size, minScale, () => true) ?? centralBox(size);
 

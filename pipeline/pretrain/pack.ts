@@ -1,7 +1,8 @@
 /**
- * Packing of a batch for the GPU: the pixels of its images, and the view table, a row of u32 words for each view that says
- * how to make the view from its image. What has to be exact is computed here in the precision in which Pillow computes it,
- * so that the kernels work on integers. The kernels of ops/image read the rows by the names in `AUGMENTATION_ROW`.
+ * Packing of a batch for the GPU: the pixels of its images, and the view table, a row of u32 words for each view that
+ * says how to make the view from its image. What has to be exact is computed here in the precision in which Pillow
+ * computes it, so that the kernels work on integers. The kernels of ops/image read the rows by the names in
+ * `AUGMENTATION_ROW`.
  */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { bicubicTaps, type Box, cropResize, tapsNeeded } from "../../data/images/resample.ts";
@@ -34,11 +35,11 @@ export interface PackedBatch {
 }
 
 /**
- * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 4 a sample and a multiple of
- * 4; throws a RangeError otherwise.
+ * Packs a batch. `capacity` is the size of the pixel buffer in bytes, at least 6 · imageSize² + 4 a sample and a
+ * multiple of 4; throws a RangeError otherwise.
  *
- * An image that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on the
- * GPU, with the same bits as result.
+ * An image that does not fit, or that is reduced by more than maxTaps / 4, is cropped and resized here instead of on
+ * the GPU, with the same bits as result.
  */
 export const packBatch = (
   samples: readonly Sample[],
@@ -82,7 +83,10 @@ export const packBatch = (
   return { pixels: pixels.subarray(0, used / 4), views, coords, flips };
 };
 
-/** The sample as a smaller image: both views, cropped and resized, one above the other. The same bits are computed from it. */
+/**
+ * The sample as a smaller image: both views, cropped and resized, one above the other. The same bits are computed from
+ * it.
+ */
 export const finishViews = ({ picture, draw: { views, coords } }: Sample, size: number): Sample => {
   const rgb = new Uint8Array(2 * size * size * 3);
   const [upper, lower] = views.map((view, side) => {

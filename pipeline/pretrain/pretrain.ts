@@ -29,12 +29,12 @@ export type PretrainError =
   | WorkerError;
 
 /**
- * Pretrains on `images` (paths) with the options of `config`, into its output folder. Goes on from a checkpoint where the
- * configuration asks for it. Interrupted, it finishes the step and saves a checkpoint before it stops. `build` makes the
- * graph of a step, SlotCon's unless given. Returns how many steps are done.
+ * Pretrains on `images` (paths) with the options of `config`, into its output folder. Goes on from a checkpoint where
+ * the configuration asks for it. Interrupted, it finishes the step and saves a checkpoint before it stops. `build`
+ * makes the graph of a step, SlotCon's unless given. Returns how many steps are done.
  *
- * Of several ranks (ops/runtime/collective.ts) each works on its share of every batch; rank 0 reads and writes checkpoints
- * and the run's folder.
+ * Of several ranks (ops/runtime/collective.ts) each works on its share of every batch; rank 0 reads and writes
+ * checkpoints and the run's folder.
  */
 export const pretrain: (
   config: Config,

@@ -114,8 +114,8 @@ const goOn = Effect.fnUntraced(function* (checkpoint: Checkpoint<PretrainMeta>, 
 });
 
 /**
- * A published checkpoint goes on at the beginning of an epoch, with the teacher's counter that the published code makes of
- * that (docs/method.md, section 3).
+ * A published checkpoint goes on at the beginning of an epoch, with the teacher's counter that the published code
+ * makes of that (docs/method.md, section 3).
  */
 const goOnPublished = Effect.fnUntraced(function* (
   { file, tensors }: WeightsFile,
@@ -151,9 +151,9 @@ const goOnPublished = Effect.fnUntraced(function* (
 const MODULES = ["encoder", "projector", "grouping", "predictor_slot", "center"] as const;
 
 /**
- * Initial values, but for the weights that a file has: module by module, both networks of a checkpoint, or an encoder for
- * both networks. Fails with a `CheckpointError` where the encoder is of another architecture; other modules that differ
- * keep their initial values.
+ * Initial values, but for the weights that a file has: module by module, both networks of a checkpoint, or an encoder
+ * for both networks. Fails with a `CheckpointError` where the encoder is of another architecture; other modules that
+ * differ keep their initial values.
  */
 const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }: Beginning) {
   const { tensors, content } = yield* openWeights(file);

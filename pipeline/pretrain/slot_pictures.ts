@@ -1,6 +1,6 @@
 /**
- * The stage that shows how slots change: every so often it draws the teacher's slots on a few images of the data set, as
- * JPEG files in the run's folder. A colour stands for the same prototype throughout a run.
+ * The stage that shows how slots change: every so often it draws the teacher's slots on a few images of the data set,
+ * as JPEG files in the run's folder. A colour stands for the same prototype throughout a run.
  */
 import { join } from "node:path";
 import { Effect, type Scope } from "effect";
@@ -58,9 +58,10 @@ export const slotPictureBytes = (config: Config, traits: AdapterTraits): number 
 };
 
 /**
- * Draws the slots of a run: `slot_maps/pictures.jpg` is a row of images, and `step_000123.jpg` the same row in the colours
- * of their slots after so many steps. Reads the run's own state on the device and does not change it. A full disk costs the
- * file and causes a warning. Null where the run has no teacher like this project's, no readable image or no memory left.
+ * Draws the slots of a run: `slot_maps/pictures.jpg` is a row of images, and `step_000123.jpg` the same row in the
+ * colours of their slots after so many steps. Reads the run's own state on the device and does not change it. A full
+ * disk costs the file and causes a warning. Null where the run has no teacher like this project's, no readable image
+ * or no memory left.
  */
 export const slotPictures: (
   config: Config,

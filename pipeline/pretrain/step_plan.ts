@@ -35,8 +35,8 @@ export interface StepPlan {
 }
 
 /**
- * Plans the step of `config` for an adapter of these traits and limits: half a second for the published runs, a few seconds
- * where memory is limited. Throws a ShapeError where sizes of the configuration do not fit together.
+ * Plans the step of `config` for an adapter of these traits and limits: half a second for the published runs, a few
+ * seconds where memory is limited. Throws a ShapeError where sizes of the configuration do not fit together.
  */
 export const planStep = (
   config: Config,

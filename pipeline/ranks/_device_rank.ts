@@ -1,4 +1,7 @@
-/** What each rank does in device_test.ts: opens its device as `--device` says, and prints which it is, as JSON. */
+/**
+ * The program of each rank in device_test.ts: opens the device that `--device` names, and prints its description as
+ * JSON.
+ */
 import { Effect } from "effect";
 import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";

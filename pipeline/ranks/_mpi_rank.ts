@@ -1,4 +1,4 @@
-/** What each rank does in mpi_test.ts, by the name of the case; prints what it found as JSON. */
+/** The program of each rank in mpi_test.ts: runs the case of this name and prints its results as JSON. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { Cause, Effect } from "effect";
 import { randomStream } from "../../data/random/random.ts";

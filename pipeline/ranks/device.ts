@@ -1,12 +1,12 @@
 /**
- * An adapter for every rank of a machine. WebGPU cannot choose among equal adapters, but the environment can, if it is
- * set before a process first asks for one:
+ * An adapter for every rank of a machine. WebGPU cannot choose among equal adapters, but environment variables can, if
+ * they are set before a process first asks for an adapter:
  *
- * - `DRI_PRIME` and `MESA_VK_DEVICE_SELECT` are heeded by a layer that Mesa puts between Vulkan's loader and the drivers,
- *   of whatever vendor; it comes with Mesa's drivers (Debian: mesa-vulkan-drivers) and works beside others;
- * - `VK_DRIVER_FILES` leaves Vulkan's loader with one driver.
+ * - `DRI_PRIME` and `MESA_VK_DEVICE_SELECT` are read by a layer of Mesa between Vulkan's loader and the drivers of all
+ *   vendors; it comes with Mesa's drivers (Debian: mesa-vulkan-drivers), and other drivers may be installed, too;
+ * - `VK_DRIVER_FILES` restricts Vulkan's loader to one driver.
  *
- * CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and their like mean nothing to Vulkan.
+ * CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and the like have no effect on Vulkan.
  */
 import { Effect, Layer, Schema } from "effect";
 import type { Backend } from "../../ops/graph/lowering.ts";
@@ -15,7 +15,7 @@ import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime
 import { Gpu, type GpuError } from "../../ops/runtime/gpu.ts";
 import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
-/** No adapter can be had as --device asks for, or ranks share one. */
+/** There is no adapter such as --device asks for, or ranks share one. */
 export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError", {
   problem: Schema.String,
   remedy: Schema.String,
@@ -25,7 +25,10 @@ export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError"
   }
 }
 
-/** The option `--device` taken apart: an implementation of WebGPU, and the adapters that the ranks of a machine take in turn. */
+/**
+ * The option `--device` taken apart: an implementation of WebGPU, and the adapters that the ranks of a machine take in
+ * turn.
+ */
 export const parseDevice = (
   device: string,
 ): { readonly backend: Backend; readonly adapters: readonly string[] } => {
@@ -34,9 +37,9 @@ export const parseDevice = (
 };
 
 /**
- * The device as a service, of this rank's own: one that `--device` names, or where it names none and there are several
- * hardware ones, the next that no other rank of the machine has. Fails with a `DeviceError` where ranks share an adapter
- * and may not.
+ * The device of this rank as a service: the adapter that `--device` names for it, or if it names none and there are
+ * several of hardware, one for each rank of the machine in turn. Fails with a `DeviceError` where there is no such
+ * adapter, or ranks share one and may not.
  */
 export const rankGpu = (
   config: { readonly device: string; readonly allowSharedDevice: boolean },
@@ -70,21 +73,29 @@ const unnamed = (local: number): string | null => {
   return hardware.length < 2 ? null : String(local % hardware.length);
 };
 
-/** Devices in the order of their numbers for `--device`: by kind, and by where they are plugged in. */
+/** Devices in the order of their numbers for `--device`: by kind, then by PCI address. */
 export const numbered = (devices: readonly VulkanDevice[]): readonly VulkanDevice[] => {
   const place = ({ kind, pci }: VulkanDevice) =>
     `${["discrete", "integrated", "virtual", "other", "cpu"].indexOf(kind)} ${pci ?? "x"}`;
   return devices.toSorted((a, b) => place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0);
 };
 
+/** How to restrict a process to one adapter. */
+export interface DeviceEnvironment {
+  /** The environment variables to set. */
+  readonly variables: Readonly<Record<string, string>>;
+  /** The only device that the process then sees; null where it is not known. */
+  readonly device: VulkanDevice | null;
+}
+
 /**
- * The variables that leave this process with one adapter, by its number, its PCI address or the manifest of its driver,
- * and the device that it must then see, where that is known; null where there is none such.
+ * The environment that restricts a process to an adapter, given by its number, its PCI address or the manifest of its
+ * driver; null where there is no such adapter.
  */
 export const deviceEnvironment = (
   adapter: string,
   devices: readonly VulkanDevice[],
-): { variables: Readonly<Record<string, string>>; device: VulkanDevice | null } | null => {
+): DeviceEnvironment | null => {
   if (adapter.endsWith(".json")) {
     return { variables: { VK_DRIVER_FILES: adapter, VK_ICD_FILENAMES: adapter }, device: null };
   }
@@ -131,7 +142,7 @@ const select = Effect.fnUntraced(function* (adapter: string) {
   }
 });
 
-/** Fails where another rank of this machine uses the same adapter. */
+/** Fails with a `DeviceError` where another rank of this machine uses the same adapter. */
 const expectOwn = Effect.fnUntraced(function* (host: string) {
   const { description } = (yield* Gpu).report;
   const devices = vulkanDevices() ?? [];

@@ -1,29 +1,38 @@
-/** Whether this process is one of several, and where the library is by which they speak. Imports little: see cli/launch/permissions.ts. */
+/**
+ * Whether this process is one of several ranks, and where the library is over which they communicate. Every command
+ * imports this file before it starts (cli/launch/permissions.ts), so it imports little.
+ */
 import { join } from "node:path";
 import { type Environment, libraryFolders, libraryVariables } from "./shared_library.ts";
 
-/** Who started this process as one of several. */
+/** How this process was started as one of several. */
 export interface Launch {
+  /** The launcher. */
   readonly by: "Open MPI" | "MPICH" | "Slurm";
+  /** The number of this process, from 0. */
   readonly rank: number;
+  /** The number of processes. */
   readonly world: number;
 }
 
-/** Variables in which launchers tell a process its rank and how many there are. MPICH's are those of its kin, too. */
+/**
+ * The variables in which launchers give a process its rank and their number; MPICH's are also those of its
+ * derivatives.
+ */
 const LAUNCHERS = [
   { by: "Open MPI", rank: "OMPI_COMM_WORLD_RANK", world: "OMPI_COMM_WORLD_SIZE" },
   { by: "MPICH", rank: "PMI_RANK", world: "PMI_SIZE" },
-  { by: "Slurm", rank: "SLURM_PROCID", world: "SLURM_STEP_NUM_TASKS" }, // srun's; a batch script is no step
+  { by: "Slurm", rank: "SLURM_PROCID", world: "SLURM_STEP_NUM_TASKS" }, // set by srun, not in a batch script
 ] as const;
 
-/** The variables that tell it; a process must be allowed to read them. */
+/** The environment variables that this file reads. */
 export const launchVariables: readonly string[] = [
   ...LAUNCHERS.flatMap(({ rank, world }) => [rank, world]),
   "SLOTCON_MPI_LIBRARY",
   ...libraryVariables,
 ];
 
-/** How this process was started; null where it is the only one. */
+/** How this process was started; null where it is the only one. `env` reads the environment. */
 export const launchedAs = (env: Environment): Launch | null => {
   for (const { by, ...names } of LAUNCHERS) {
     const rank = Number(env(names.rank) ?? NaN), world = Number(env(names.world) ?? NaN);
@@ -33,10 +42,10 @@ export const launchedAs = (env: Environment): Launch | null => {
 };
 
 /**
- * What `mpirun` is told through its environment, in the words of Open MPI 4 and of 5; MPICH needs none of it. A rank may
- * use all cores (its decoders and, without a GPU, its adapter do), there may be more ranks than cores, and root may
- * start them, as in containers. Who waits in a message lets others have the core: without that, an exchange takes
- * milliseconds on a machine that is busy, and microseconds with it.
+ * Environment variables for `mpirun`, in the names of Open MPI 4 and 5; MPICH needs none. A rank may use all cores
+ * (its decoders do and, without a GPU, its adapter), there may be more ranks than cores, and root may start them, as
+ * in containers. A rank that waits for a message yields its core: otherwise an exchange takes milliseconds on a busy
+ * machine instead of microseconds.
  */
 export const launcherSettings: Readonly<Record<string, string>> = {
   OMPI_MCA_hwloc_base_binding_policy: "none",
@@ -50,7 +59,7 @@ export const launcherSettings: Readonly<Record<string, string>> = {
   PRTE_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
 };
 
-// Open MPI 4 and 5 share a version of their interface, as do MPICH 3 to 5, Intel's MPI and MVAPICH.
+// Open MPI 4 and 5 have the same version of their binary interface, as have MPICH 3 to 5, Intel's MPI and MVAPICH.
 const OPEN_MPI = Deno.build.os === "darwin" ? ["libmpi.40.dylib"] : ["libmpi.so.40"];
 const MPICH = Deno.build.os === "darwin" ? ["libmpi.12.dylib"] : ["libmpich.so.12", "libmpi.so.12"];
 const LIBRARIES: Readonly<Record<Launch["by"], readonly string[]>> = {
@@ -60,8 +69,8 @@ const LIBRARIES: Readonly<Record<Launch["by"], readonly string[]>> = {
 };
 
 /**
- * Paths at which the library of the MPI that started this process can be, likeliest first: the one that the environment
- * names, in the dynamic linker's folders, or beside the programs on the path.
+ * The paths at which the library of the MPI that started this process can be, the likeliest first: the one that the
+ * environment names, or else in the dynamic linker's folders and beside the programs on the path.
  */
 export const mpiLibraries = ({ by }: Pick<Launch, "by">, env: Environment): readonly string[] => {
   const named = env("SLOTCON_MPI_LIBRARY") ?? "";

@@ -1,6 +1,6 @@
 /**
- * Ranks over MPI, an engine that is installed beside us: it starts the processes (`mpirun`), on one machine or several,
- * and carries what they exchange. A process that is alone loads nothing of it.
+ * Ranks over MPI, which has to be installed: it starts the processes (`mpirun`), on one machine or several, and carries
+ * their messages. A single process does not load it.
  */
 import { Cause, Effect, Exit, Layer } from "effect";
 import { Collective, CollectiveError, type CollectiveShape } from "../../ops/runtime/collective.ts";
@@ -8,18 +8,20 @@ import { type Launch, launchedAs, mpiLibraries } from "./launch.ts";
 import { type MpiLibrary, type MpiMissingError, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
 import type { Environment } from "./shared_library.ts";
 
+/** How ranks exchange. */
 export interface RankOptions {
-  /** How long one exchange may wait for the other ranks. */
+  /** Minutes that one exchange may wait for the other ranks. */
   readonly watchdogMinutes: number;
 }
 
 /**
- * The ranks that this process was started with, until the scope ends; nothing where it is the only one.
+ * The ranks that this process was started with, as the service Collective, until the scope ends; an empty layer where
+ * the process is the only one.
  *
  * Exchanges take place one after the other in the order of their calls, on another thread than JavaScript's.
- * `allReduceSum` and `broadcast` put their result into the array that they are given. After one failure all else fails,
- * for the ranks no longer agree: the process must then end with a status other than 0, upon which the launcher ends the
- * others. Fails with `MpiMissing` or `CollectiveError`.
+ * `allReduceSum` and `broadcast` write their result into the array that they are given. After a failure all later
+ * exchanges fail, since the ranks no longer agree: the process must then end with a status other than 0, so that the
+ * launcher ends the others. Fails with `MpiMissing` or `CollectiveError`.
  */
 export const ranks = (
   options: RankOptions,
@@ -44,7 +46,8 @@ const joined = Effect.fnUntraced(
     const join = () => mpi.MPI_Init_thread(null, null, SERIALIZED, granted);
     yield* Effect.acquireRelease(
       exchange("join the other ranks", watchdogMinutes, [join]),
-      // Who fails leaves without a word: the launcher then ends the others. Who is interrupted may be alone in that.
+      // A rank that failed does not finalise, so that the launcher ends the others. One that was interrupted may be
+      // the only one.
       (_, exit) => {
         if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) return Effect.void;
         const minutes = Exit.isSuccess(exit) ? watchdogMinutes : Math.min(watchdogMinutes, 0.5);
@@ -52,13 +55,13 @@ const joined = Effect.fnUntraced(
       },
     );
     mpi.MPI_Comm_set_errhandler(constants.world, constants.errorsReturn);
-    const told = new Int32Array(2);
-    mpi.MPI_Comm_rank(constants.world, told);
-    mpi.MPI_Comm_size(constants.world, told.subarray(1));
-    if (told[0] !== rank || told[1] !== world) {
+    const found = new Int32Array(2);
+    mpi.MPI_Comm_rank(constants.world, found);
+    mpi.MPI_Comm_size(constants.world, found.subarray(1));
+    if (found[0] !== rank || found[1] !== world) {
       const reason = `${by} started it as one of ${world}, but ${library.path} (${library.version}) says ` +
-        `rank ${told[0]} of ${
-          told[1]
+        `rank ${found[0]} of ${
+          found[1]
         }: SLOTCON_MPI_LIBRARY must name the library that belongs to the launcher`;
       return yield* new CollectiveError({ rank, subject: "join the other ranks", reason });
     }
@@ -73,8 +76,8 @@ const joined = Effect.fnUntraced(
 type Call = () => Promise<number>;
 
 /**
- * Makes calls of MPI, of which there may be one at a time. What has been asked for is done, even if nobody here waits
- * for it any more: the others do.
+ * Makes calls of MPI, one at a time. A call is made even if nothing waits for it here any more, since the other ranks
+ * wait for it.
  */
 const oneAfterTheOther = (rank: number, library: MpiLibrary) => {
   let last: Promise<unknown> = Promise.resolve();
@@ -106,7 +109,7 @@ const oneAfterTheOther = (rank: number, library: MpiLibrary) => {
 
 const inMinutes = (minutes: number) => minutes < 1 ? `${Math.round(60 * minutes)} s` : `${minutes} min`;
 
-/** Numbers that one message may have: MPI counts them in 31 bits. */
+/** The most numbers of one message: MPI counts them in 31 bits. */
 const LARGEST = 2 ** 28;
 
 const shape = (
@@ -140,7 +143,10 @@ const shape = (
   barrier: exchange("wait for the other ranks", [() => mpi.MPI_Barrier(all)]),
 });
 
-/** Stretches of an array, of at most `length` elements. Asking for its buffer makes sure that it stays where it is. */
+/**
+ * The array in pieces of at most `length` elements. Reading `buffer` moves a small array off V8's heap, where its
+ * address is fixed.
+ */
 const pieces = <A extends Float32Array | Uint8Array>(
   array: A,
   length: number,

@@ -1,8 +1,11 @@
-/** The C library of MPI: what we call of it, and the constants of its header, which differ between the two families. */
+/**
+ * The C library of MPI: the functions that are called here, and constants of its header, which differ between two
+ * families.
+ */
 import { Effect, Schema } from "effect";
 import { type Library, openLibrary } from "./shared_library.ts";
 
-/** Several ranks are wanted, and there is no MPI to start or to join them. */
+/** There is no MPI to start several ranks, or to join them. */
 export class MpiMissingError
   extends Schema.TaggedError<MpiMissingError>()("MpiMissing", { reason: Schema.String }) {
   override get message() {
@@ -11,11 +14,12 @@ export class MpiMissingError
   }
 }
 
-// A handle is the address of a symbol in Open MPI and a 32-bit number in MPICH; either fits the register that "usize" goes into.
+// A handle is the address of a symbol in Open MPI and a 32-bit number in MPICH; either fits the register that "usize"
+// goes into.
 const HANDLE = "usize";
-/** The outcome of every call: 0, or what `MPI_Error_string` puts into words. */
+/** The result of every call: 0, or a code that `MPI_Error_string` explains. */
 const CODE = { result: "i32" } as const;
-/** Calls that may take long leave JavaScript's thread. */
+/** Calls that may take long run on another thread. */
 const SLOW = { ...CODE, nonblocking: true } as const;
 
 const SYMBOLS = {
@@ -44,17 +48,21 @@ const MPICH = {
   inPlace: 0xffffffff_ffffffffn,
 };
 
+/** A library of MPI that is open. */
 export interface MpiLibrary {
+  /** Its path. */
   readonly path: string;
-  /** In its own words. */
+  /** The name and version that it reports. */
   readonly version: string;
+  /** Its functions. */
   readonly functions: Library<typeof SYMBOLS>["functions"];
+  /** The constants of its header. */
   readonly constants: Readonly<typeof MPICH>;
-  /** What a code other than 0 means. */
+  /** The meaning of a code other than 0. */
   readonly textOf: (code: number) => string;
 }
 
-/** Opens the first library that there is at one of these paths. Fails with `MpiMissing`. */
+/** Opens the first library that exists at one of these paths. Fails with `MpiMissing`. */
 export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissingError> =>
   Effect.suspend(() => {
     const opened = openLibrary(paths, SYMBOLS);

@@ -1,31 +1,39 @@
-/** The devices that Vulkan offers to this process, in more detail than WebGPU tells: which piece of hardware each is. */
+/**
+ * The devices that Vulkan offers to this process, with details that WebGPU lacks: which piece of hardware each of them
+ * is.
+ */
 import { join } from "node:path";
 import { type Environment, libraryFolders, openLibrary } from "./shared_library.ts";
 
+/** The kind of a device. */
 export type DeviceKind = "discrete" | "integrated" | "virtual" | "other" | "cpu";
 
+/** A device of Vulkan. */
 export interface VulkanDevice {
+  /** Its name. */
   readonly name: string;
+  /** Its kind. */
   readonly kind: DeviceKind;
-  /** PCI's number of the maker, or Khronos's. */
+  /** The number of its vendor, given by PCI or by Khronos. */
   readonly vendor: number;
+  /** The vendor's number for it. */
   readonly device: number;
-  /** The same for the same hardware and driver in all processes, 32 hexadecimal digits. */
+  /** 32 hexadecimal digits, the same for the same hardware and driver in all processes. */
   readonly uuid: string;
-  /** Where it is plugged in, "0000:65:00.0"; null where the driver does not tell. */
+  /** Its PCI address, "0000:65:00.0"; null where the driver does not report it. */
   readonly pci: string | null;
 }
 
-/** Variables by which one of several devices can be chosen: see device.ts. */
-export const CHOOSING = ["DRI_PRIME", "MESA_VK_DEVICE_SELECT", "VK_LOADER_DEVICE_SELECT"];
+/** Environment variables that choose one of several devices: see device.ts. */
+export const CHOOSING: readonly string[] = ["DRI_PRIME", "MESA_VK_DEVICE_SELECT", "VK_LOADER_DEVICE_SELECT"];
 
-/** These, and others that are set for it. */
+/** These variables, and others that are set with them. */
 export const deviceVariables: readonly string[] = [
   ...CHOOSING,
   ...["MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE", "VK_DRIVER_FILES", "VK_ICD_FILENAMES"],
 ];
 
-/** Paths at which Vulkan's loader can be. */
+/** The paths at which Vulkan's loader can be. */
 export const vulkanLibraries = (env: Environment): readonly string[] => [
   ...new Set(libraryFolders(env).map((folder) => join(folder, "libvulkan.so.1"))),
 ];
@@ -36,12 +44,12 @@ const SYMBOLS = {
   vkEnumeratePhysicalDevices: { parameters: ["u64", "buffer", "buffer"], result: "i32" },
   vkEnumerateDeviceExtensionProperties: { parameters: ["u64", "pointer", "buffer", "buffer"], result: "i32" },
   vkGetPhysicalDeviceProperties2: { parameters: ["u64", "buffer"], result: "void" },
-  memmove: { parameters: ["buffer", "buffer", "usize"], result: "usize" }, // of the C library: gives back an address
+  memmove: { parameters: ["buffer", "buffer", "usize"], result: "usize" }, // of the C library: returns an address
 } as const;
 
 /**
- * The devices in the order in which WebGPU prefers them: by kind, then as Vulkan lists them. As the environment stands now;
- * null where there is no Vulkan, as on other systems than Linux.
+ * The devices that the environment variables of now admit, in the order in which WebGPU prefers them: by kind, then as
+ * Vulkan lists them. Null where there is no Vulkan, as on systems other than Linux.
  */
 export const vulkanDevices = (
   env: Environment = (name) => Deno.env.get(name),
@@ -93,7 +101,7 @@ const structure = (type: number, bytes: number) => {
   return view;
 };
 
-/** Writes into a structure where another one lies. */
+/** Writes the address of a structure into another one. */
 const point = (vk: Vulkan, from: DataView<ArrayBuffer>, at: number, to: DataView<ArrayBuffer>) =>
   from.setBigUint64(at, vk.memmove(to, to, 0n), true);
 
@@ -107,7 +115,9 @@ const instanceInfo = (vk: Vulkan) => {
   return info;
 };
 
-/** VkPhysicalDeviceProperties2, followed by VkPhysicalDeviceIDProperties and VkPhysicalDevicePCIBusInfoPropertiesEXT. */
+/**
+ * VkPhysicalDeviceProperties2, followed by VkPhysicalDeviceIDProperties and VkPhysicalDevicePCIBusInfoPropertiesEXT.
+ */
 const properties = (vk: Vulkan, withBus: boolean) => {
   const all = structure(1000059001, 1024), identity = structure(1000071004, 64);
   const bus = withBus ? structure(1000212000, 32) : null;

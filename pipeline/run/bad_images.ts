@@ -27,7 +27,9 @@ export interface BadImage {
 
 /** The bad images that a run has met so far. */
 export interface BadImages {
-  /** The image itself, or if it is bad the first good one of a random sequence that depends on image and epoch alone. */
+  /**
+   * The image itself, or if it is bad the first good one of a random sequence that depends on image and epoch alone.
+   */
   readonly standIn: (image: number, epoch: number) => number;
   /** Adds bad images and logs a warning for each, once. Fails with a `TooManyBadImagesError`. */
   readonly add: (found: readonly BadImage[]) => Effect.Effect<void, TooManyBadImagesError>;

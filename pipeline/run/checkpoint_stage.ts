@@ -10,8 +10,8 @@ import {
   savedStep,
   type Task,
 } from "./checkpoint_file.ts";
-import { StageSpan } from "./otlp.ts";
 import type { RunConfig } from "./options.ts";
+import { StageSpan } from "./otlp.ts";
 import type { RunFolderError } from "./run_folder.ts";
 import type { StateValues } from "./state_layout.ts";
 
@@ -29,8 +29,8 @@ export interface Checkpoints<Meta extends RunMeta> {
   /** Whether a checkpoint is due after `done` steps. To be asked once a step. */
   readonly due: (done: number) => boolean;
   /**
-   * Saves a copy of the state in the background; waits only for the save before it. Where a checkpoint cannot be written,
-   * logs a warning and lets the run go on, which tries again at the next one. Fails where the device does.
+   * Saves a copy of the state in the background; waits only for the save before it. Where a checkpoint cannot be
+   * written, logs a warning and lets the run go on, which tries again at the next one. Fails where the device does.
    */
   readonly save: (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) => Effect.Effect<void, GpuError>;
   /** Waits for the last save. Fails with a `CheckpointError` where that could not be written. */
@@ -45,8 +45,8 @@ export const noCheckpoints: Checkpoints<RunMeta> = {
 };
 
 /**
- * The checkpoints of a run of a task. `flush` brings onto the disk what a checkpoint relies on: the metrics of the steps before it. A
- * save that has begun is finished before the scope ends, whatever else happens.
+ * The checkpoints of a run of a task. `flush` brings onto the disk what a checkpoint relies on: the metrics of the
+ * steps before it. A save that has begun is finished before the scope ends, whatever else happens.
  */
 export const checkpoints: <Meta extends RunMeta>(
   task: Task<Meta>,
@@ -109,8 +109,8 @@ const schedule = ({ saveFreq, stepsPerEpoch, saveSteps, saveMinutes, lastStep }:
 };
 
 /**
- * Removes checkpoints, but not those at the ends of every `saveFreq` epochs, not the newest `keep` others, and not those of
- * later steps.
+ * Removes checkpoints, but not those at the ends of every `saveFreq` epochs, not the newest `keep` others, and not
+ * those of later steps.
  */
 const removeOld = async (
   folder: string,

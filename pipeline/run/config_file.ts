@@ -35,8 +35,8 @@ export const readConfigFile: <C, Preset extends string>(
 
 /**
  * The options of a task from a text of `option: value` lines. Keys may be spelt batch-size, batch_size or batchSize;
- * `preset` names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where the
- * text is not YAML, or has a key that is no option of the task.
+ * `preset` names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where
+ * the text is not YAML, or has a key that is no option of the task.
  */
 export const parseConfig: <C, Preset extends string>(
   text: string,

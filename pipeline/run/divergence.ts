@@ -30,8 +30,9 @@ export class NonFiniteGradientsError
 const LEAST_SCALE = 2 ** -14;
 
 /**
- * Checks the numbers of a step. Fails with a `NonFiniteLossError` where the loss is not finite, which advises `remedy`, and
- * with a `NonFiniteGradientsError` where the loss scale shows that the gradients have not been finite for many steps.
+ * Checks the numbers of a step. Fails with a `NonFiniteLossError` where the loss is not finite, which advises
+ * `remedy`, and with a `NonFiniteGradientsError` where the loss scale shows that the gradients have not been finite
+ * for many steps.
  */
 export const expectFinite = (
   { loss, loss_scale }: { readonly loss: number; readonly loss_scale?: number },

@@ -105,7 +105,10 @@ export const PRECISION: Option<"f32" | "f16"> = choice(
 
 // The casts spare readers of the library's types the inference (JSR: no slow types).
 // deno-fmt-ignore: a table
-/** What every run has besides; the end of each task's table. A task may put a row of its own in the place of one of these. */
+/**
+ * What every run has besides; the end of each task's table. A task may put a row of its own in the place of one of
+ * these.
+ */
 export const RUN_OPTIONS = {
   outputDir: incidental(path("output", "folder for the log, the metrics and the checkpoints")) as Option<string>,
   autoResume: incidental(onOff(false, "go on from the newest checkpoint in the output folder, if there is one")) as Option<boolean>,
@@ -158,13 +161,16 @@ export interface TaskOptions<C, Preset extends string = string> {
   readonly names: readonly (keyof C & string)[];
   /** Options of well-known runs, by the name of the run. */
   readonly presets: Readonly<Record<Preset, Partial<C>>>;
-  /** The schema of each option as `config.json` and checkpoints hold it. An older file may lack options: it gets defaults. */
+  /**
+   * The schema of each option as `config.json` and checkpoints hold it. An older file may lack options: it gets
+   * defaults.
+   */
   readonly fields: Schema.Struct.Fields;
   /** The schema of a configuration as `config.json` holds it. */
   readonly schema: Schema.Codec<C, Partial<C>>;
   /**
-   * The configuration that a preset and settings give together. Later settings win over earlier ones, and all of them over
-   * the preset. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
+   * The configuration that a preset and settings give together. Later settings win over earlier ones, and all of them
+   * over the preset. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
    */
   readonly configure: (
     preset: Preset | null,
@@ -173,8 +179,8 @@ export interface TaskOptions<C, Preset extends string = string> {
 }
 
 /**
- * The options of a task from its table, its presets, and the contradictions that a configuration may hold: the first option
- * that cannot go with the others, and why.
+ * The options of a task from its table, its presets, and the contradictions that a configuration may hold: the first
+ * option that cannot go with the others, and why.
  */
 export const taskOptions = <C, Preset extends string>({ task, table, presets, contradiction }: {
   readonly task: string;

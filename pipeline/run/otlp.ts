@@ -27,9 +27,10 @@ export interface ExportedRun extends Pick<RunConfig, "otlp" | "outputDir" | "bat
 }
 
 /**
- * A run of the task `task` in a scope of its own, which sends spans and metrics to the collector of `--otlp`, if there is
- * one. The run is a span of the task's name, and the stages of its steps are spans within it; the numbers of
- * `metrics.jsonl` are gauges and counters. A collector that fails causes one warning, and neither ends nor delays the run.
+ * A run of the task `task` in a scope of its own, which sends spans and metrics to the collector of `--otlp`, if there
+ * is one. The run is a span of the task's name, and the stages of its steps are spans within it; the numbers of
+ * `metrics.jsonl` are gauges and counters. A collector that fails causes one warning, and neither ends nor delays the
+ * run.
  */
 export const exported = <A, E, R>(
   run: Effect.Effect<A, E, R>,

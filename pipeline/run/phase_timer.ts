@@ -1,8 +1,9 @@
 /** Where the time of a run goes, as its own thread sees it. */
 
 /**
- * What the run's thread does: it waits for batches (`decode`), submits work to the device (`submit`), waits for the device
- * (`device`) and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers (`report`).
+ * What the run's thread does: it waits for batches (`decode`), submits work to the device (`submit`), waits for the
+ * device (`device`) and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers
+ * (`report`).
  */
 export type Phase = "decode" | "submit" | "device" | "sync" | "checkpoint" | "report";
 
@@ -23,7 +24,8 @@ export const NO_TIME: Seconds = {
 /** Charges every moment to a phase. */
 export interface PhaseTimer {
   /**
-   * Charges the time since the last mark to `phase`, except for the seconds in `elsewhere`, which belong to other phases.
+   * Charges the time since the last mark to `phase`, except for the seconds in `elsewhere`, which belong to other
+   * phases.
    */
   readonly mark: (phase: Phase, elsewhere?: Partial<Record<Phase, number>>) => void;
   /** The seconds of every phase since the last call. */

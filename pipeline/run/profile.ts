@@ -52,9 +52,10 @@ export interface ProfiledTask extends Pick<RunPlan, "firstStep" | "lastStep" | "
 }
 
 /**
- * Profiles steps 6 to 8 of a run, or its last ones where it is shorter. The device is timed in these steps, the host from
- * the start. After the last of them the profile writes `trace.json` to the run's folder and logs a table; the run goes on.
- * The results of the steps do not change. `program` is that of most steps; others may come later. Fails with a `GpuError`.
+ * Profiles steps 6 to 8 of a run, or its last ones where it is shorter. The device is timed in these steps, the host
+ * from the start. After the last of them the profile writes `trace.json` to the run's folder and logs a table; the run
+ * goes on. The results of the steps do not change. `program` is that of most steps; others may come later. Fails with
+ * a `GpuError`.
  */
 export const profileOf: (
   run: ProfiledTask,

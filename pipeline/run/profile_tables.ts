@@ -30,8 +30,8 @@ const MOST_ROWS = 25;
 type Runs = readonly (readonly TimedKernel[])[];
 
 /**
- * The tables of profiled steps, means over them: `runs` are the kernels of every step, none where the adapter cannot time
- * them, and `host` the seconds of every step by phase.
+ * The tables of profiled steps, means over them: `runs` are the kernels of every step, none where the adapter cannot
+ * time them, and `host` the seconds of every step by phase.
  */
 export const profileTables = (runs: Runs, host: readonly Seconds["host"][]): string => {
   const spent = (Object.keys(PHASE_WORDS) as Phase[]).map((phase) => ({

@@ -41,7 +41,10 @@ export interface StepReport {
   readonly seconds: Seconds;
 }
 
-/** The numbers that a step reports: these of every task, and others of its own, such as the terms of the loss, `loss_…`. */
+/**
+ * The numbers that a step reports: these of every task, and others of its own, such as the terms of the loss,
+ * `loss_…`.
+ */
 export interface Metrics {
   /** The loss, a mean over ranks. */
   readonly loss: number;
@@ -87,7 +90,10 @@ export const stepLine = ({ step, epoch, metrics, imagesPerSecond }: StepReport, 
   ].join("  ");
 };
 
-/** The terms that add up to the loss, by name: the metrics `loss_group` and `loss_slot` of a step are "group" and "slot". */
+/**
+ * The terms that add up to the loss, by name: the metrics `loss_group` and `loss_slot` of a step are "group" and
+ * "slot".
+ */
 export const lossTerms = (metrics: Metrics): [term: string, value: number][] =>
   Object.entries(metrics).flatMap(([name, value]) =>
     name.startsWith("loss_") && name !== "loss_scale" && value !== undefined

@@ -31,8 +31,8 @@ export interface StartingPoint {
 
 /**
  * The newest checkpoint in the run's own folder, where `--auto-resume` asks for it and there is one. It comes before
- * `--resume` and `--init`, so that a run that was started with these goes on by itself. Fails with a `CheckpointError` where
- * all of them are damaged.
+ * `--resume` and `--init`, so that a run that was started with these goes on by itself. Fails with a `CheckpointError`
+ * where all of them are damaged.
  */
 export const autoResumed = <Meta extends RunMeta>(
   task: Task<Meta>,
@@ -41,8 +41,8 @@ export const autoResumed = <Meta extends RunMeta>(
   autoResume ? latestCheckpoint(outputDir, task) : Effect.succeed(null);
 
 /**
- * A checkpoint of this project that `--resume` names. Fails with a `CheckpointError` where it is of another task, or damaged;
- * the error names a good one beside it.
+ * A checkpoint of this project that `--resume` names. Fails with a `CheckpointError` where it is of another task, or
+ * damaged; the error names a good one beside it.
  */
 export const resumedFrom = <Meta extends RunMeta>(
   task: Task<Meta>,
@@ -81,8 +81,8 @@ export const expectSameOptimizer = (
 };
 
 /**
- * The values with which a run whose state is `state` goes on from a checkpoint. Fails with a `CheckpointError` where the
- * checkpoint is of another architecture.
+ * The values with which a run whose state is `state` goes on from a checkpoint. Fails with a `CheckpointError` where
+ * the checkpoint is of another architecture.
  */
 export const resumedValues = (
   { file, tensors }: Pick<Checkpoint, "file" | "tensors">,
@@ -93,8 +93,8 @@ export const resumedValues = (
 };
 
 /**
- * The values of a checkpoint for a run that may have another precision: a loss scale that the checkpoint lacks is initial,
- * one that the run does not have is left out.
+ * The values of a checkpoint for a run that may have another precision: a loss scale that the checkpoint lacks is
+ * initial, one that the run does not have is left out.
  */
 export const withLossScaleOf = (state: StateBuilder, values: StateValues): StateValues => {
   const isScaler = (name: string) => name.startsWith("scaler.");

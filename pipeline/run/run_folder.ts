@@ -25,8 +25,8 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
 /** The folder of a run that is under way. Its functions fail with a `RunFolderError` where a file cannot be written. */
 export interface RunFolder {
   /**
-   * Adds a line to `metrics.jsonl` and its numbers to `tensorboard/`, and every `printFreq` steps a line to `log.txt`, and
-   * one to `times.jsonl` that says where the seconds went. While the disk is full, lines wait in memory.
+   * Adds a line to `metrics.jsonl` and its numbers to `tensorboard/`, and every `printFreq` steps a line to `log.txt`,
+   * and one to `times.jsonl` that says where the seconds went. While the disk is full, lines wait in memory.
    */
   readonly record: (report: StepReport) => Effect.Effect<void, RunFolderError>;
   /** Adds images of the state after `done` steps to `tensorboard/`, by name. Drops them while the disk is full. */
@@ -35,8 +35,8 @@ export interface RunFolder {
     images: ReadonlyMap<string, EncodedPicture>,
   ) => Effect.Effect<void, RunFolderError>;
   /**
-   * Brings all lines onto the disk: before a checkpoint, lest a power cut takes lines that the run will not compute again.
-   * Fails while the disk is full.
+   * Brings all lines onto the disk: before a checkpoint, lest a power cut takes lines that the run will not compute
+   * again. Fails while the disk is full.
    */
   readonly flush: Effect.Effect<void, RunFolderError>;
   /** Adds log messages to `log.txt`. */
@@ -44,9 +44,9 @@ export interface RunFolder {
 }
 
 /**
- * Opens the folder of a run until the scope ends, and writes `config.json` and `plan.json` into it. The metrics of a resumed
- * run go on after its first step, as if it had never stopped; those of an earlier run in this folder are kept under another
- * name. Fails with a `RunFolderError` where a file cannot be written.
+ * Opens the folder of a run until the scope ends, and writes `config.json` and `plan.json` into it. The metrics of a
+ * resumed run go on after its first step, as if it had never stopped; those of an earlier run in this folder are kept
+ * under another name. Fails with a `RunFolderError` where a file cannot be written.
  */
 export const openRunFolder: (
   config: Pick<RunConfig, "outputDir" | "tensorboard">,
@@ -117,7 +117,10 @@ export const openRunFolder: (
   },
 );
 
-/** The largest share of a run's time that may go into waiting for images: without its first steps, and over some seconds. */
+/**
+ * The largest share of a run's time that may go into waiting for images: without its first steps, and over some
+ * seconds.
+ */
 const WAITING = { most: 0.02, after: 20, over: 60 };
 
 const STARVING =
@@ -148,8 +151,8 @@ const loggerTo = (line: (text: string) => void) =>
   });
 
 /**
- * The part of a run's folder that ranks other than 0 have until the scope ends: `log.rank1.txt` for their log messages. Rank
- * 0 records for all. Fails with a `RunFolderError` where the file cannot be written.
+ * The part of a run's folder that ranks other than 0 have until the scope ends: `log.rank1.txt` for their log
+ * messages. Rank 0 records for all. Fails with a `RunFolderError` where the file cannot be written.
  */
 export const openRankFolder: (
   config: Pick<RunConfig, "outputDir">,
@@ -170,8 +173,8 @@ export const openRankFolder: (
 });
 
 /**
- * Drops the lines of `step` and later steps, which the run will compute again, and a last line that was cut short. Puts the
- * whole file aside for a new run (`step` 0).
+ * Drops the lines of `step` and later steps, which the run will compute again, and a last line that was cut short.
+ * Puts the whole file aside for a new run (`step` 0).
  */
 const keepLinesBefore = (step: number, file: string) => {
   if (!exists(file)) return;

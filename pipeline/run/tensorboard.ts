@@ -9,14 +9,15 @@ export interface TensorBoard extends Pick<AppendFile, "waits" | "sync">, Disposa
   /** Adds the numbers of a step under `train/` and their names; TensorBoard shows what shares a prefix on one page. */
   readonly numbers: (step: number, numbers: Readonly<Record<string, number>>) => void;
   /**
-   * Adds images of the state after `done` steps, by name, to the last of these steps. Drops them while the disk is full.
+   * Adds images of the state after `done` steps, by name, to the last of these steps. Drops them while the disk is
+   * full.
    */
   readonly images: (done: number, images: ReadonlyMap<string, EncodedPicture>) => void;
 }
 
 /**
- * Opens a new event file in `folder` and writes the run's configuration into it. The file takes back what older files in
- * the folder say of `firstStep` and later steps. Throws the system's errors, as do the functions.
+ * Opens a new event file in `folder` and writes the run's configuration into it. The file takes back what older files
+ * in the folder say of `firstStep` and later steps. Throws the system's errors, as do the functions.
  */
 export const openTensorBoard = (
   folder: string,

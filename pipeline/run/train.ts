@@ -97,7 +97,10 @@ export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("Un
   }
 }
 
-/** The images of a batch that each of `world` ranks takes. Fails with an `UnevenBatchError` where that is no whole number. */
+/**
+ * The images of a batch that each of `world` ranks takes. Fails with an `UnevenBatchError` where that is no whole
+ * number.
+ */
 export const rankBatchSize = (batchSize: number, world: number): Effect.Effect<number, UnevenBatchError> =>
   batchSize % world === 0
     ? Effect.succeed(batchSize / world)
@@ -115,9 +118,9 @@ export type TrainError =
   | CollectiveError;
 
 /**
- * Trains from the start to the last step, and returns how many steps are done. An interruption lets the current step finish
- * and saves a checkpoint before it stops. With several ranks every rank trains on its share of each batch; rank 0 writes
- * checkpoints and the run's folder.
+ * Trains from the start to the last step, and returns how many steps are done. An interruption lets the current step
+ * finish and saves a checkpoint before it stops. With several ranks every rank trains on its share of each batch; rank
+ * 0 writes checkpoints and the run's folder.
  */
 export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   training: Training<Batch, Meta, E, R>,
@@ -275,8 +278,9 @@ type StateCopy = Effect.Success<ReturnType<typeof snapshot>>;
 const CHECKED_EVERY = 100;
 
 /**
- * Submits a step asynchronously; the following stages read the results of the previous step meanwhile. What needs the state
- * as it is after this step, a checkpoint or an image, is copied or submitted here, before the next step changes it.
+ * Submits a step asynchronously; the following stages read the results of the previous step meanwhile. What needs the
+ * state as it is after this step, a checkpoint or an image, is copied or submitted here, before the next step changes
+ * it.
  */
 const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   { state, buffers, step, observer }: Training<Batch, Meta, E, R>,
@@ -331,7 +335,9 @@ const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   });
 };
 
-/** Images a second since the previous call, smoothed over some ten steps; the first step, which compiles, is left out. */
+/**
+ * Images a second since the previous call, smoothed over some ten steps; the first step, which compiles, is left out.
+ */
 const stopwatch = (images: number) => {
   let last = performance.now();
   let steps = 0;

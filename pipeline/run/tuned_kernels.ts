@@ -27,7 +27,9 @@ export const tunedFile = (adapter: AdapterReport): string => {
   return join(FOLDER, `${name}-${hash}.json`);
 };
 
-/** The kernels stored for an adapter; none where there is no file. Warns of a file that `slotcon tune` did not write. */
+/**
+ * The kernels stored for an adapter; none where there is no file. Warns of a file that `slotcon tune` did not write.
+ */
 export const readTuned = (adapter: AdapterReport): FastestKernels => {
   const file = tunedFile(adapter);
   let text: string;

@@ -23,9 +23,9 @@ interface Failure extends Reply {
 }
 
 /**
- * A worker that runs the module at `url` until the scope ends, as the function from a request to its reply. Each request
- * gets a number, `id`, which the reply repeats. The function fails with a `WorkerError` where the reply is of kind
- * "failure", or the worker crashes.
+ * A worker that runs the module at `url` until the scope ends, as the function from a request to its reply. Each
+ * request gets a number, `id`, which the reply repeats. The function fails with a `WorkerError` where the reply is of
+ * kind "failure", or the worker crashes.
  */
 export const requester = <Request, Answer extends Reply>(
   url: URL,

@@ -14,7 +14,7 @@ export const { size, draws } = await Effect.runPromise(readAugmentRecording(file
 
 export const recorded = (tensor: string) => file.tensors.get(tensor)!;
 
-/** A recorded [H, W, 3] tensor as a picture. */
+/** A recorded [H, W, 3] tensor as an image. */
 export const recordedPicture = (tensor: string): Picture => {
   const { shape: [height, width], data } = recorded(tensor);
   return { width, height, rgb: data as Uint8Array };

@@ -1,3 +1,4 @@
+/** Replays recorded augmentation, operation by operation. */
 import { join } from "node:path";
 import { Effect } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
@@ -22,14 +23,19 @@ import type { Verification, VerifyRow } from "./report.ts";
 /**
  * Makes the views of a recording and compares every stage with the recorded one, each from the recorded stage before.
  *
- * `pictures` is the folder of the recording's pictures. Outputs bear the recording's own names. Fails with a
- * `FormatError` that names `name` when `recording` is no whole recording of augmentation.
+ * `pictures` is the folder of the recording's images. Outputs have the recording's own names. Fails with a
+ * `FormatError` that names `name` if `recording` is no complete recording of augmentation, with a DecodeError,
+ * PlanError, or as running a program does.
  */
-export const verifyAugment = Effect.fn("verifyAugment")(
-  function* (
-    recording: TensorFile,
-    { name, pictures }: { readonly name: string; readonly pictures: string },
-  ): Effect.fn.Return<Verification, FormatError | DecodeError | GpuError | PlanError | CollectiveError, Gpu> {
+export const verifyAugment: (
+  recording: TensorFile,
+  source: { readonly name: string; readonly pictures: string },
+) => Effect.Effect<
+  Verification,
+  FormatError | DecodeError | GpuError | PlanError | CollectiveError,
+  Gpu
+> = Effect.fn("verifyAugment")(
+  function* (recording, { name, pictures }) {
     const { size, draws } = yield* readAugmentRecording(recording, name);
     const recorded = (tensor: string) => {
       const found = recording.tensors.get(tensor);
@@ -81,16 +87,16 @@ export const verifyAugment = Effect.fn("verifyAugment")(
       compare("flags", `draw${n}/flags`, flags, yield* recorded(`draw${n}/flags`));
 
       for (const [side, view] of views.entries()) {
-        let picture = decoded.get(image)!;
+        let before = decoded.get(image)!;
         for (const [i, stage] of names[side].entries()) {
           const tensor = `draw${n}/view${side}/${i}_${stage}`;
           const want = yield* recorded(tensor);
-          operations.push({ group: stage, tensor, picture, view: only(stage, view, size), want });
-          picture = pictureOf(want);
+          operations.push({ group: stage, tensor, picture: before, view: only(stage, view, size), want });
+          before = pictureOf(want);
         }
         const tensor = `draw${n}/view${side}/tensor`;
         const want = yield* recorded(tensor);
-        operations.push({ group: "tensor", tensor, picture, view: only("tensor", view, size), want });
+        operations.push({ group: "tensor", tensor, picture: before, view: only("tensor", view, size), want });
       }
     }
     yield* makeViews(operations, size, ({ group, tensor, want }, got) => compare(group, tensor, got, want));
@@ -98,16 +104,19 @@ export const verifyAugment = Effect.fn("verifyAugment")(
   },
 );
 
-/** One operation on one picture, or its normalisation. */
+/** One operation on one image, or its normalisation. */
 interface Operation {
   readonly group: Stage | "tensor";
   readonly tensor: string;
-  readonly picture: Picture; // before it
-  readonly view: ViewDraw; // with no other operation
-  readonly want: FileTensor; // after it
+  /** The image before it. */
+  readonly picture: Picture;
+  /** A view with this operation alone. */
+  readonly view: ViewDraw;
+  /** The recorded result. */
+  readonly want: FileTensor;
 }
 
-/** A view of which only the operation `stage` is left. */
+/** A view with the operation `stage` alone. */
 const only = (stage: Stage | "tensor", view: ViewDraw, size: number): ViewDraw => ({
   box: stage === "crop" ? view.box : [0, 0, size, size],
   flip: stage === "flip",
@@ -119,10 +128,10 @@ const only = (stage: Stage | "tensor", view: ViewDraw, size: number): ViewDraw =
 
 /** Samples made at a time. */
 const BATCH = 8;
-/** Larger batches of pictures are cropped on the host, as they are in training. */
+/** Larger batches of images are cropped on the host, as they are in training. */
 const MOST_BYTES = 2 ** 26;
 
-/** Does all operations on the GPU and hands on what came out. */
+/** Runs all operations on the GPU, and `use` on each result. */
 const makeViews = Effect.fnUntraced(function* (
   operations: readonly Operation[],
   size: number,
@@ -137,9 +146,9 @@ const makeViews = Effect.fnUntraced(function* (
   const capacity = Math.ceil(Math.max(smallestCapacity, Math.min(MOST_BYTES, BATCH * 3 * largest)) / 4) * 4;
   const pixels = input("pixels", [capacity / 4], "u32");
   const views = input("views", [2 * BATCH, augmentationRowWords(table)], "u32");
-  const pictures = augmentedImages(pixels, views, table);
-  const normalized = normalizePixels(pictures, IMAGENET);
-  const program = yield* compile({ label: "the augmentation", outputs: { pictures, normalized } });
+  const images = augmentedImages(pixels, views, table);
+  const normalized = normalizePixels(images, IMAGENET);
+  const program = yield* compile({ label: "the augmentation", outputs: { images, normalized } });
 
   for (let from = 0; from < operations.length; from += BATCH) {
     const batch = operations.slice(from, from + BATCH);
@@ -154,7 +163,7 @@ const makeViews = Effect.fnUntraced(function* (
       if (operation.group === "tensor") {
         use(operation, planar(made.normalized.subarray(3 * begin, 3 * (begin + size * size)), size));
       } else {
-        use(operation, unpacked(made.pictures.subarray(begin, begin + size * size), size));
+        use(operation, unpacked(made.images.subarray(begin, begin + size * size), size));
       }
     }
   }
@@ -191,7 +200,7 @@ const planar = (pixels: Float32Array, size: number): FileTensor => {
   );
 };
 
-/** How far two tensors are apart: the largest difference, their mean, and the share of values that differ. */
+/** The difference of two tensors: the largest one, the mean, and the share of values that differ. */
 interface Difference {
   readonly largest: number;
   readonly mean: number;
@@ -216,7 +225,7 @@ const difference = (got: ArrayLike<number>, want: ArrayLike<number>): Difference
   return { largest, mean: sum / want.length, share: different / want.length };
 };
 
-/** What a group may differ by. */
+/** The difference that a group may have. */
 interface Tolerance {
   readonly tolerance: string;
   readonly allows: (difference: Difference) => boolean;
@@ -241,7 +250,7 @@ const TOLERANCES = {
   brightness: rarely(1),
   contrast: rarely(1),
   saturation: rarely(1),
-  hue: rarely(3), // a difference of 1 in the hue between can become 3
+  hue: rarely(3), // a difference of 1 in the intermediate hue can become 3
   gray: rarely(1),
   blur: rarely(1),
   solarize: rarely(1),

@@ -1,20 +1,23 @@
 /**
- * Replays a recorded retrieval: a teacher's scores of pictures, the nearest pictures of every prototype, and the
- * prototypes that win each pixel.
+ * Replays a recorded retrieval: a teacher's scores of images, the nearest images of every prototype, and the prototype
+ * with the highest score at each pixel.
  */
 import { Effect, Schema } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { FileArray, FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
+import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Shape } from "../../ops/graph/shape.ts";
 import { constant } from "../../ops/graph/tensor.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
+import type { Gpu } from "../../ops/runtime/gpu.ts";
 import { evaluate } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
+import type { RunError } from "../inference/descriptors.ts";
 import { pack } from "../inference/packed_pictures.ts";
 import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
 import { type ArchitectureName, ARCHITECTURES, IMAGENET } from "../model/resnet.ts";
-import { retrieve } from "../visualize/retrieval.ts";
+import { type NonFiniteScoresError, retrieve } from "../visualize/retrieval.ts";
 import { teacherOf } from "../weights/teacher.ts";
 import type { Verification, VerifyRow } from "./report.ts";
 
@@ -24,21 +27,28 @@ const decodeMetadata = Schema.decodeUnknownEffect(Schema.Struct({
   })),
 }));
 
-/** Pictures at a time. */
+/** Images at a time. */
 const BATCH = 8;
 
 /**
- * Replays a recording of retrieval. Outputs carry the recording's own names. Fails with a `FormatError` that names `file`
- * where it is no such recording, lacks a tensor, or has one of another shape than the others call for.
+ * Replays a recording of retrieval. Outputs have the recording's own names. Fails with a `FormatError` that names
+ * `file` where it is no such recording, lacks a tensor, or has one of another shape than the others call for.
  */
-export const verifyKnn = Effect.fn("verifyKnn")(function* (recording: TensorFile, file: string) {
+export const verifyKnn: (
+  recording: TensorFile,
+  file: string,
+) => Effect.Effect<
+  Verification,
+  FormatError | NonFiniteScoresError | PlanError | RunError,
+  Gpu
+> = Effect.fn("verifyKnn")(function* (recording, file) {
   const refuse = (reason: string) => new FormatError({ file, reason });
   const { config } = yield* decodeMetadata(recording.metadata).pipe(
     Effect.mapError(({ message }) =>
       refuse(`its metadata is not that of a recorded retrieval: ${message.replace(/\s*\n\s*/g, " ")}`)
     ),
   );
-  /** A recorded tensor; null stands for a length that it is free to have. */
+  /** A recorded tensor of this shape, in which null stands for any length. */
   const recorded = (name: string, ...shape: readonly (number | null)[]) => {
     const tensor = recording.tensors.get(name);
     if (tensor === undefined) return Effect.fail(refuse(`it has no tensor "${name}"`));
@@ -96,7 +106,7 @@ export const verifyKnn = Effect.fn("verifyKnn")(function* (recording: TensorFile
     ({ place, values }) => Effect.sync(() => segments.set(values, place * S * S)),
   );
   const packed = new Uint32Array(N * S * S);
-  pictures.forEach((picture, n) => pack(picture, packed.subarray(n * S * S, (n + 1) * S * S)));
+  pictures.forEach((image, n) => pack(image, packed.subarray(n * S * S, (n + 1) * S * S)));
   const normalized = normalizePixels(constant(packed, [N, S, S]), IMAGENET);
   const images = yield* evaluate(transpose(normalized, [0, 3, 1, 2]));
 

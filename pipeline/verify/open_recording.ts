@@ -1,8 +1,9 @@
-/** Which kind of recording a file is: its content decides, whatever its name. */
+/** Files of recordings. The kind of a recording is recognised by its content, whatever its name. */
 import { Effect } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 
+/** A recording that has been read. */
 export type Recording =
   | { readonly kind: "step" | "augment" | "retrieval"; readonly tensors: TensorFile }
   | { readonly kind: "schedule"; readonly json: unknown };
@@ -16,10 +17,12 @@ const LOOKED_FOR =
 
 /**
  * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), or of schedules (JSON). Fails
- * with a `FormatError` that says what was looked for.
+ * with a `FormatError` that lists these formats.
  */
-export const openRecording = Effect.fn("openRecording")(
-  function* (path: string): Effect.fn.Return<Recording, FormatError> {
+export const openRecording: (path: string) => Effect.Effect<Recording, FormatError> = Effect.fn(
+  "openRecording",
+)(
+  function* (path) {
     const refuse = (reason: string) => new FormatError({ file: path, reason });
     const bytes = yield* Effect.tryPromise({
       try: () => Deno.readFile(path),
@@ -48,7 +51,7 @@ export const openRecording = Effect.fn("openRecording")(
 
 const named = (format: unknown) => typeof format === "string" ? `format ${format}` : "no format";
 
-/** The file as JSON, or undefined where it is something else. */
+/** The contents of a file as JSON; undefined for other files. */
 const parsedJson = (bytes: Uint8Array): unknown => {
   const start = new TextDecoder().decode(bytes.subarray(0, 64)).trimStart();
   if (!/^[{[]/.test(start)) return undefined;

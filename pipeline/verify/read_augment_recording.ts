@@ -1,10 +1,10 @@
-/** Recordings of how pictures become pairs of views: the draws, and the pixels after every operation. */
+/** Recordings of augmentation: the draws of pairs of views, and the pixels after every operation. */
 import { Effect, Schema } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
 import type { TwoCropDraw, ViewDraw } from "../pretrain/draws.ts";
 
-/** The operations that make a view, in the order in which they follow each other; jitter has an order of its own. */
+/** The operations that make a view, in their order; that of colour operations is drawn. */
 const STAGES = [
   "crop",
   "flip",
@@ -16,21 +16,26 @@ const STAGES = [
   "blur",
   "solarize",
 ] as const;
+/** An operation that makes a view. */
 export type Stage = (typeof STAGES)[number];
 
-/** Two views of a picture as they were recorded. */
+/** Two recorded views of an image. */
 export interface RecordedDraw {
+  /** The reason for which this draw is in the recording. */
   readonly note: string;
-  /** File name of the picture. */
+  /** The file name of the image. */
   readonly image: string;
+  /** How the views are made. */
   readonly views: TwoCropDraw["views"];
   /** The recorded stages of each view, in their order. */
   readonly stages: readonly [readonly Stage[], readonly Stage[]];
 }
 
+/** The description in a recording of augmentation. */
 export interface AugmentRecording {
-  /** Side of the square views in pixels. */
+  /** The side of the square views, in pixels. */
   readonly size: number;
+  /** The recorded pairs of views. */
   readonly draws: readonly RecordedDraw[];
 }
 
@@ -57,7 +62,7 @@ const Metadata = Schema.Struct({
 });
 const decodeMetadata = Schema.decodeUnknownEffect(Metadata);
 
-/** What a safetensors file recorded of augmentation. Fails with a `FormatError` that names `name` if it is no such recording. */
+/** The description in a recording of augmentation. Fails with a `FormatError` that names `name` for any other file. */
 export const readAugmentRecording = (
   file: TensorFile,
   name: string,

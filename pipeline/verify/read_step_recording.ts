@@ -1,4 +1,4 @@
-/** Recordings of training steps as files: their configuration, and their tensors by name and shape. */
+/** Files of recorded training steps: their configuration, and their tensors by name and shape. */
 import { Effect, Schema } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
@@ -38,6 +38,7 @@ const Metadata = Schema.Struct({
 });
 const decodeMetadata = Schema.decodeUnknownEffect(Metadata);
 
+/** The configuration of recorded steps. */
 export type StepRecordingConfig = typeof Metadata.Type["config"];
 
 /** The options of the recorded step. */
@@ -56,17 +57,22 @@ export const recordedOptions = (config: StepRecordingConfig): StepOptions => ({
   momentum: config.momentum,
 });
 
+/** Recorded training steps. */
 export interface StepRecording {
+  /** Their configuration. */
   readonly config: StepRecordingConfig;
-  /** The names of all that was recorded of the steps, to compare with. */
+  /** The names of the recorded results. */
   readonly expected: readonly string[];
   /** The values of a tensor. Fails with a `FormatError` where it is missing or has another shape. */
   readonly values: (name: string, shape: Shape) => Effect.Effect<Float32Array, FormatError>;
 }
 
-/** What a safetensors file recorded of training steps. Fails with a `FormatError` that names `file` if it is no such recording. */
-export const readStepRecording = Effect.fn("readStepRecording")(
-  function* (recording: TensorFile, file: string): Effect.fn.Return<StepRecording, FormatError> {
+/** Reads a recording of training steps. Fails with a `FormatError` that names `file` for any other file. */
+export const readStepRecording: (
+  recording: TensorFile,
+  file: string,
+) => Effect.Effect<StepRecording, FormatError> = Effect.fn("readStepRecording")(
+  function* (recording, file) {
     const refuse = (reason: string) => new FormatError({ file, reason });
     const { config } = yield* decodeMetadata(recording.metadata).pipe(
       Effect.mapError(({ message }) =>

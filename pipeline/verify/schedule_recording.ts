@@ -1,3 +1,4 @@
+/** Verifies schedules against recorded ones. */
 import { Effect, Schema } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
@@ -35,7 +36,7 @@ const GROUPS = {
   "derived numbers": { limit: 0, tolerance: "equal" },
   "peak rate": { limit: 1e-12, tolerance: "1e-12 relative" },
   "learning rate": { limit: 1e-12, tolerance: "1e-12 relative" },
-  // These were recorded by computing each rate from the one before it, which adds up its rounding.
+  // The published code computes each of these rates from the one before it, so that rounding adds up.
   "learning rate without warm-up": { limit: 1e-9, tolerance: "1e-9 relative" },
   "teacher momentum": { limit: 1e-14, tolerance: "1e-14 absolute" },
   "counters on resuming": { limit: 0, tolerance: "equal" },
@@ -51,10 +52,13 @@ interface Compared {
  * Compares the rates and momenta of whole runs with recorded ones.
  *
  * Outputs are `schedule{n}/lr` and `schedule{n}/ema_momentum`, F64 [recorded steps]. Fails with a `FormatError` that
- * names `file` when `json` is no recording of schedules.
+ * names `file` if `json` is no recording of schedules.
  */
-export const verifySchedule = Effect.fn("verifySchedule")(
-  function* (json: unknown, file: string): Effect.fn.Return<Verification, FormatError> {
+export const verifySchedule: (
+  json: unknown,
+  file: string,
+) => Effect.Effect<Verification, FormatError> = Effect.fn("verifySchedule")(
+  function* (json, file) {
     const { schedules } = yield* decodeRecording(json).pipe(
       Effect.mapError(({ message }) =>
         new FormatError({ file, reason: `it is no recording of schedules: ${message}` })

@@ -1,12 +1,15 @@
-/** How far replayed steps may be from recorded ones, group by group, and how far they are. */
+/** The errors of replayed steps and their tolerances, group by group. */
 import type { VerifyRow } from "./report.ts";
 
-/** How far two tensors are apart, by the largest difference of a value and by Euclidean norms. */
+/** The distance of two tensors: the largest difference of a value, and Euclidean norms. */
 interface Distance {
   readonly largest: number;
+  /** The norm of the difference. */
   readonly difference: number;
+  /** The norm of the recorded tensor. */
   readonly want: number;
-  readonly change: number; // of `want` since the start of the recording
+  /** The norm of its change since the start of the recording. */
+  readonly change: number;
 }
 
 interface Tolerance {
@@ -15,7 +18,7 @@ interface Tolerance {
   readonly limit: number;
 }
 
-/** A part of the whole. Of nothing only nothing may be missing: where zeros were recorded, zeros must be computed. */
+/** part / whole, and 0 / 0 = 0: where zeros were recorded, zeros must be computed. */
 const ratio = (part: number, whole: number) => part === 0 ? 0 : part / whole;
 
 const equal: Tolerance = { tolerance: "equal", error: ({ largest }) => largest, limit: 0 };
@@ -30,16 +33,16 @@ const relative = (limit: number): Tolerance => ({
   limit,
 });
 
-// Some fifty times the noise of float32, which leaves room for other orders of summation.
+// About fifty times the rounding of float32, which leaves room for other orders of summation.
 const TOLERANCES = {
   "losses": relative(5e-5),
   "activations": relative(2e-4),
   "active slots": equal,
   "gradients of activations": relative(1e-3),
   "gradients of parameters": relative(1e-3),
-  // Exactly 0 in theory: what is computed, and what was recorded, is rounding.
+  // Exactly 0 in theory: both the computed and the recorded values are rounding errors.
   "gradients of biases before a norm": absolute(1e-4),
-  // The change may be far smaller than the values: measured by these alone, a missing update would go unnoticed.
+  // The change may be far smaller than the values: relative to the values alone, a missing update would go unnoticed.
   "state after the step": {
     tolerance: "1 × (1e-3 · ‖change‖ + 2.5e-7 · ‖want‖)",
     error: ({ difference, want, change }) => ratio(difference, 1e-3 * change + 2.5e-7 * want),
@@ -68,13 +71,17 @@ const groupOf = (name: string): Group => {
 
 /** One compared tensor. */
 export interface Compared {
+  /** The group that it belongs to. */
   readonly group: Group;
+  /** Its name in the recording. */
   readonly name: string;
-  /** In the sense of the group's tolerance; Infinity where a value is no number. */
+  /** Its error in the unit of the group's tolerance; Infinity where a value is NaN. */
   readonly error: number;
 }
 
-/** Compares the tensor `name` with the recorded one; `start` is what state was before the first step, else null. */
+/**
+ * Compares a tensor with the recorded one, `want`; `start` are the values of state before the first step, else null.
+ */
 export const compareStepTensor = (
   name: string,
   got: Float32Array,
@@ -99,12 +106,12 @@ export const compareStepTensor = (
   return { group, name, error: Number.isNaN(error) ? Infinity : error };
 };
 
-/** What a recording has that its configuration does not give: nobody has compared it. */
+/** A recorded tensor that no step of the configuration computes. */
 export const notComputed = (name: string): Compared => (
   { group: "recorded but not computed", name, error: Infinity }
 );
 
-/** The worst error of each group, in the order of the table above. */
+/** The largest error of each group, in the order of the table above. */
 export const summariseSteps = (compared: readonly Compared[]): VerifyRow[] =>
   (Object.keys(TOLERANCES) as Group[]).flatMap((group) => {
     const members = compared.filter((member) => member.group === group);

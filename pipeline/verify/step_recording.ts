@@ -1,12 +1,12 @@
 /**
- * Replays recorded training steps and compares everything that was recorded of them: losses, intermediate tensors,
- * gradients, and the state after the step. A recording of several ranks is replayed by as many processes, or in one, with
- * statistics and keys of the union of their pictures.
+ * Replays recorded training steps and compares all recorded tensors: losses, intermediate tensors, gradients, and the
+ * state after the step. A recording of several ranks is replayed by as many processes, or by one process with the
+ * statistics and keys of all ranks' images.
  *
- * Each step runs twice: once with all tensors laid open, and once as pretraining compiles it, so that what is fused
- * there is what made the losses and the state that are compared.
+ * Each step runs twice: once with all tensors as outputs, and once as pretraining compiles it, so that the compared
+ * losses and state come from the fused kernels of pretraining.
  */
-import { Effect, type Scope } from "effect";
+import { Effect } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
@@ -42,28 +42,35 @@ import { type Compared, compareStepTensor, notComputed, summariseSteps } from ".
 /** The terms of the loss, unweighted; 12 compares the student's first view with the teacher's second. */
 const TERMS = ["group12", "group21", "contrast12", "contrast21"] as const;
 
-/** Where to begin in a recording: with the state that a checkpoint has after the steps before. */
+/** A later step at which to begin, and the state before it, as a checkpoint has it. */
 export interface Midway {
+  /** The first step to replay. */
   readonly step: number;
+  /** The state before it. */
   readonly values: StateValues;
 }
 
 /**
- * Replays a recording of steps, from its beginning or from a later step on. Outputs carry the recording's own names, also
- * those that it does not have of every step. Fails with a `FormatError` that names `file` where `recording` is no recording of steps, lacks what they start
- * from, or has tensors of other shapes than its configuration says.
+ * Replays a recording of steps, from its beginning or from a later step on. Outputs have the recording's own names,
+ * and such names for steps of which it does not have them. Fails with a `FormatError` that names `name` where `file`
+ * is no recording of steps, lacks tensors that the steps start from, or has tensors of other shapes than its
+ * configuration says.
  */
-export const verifyStep = Effect.fn("verifyStep")(
-  function* (
-    file: TensorFile,
-    name: string,
-    midway?: Midway,
-  ): Effect.fn.Return<Verification, FormatError | GpuError | PlanError | CollectiveError, Gpu | Scope.Scope> {
+export const verifyStep: (
+  file: TensorFile,
+  name: string,
+  midway?: Midway,
+) => Effect.Effect<
+  Verification,
+  FormatError | GpuError | PlanError | CollectiveError,
+  Gpu
+> = Effect.fn("verifyStep")(
+  function* (file, name, midway) {
     const recording = yield* readStepRecording(file, name);
     const { config } = recording;
     const { batch } = config;
     const part = yield* ownPart(config, name);
-    const N = part.ranks.length * batch; // pictures a step
+    const N = part.ranks.length * batch; // images a step
 
     const step = yield* recordedStep(config, part, name);
     const initial = midway?.values ?? (yield* initialState(recording, step));
@@ -74,7 +81,7 @@ export const verifyStep = Effect.fn("verifyStep")(
 
     const state = yield* upload(step.state, initial);
     const label = `the recorded step of ${name}`;
-    const parts = laidOpen(step);
+    const parts = recordedTensors(step);
     const slopes = Object.fromEntries(step.gradients);
     const inspection = yield* compile(
       {
@@ -137,13 +144,13 @@ export const verifyStep = Effect.fn("verifyStep")(
   Effect.scoped,
 );
 
-/** Which of the recorded ranks this process replays. */
+/** The recorded ranks that this process replays. */
 interface Part {
   readonly ranks: readonly number[];
   readonly sync: Sync;
 }
 
-/** Each process its own, or a single one all of them. */
+/** One rank for each process, or all ranks for a single one. */
 const ownPart = Effect.fnUntraced(function* (
   { world }: StepRecordingConfig,
   file: string,
@@ -158,7 +165,7 @@ const ownPart = Effect.fnUntraced(function* (
   return yield* new FormatError({ file, reason });
 });
 
-/** What all processes have compared. */
+/** The comparisons of all processes. */
 const comparedByAll = Effect.fnUntraced(function* (own: readonly Compared[]) {
   const texts = yield* gatherTexts(
     JSON.stringify(own.map((each) => ({ ...each, error: String(each.error) }))),
@@ -171,7 +178,7 @@ const comparedByAll = Effect.fnUntraced(function* (own: readonly Compared[]) {
   );
 });
 
-/** The graph of a recorded step: inputs are the pictures as they were recorded, those of one rank after another's. */
+/** The graph of a recorded step. Its inputs are the recorded views, rank by rank. */
 const recordedStep = (
   config: StepRecordingConfig,
   part: Part,
@@ -197,7 +204,7 @@ const recordedStep = (
     },
   });
 
-/** The optimiser's buffers are not recorded: they start at zero. */
+/** Whether a tensor of the state is recorded: the optimiser's buffers are not, and start at zero. */
 const isRecorded = (name: string) => !name.startsWith("optimizer.");
 
 const initialState = Effect.fnUntraced(function* (recording: StepRecording, step: Step) {
@@ -260,10 +267,10 @@ const joined = (pieces: readonly Float32Array[]): Float32Array => {
 };
 
 /**
- * What was recorded of every picture and view, in the recording's layouts, [views, C, h, w] or [views, K, ...], by the
- * recording's names without the number of the view.
+ * The tensors that are recorded for every image and view, in the recording's layouts, [views, C, h, w] or [views, K,
+ * ...], by the recording's names without the number of the view.
  */
-const laidOpen = ({ loss, student, teacher }: Step): Record<string, Tensor> => {
+const recordedTensors = ({ loss, student, teacher }: Step): Record<string, Tensor> => {
   const parts = (side: Side) => ({
     backbone: side.features,
     projected: side.projections,
@@ -287,7 +294,7 @@ const laidOpen = ({ loss, student, teacher }: Step): Record<string, Tensor> => {
 const prefixed = (prefix: string, tensors: Readonly<Record<string, Tensor>>): Record<string, Tensor> =>
   Object.fromEntries(Object.entries(tensors).map(([name, x]) => [prefix + name, x]));
 
-/** One rank's own loss and its terms, from what each picture and each query of `ranks` ranks contributes. */
+/** The loss of one rank and its terms, from the contributions of each image and each query of `ranks` ranks. */
 const ownLosses = (
   values: Readonly<Record<string, Float32Array>>,
   rank: number,
@@ -297,7 +304,7 @@ const ownLosses = (
   const group = (pair: string) =>
     sumOf(values[`each/group${pair}`].subarray(rank * batch, (rank + 1) * batch)) / batch;
   const contrast = (pair: string) => {
-    const slots = values[`each/rows${pair}`]; // picture · K + prototype
+    const slots = values[`each/rows${pair}`]; // image · K + prototype
     const isOwn = (_: number, i: number) => Math.floor(slots[i] / (batch * num_prototypes)) === rank;
     return ranks * sumOf(values[`each/contrast${pair}`].filter(isOwn));
   };
@@ -309,7 +316,7 @@ const ownLosses = (
 
 const sumOf = (values: Float32Array): number => values.reduce((total, value) => total + value, 0);
 
-/** Computed values as recordings hold them: as checkpoints do, but slots in use are bytes. */
+/** Computed values as recordings store them: like checkpoints, but active slots are bytes. */
 const recordedTensor = (name: string, shape: Shape, data: Float32Array): FileTensor =>
   /\/active_..$/.test(name)
     ? { dtype: "U8", shape, data: Uint8Array.from(data) }

@@ -4,8 +4,8 @@
 export type Color = readonly [number, number, number];
 
 /**
- * `count` colours that can be told apart; the first ones are always the same and furthest apart. Successive hues differ by
- * the golden angle, so that no number of them leaves a gap; lightness alternates.
+ * `count` colours that can be told apart; the first ones are always the same and furthest apart. Successive hues
+ * differ by the golden angle, so that no number of them leaves a gap; lightness alternates.
  */
 export const distinctColors = (count: number): Color[] =>
   Array.from({ length: count }, (_, i) => {

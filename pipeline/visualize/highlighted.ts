@@ -8,7 +8,9 @@ const TINT = 0.4;
 const DIM = 0.55;
 const GRAY = 0.6;
 
-/** An image with the pixels of one prototype tinted and the others dimmed. `segments` [H, W] are numbers of prototypes. */
+/**
+ * An image with the pixels of one prototype tinted and the others dimmed. `segments` [H, W] are numbers of prototypes.
+ */
 export const highlighted = (
   { width, height, rgb }: Picture,
   segments: ArrayLike<number>,

@@ -48,8 +48,8 @@ const BYTES_PER_PIXEL = 0.3;
 const QUALITIES = [88, 80, 70, 55, 40, 25];
 
 /**
- * An image for a page of `count`, with the number of a prototype for each pixel, `segments` [H, W]. The more images there
- * are, the smaller and the more compressed they become, so that the page stays below some 30 MB.
+ * An image for a page of `count`, with the number of a prototype for each pixel, `segments` [H, W]. The more images
+ * there are, the smaller and the more compressed they become, so that the page stays below some 30 MB.
  */
 export const pagePicture: (
   name: string,

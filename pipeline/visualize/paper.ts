@@ -36,8 +36,8 @@ export class Paper {
 }
 
 /**
- * The label of a row: a dot in the prototype's colour, its number, and below it its share of all locations in per cent. The
- * digits are drawn as strokes, since a machine may have no fonts.
+ * The label of a row: a dot in the prototype's colour, its number, and below it its share of all locations in per
+ * cent. The digits are drawn as strokes, since a machine may have no fonts.
  */
 export const label = (
   { number, share, color }: { readonly number: number; readonly share: number; readonly color: Color },

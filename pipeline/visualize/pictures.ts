@@ -41,8 +41,8 @@ export interface ShownPictures {
 }
 
 /**
- * Shows images (paths) and their slots by a teacher. Images that cannot be decoded are left out. Fails with a NoImagesError
- * where none is left, PlanError, or as running a program does.
+ * Shows images (paths) and their slots by a teacher. Images that cannot be decoded are left out. Fails with a
+ * NoImagesError where none is left, PlanError, or as running a program does.
  */
 export const showPictures: (
   teacher: Teacher,
@@ -98,7 +98,9 @@ export const showPictures: (
 
 /** The longer side of an image on the page, in pixels. */
 const SHOWN = 640;
-/** The sides of the network's input are multiples of this, the largest output stride, so that its cells tile the image. */
+/**
+ * The sides of the network's input are multiples of this, the largest output stride, so that its cells tile the image.
+ */
 const STRIDE = 32;
 /** The longest side of the network's input, in multiples of the shorter one: longer panoramas are compressed. */
 const LONGEST = 4;

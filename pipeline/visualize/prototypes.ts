@@ -54,9 +54,9 @@ export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("
 }
 
 /**
- * Ranks images (paths) for every prototype of a teacher, then decodes the best once more to draw them. Memory holds a few
- * batches, the sheet and the images of the page. Fails with a NoImagesError, NonFiniteScoresError, ChangedImageError,
- * WorkerError, PlanError, or as running a program does.
+ * Ranks images (paths) for every prototype of a teacher, then decodes the best once more to draw them. Memory holds a
+ * few batches, the sheet and the images of the page. Fails with a NoImagesError, NonFiniteScoresError,
+ * ChangedImageError, WorkerError, PlanError, or as running a program does.
  */
 export const showPrototypes: (
   teacher: Teacher,

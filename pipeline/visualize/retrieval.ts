@@ -1,4 +1,7 @@
-/** The nearest images of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point 20). */
+/**
+ * The nearest images of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point
+ * 20).
+ */
 import { Effect, Schema, type Stream } from "effect";
 import type { RunError } from "../inference/descriptors.ts";
 import type { FramedBatch } from "../inference/framed_batches.ts";
@@ -40,7 +43,10 @@ export interface Neighbor {
   readonly score: number;
 }
 
-/** The `count` images with the highest scores of each of K prototypes, best first; equal scores in the order of the list. */
+/**
+ * The `count` images with the highest scores of each of K prototypes, best first; equal scores in the order of the
+ * list.
+ */
 export class NearestPictures {
   readonly #nearest: Neighbor[][];
 
@@ -95,8 +101,8 @@ export interface RetrievalOptions {
 }
 
 /**
- * Ranks the images of a stream of batches for every prototype. Fails with a NonFiniteScoresError, as running the program
- * does, and as the batches do.
+ * Ranks the images of a stream of batches for every prototype. Fails with a NonFiniteScoresError, as running the
+ * program does, and as the batches do.
  */
 export const retrieve: <E, R>(
   program: SlotProgram,

@@ -1,11 +1,12 @@
 /**
- * Runs an ONNX file in ONNX Runtime, for tests: a process of its own, since the runtime is not a dependency of the project.
+ * Runs an ONNX file in ONNX Runtime, for tests: a process of its own, since the runtime is not a dependency of the
+ * project.
  *
  *     deno run ... _onnxruntime.ts SPECIFIER [MODEL {INPUT SHAPE OUTPUT}...]
  *
- * SPECIFIER is the module to import the runtime from; without a model the exit status says whether it loads. INPUT is a
- * file of raw f32, SHAPE its sizes separated by commas, OUTPUT the file to write. Prints the shapes of the outputs, one a
- * line.
+ * SPECIFIER is the module to import the runtime from; without a model the exit status says whether it loads. INPUT is
+ * a file of raw f32, SHAPE its sizes separated by commas, OUTPUT the file to write. Prints the shapes of the outputs,
+ * one a line.
  */
 const [specifier, model, ...runs] = Deno.args;
 const { default: ort } = await import(specifier);

@@ -14,8 +14,8 @@ import { encoderFacts, type WeightsFile } from "./weights_file.ts";
 export type Which = "teacher" | "student";
 
 /**
- * An encoder's tensors under torchvision's names, in the order of its layers where the file is a checkpoint. A file with an
- * encoder alone has no other. Fails with a `FormatError` where a run's file lacks this one.
+ * An encoder's tensors under torchvision's names, in the order of its layers where the file is a checkpoint. A file
+ * with an encoder alone has no other. Fails with a `FormatError` where a run's file lacks this one.
  */
 export const encoderOf: (
   weights: WeightsFile,
@@ -41,8 +41,8 @@ export const encoderOf: (
 );
 
 /**
- * The architecture of an encoder: as its checkpoint says, or else the first whose names and shapes are those of its tensors.
- * Fails with a `FormatError` where there is none.
+ * The architecture of an encoder: as its checkpoint says, or else the first whose names and shapes are those of its
+ * tensors. Fails with a `FormatError` where there is none.
  */
 export const architectureOf: (
   weights: WeightsFile,

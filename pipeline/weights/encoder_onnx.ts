@@ -1,9 +1,9 @@
 /**
- * An encoder as an ONNX file, for other runtimes. The file is made from the graph that `encoder` builds, op by op, so that
- * there is one definition of the model: an op without a rule here is an error.
+ * An encoder as an ONNX file, for other runtimes. The file is made from the graph that `encoder` builds, op by op, so
+ * that there is one definition of the model: an op without a rule here is an error.
  *
- * Graphs here are channels-last and ONNX is channels-first. That changes no operator of these networks, only the order of
- * axes of the input and the output; weights are channels-first in files anyway.
+ * Graphs here are channels-last and ONNX is channels-first. That changes no operator of these networks, only the order
+ * of axes of the input and the output; weights are channels-first in files anyway.
  */
 import { Effect, Schema } from "effect";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
@@ -31,12 +31,12 @@ export class ExportError extends Schema.TaggedError<ExportError>()("ExportError"
 const SIDE = 224;
 
 /**
- * The bytes of an ONNX file, in pieces to be written one after the other: "images" [batch, 3, height, width], normalised
- * RGB, to "features" [batch, C, height / stride, width / stride]. The same weights give the same bytes.
+ * The bytes of an ONNX file, in pieces to be written one after the other: "images" [batch, 3, height, width],
+ * normalised RGB, to "features" [batch, C, height / stride, width / stride]. The same weights give the same bytes.
  *
- * `weights` are F32 under torchvision's names, without a prefix; tensors that the encoder does not have are left out. Fails
- * with an `ExportError` where one is missing or of another shape, where the encoder has an op without a rule here, and beyond
- * the 2 GiB of a protobuf file.
+ * `weights` are F32 under torchvision's names, without a prefix; tensors that the encoder does not have are left out.
+ * Fails with an `ExportError` where one is missing or of another shape, where the encoder has an op without a rule
+ * here, and beyond the 2 GiB of a protobuf file.
  */
 export const encoderOnnx: (
   weights: ReadonlyMap<string, FileTensor>,

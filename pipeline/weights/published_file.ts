@@ -42,7 +42,9 @@ const SCALER_ENTRIES = { scale: SCALER.scale, _growth_tracker: SCALER.growthTrac
 /** Whether these arguments ask for half precision. */
 export const isInHalf = (args: Published["args"]): boolean => args.get("fp16") === true;
 
-/** The value of the argument that corresponds to an option of this project, such as `imageSize`; undefined without one. */
+/**
+ * The value of the argument that corresponds to an option of this project, such as `imageSize`; undefined without one.
+ */
 export const argument = ({ args }: Published, option: string): TorchValue | undefined =>
   [...args].find(([name]) => sharedSpelling(name) === sharedSpelling(option))?.[1];
 
@@ -50,7 +52,10 @@ export const argument = ({ args }: Published, option: string): TorchValue | unde
 export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
   isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch"));
 
-/** Reads a published checkpoint from the contents of `file`. Fails with a `FormatError` where its parts do not fit together. */
+/**
+ * Reads a published checkpoint from the contents of `file`. Fails with a `FormatError` where its parts do not fit
+ * together.
+ */
 export const readPublished: (
   value: ReadonlyMap<TorchValue, TorchValue>,
   file: string,
@@ -126,6 +131,9 @@ const optimizerOfGroup = (group: ReadonlyMap<TorchValue, TorchValue>): Optimizer
   ) ??
     null;
 
-/** Whether a tensor of a published file is a parameter. The optimiser numbers parameters, the teacher's too, but not buffers. */
+/**
+ * Whether a tensor of a published file is a parameter. The optimiser numbers parameters, the teacher's too, but not
+ * buffers.
+ */
 const isParameterName = (name: string) =>
   name !== "center" && !/\.(running_mean|running_var|num_batches_tracked)$/.test(name);

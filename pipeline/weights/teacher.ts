@@ -26,8 +26,9 @@ export interface Teacher {
 }
 
 /**
- * Reads the teacher from a checkpoint of this project, of the published code, or from the networks of a run. Fails with a
- * `FormatError` where the file has an encoder alone, or a tensor is missing or of another shape than the others call for.
+ * Reads the teacher from a checkpoint of this project, of the published code, or from the networks of a run. Fails
+ * with a `FormatError` where the file has an encoder alone, or a tensor is missing or of another shape than the others
+ * call for.
  */
 export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatError> = Effect.fn(
   "teacherOf",
@@ -62,7 +63,10 @@ export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatE
 /** Side of the published runs' square views, in pixels. */
 const PUBLISHED_IMAGE_SIZE = 224;
 
-/** Side of the square views that a network was trained on, in pixels; as in the published runs where its file does not say. */
+/**
+ * Side of the square views that a network was trained on, in pixels; as in the published runs where its file does not
+ * say.
+ */
 export const imageSizeOf = (weights: WeightsFile): number =>
   encoderFacts(weights).imageSize ?? PUBLISHED_IMAGE_SIZE;
 

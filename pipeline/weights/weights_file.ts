@@ -18,8 +18,8 @@ export interface WeightsFile {
   /** The kind of file, as text: "safetensors", "PyTorch zip". */
   readonly container: string;
   /**
-   * The tensors by name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or those of an
-   * encoder alone, under torchvision's names.
+   * The tensors by name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or those of
+   * an encoder alone, under torchvision's names.
    */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** What they are. */
@@ -53,8 +53,8 @@ const READABLE =
   "readable are checkpoints of this project, PyTorch files (.pth), pickles of arrays (detectron2's .pkl) and safetensors";
 
 /**
- * Opens a file of weights until the scope ends. Values are read when they are asked for. Fails with a `FormatError`, or with
- * a `CheckpointError` for a damaged checkpoint of this project, that says what is wrong with the file.
+ * Opens a file of weights until the scope ends. Values are read when they are asked for. Fails with a `FormatError`,
+ * or with a `CheckpointError` for a damaged checkpoint of this project, that says what is wrong with the file.
  */
 export const openWeights: (
   file: string,
@@ -82,7 +82,9 @@ export const openWeights: (
   },
 );
 
-/** Whether a file begins with the length of a JSON header and its first character, as neither a zip nor a pickle does. */
+/**
+ * Whether a file begins with the length of a JSON header and its first character, as neither a zip nor a pickle does.
+ */
 const isSafetensors = Effect.fnUntraced(function* (source: ByteSource) {
   if (source.size < 9) return false;
   const start = yield* source.read(0, 9);
