@@ -28,8 +28,7 @@ const architectures = Object.keys(ARCHITECTURES) as ArchitectureName[];
 const outputStride = Schema.Literals([8, 16, 32]);
 
 /**
- * The options of a pretraining run, in the order of `--help` and `config.json`. The casts spare readers of the
- * library's types the inference (JSR: no slow types).
+ * The options of a pretraining run, in the order of `--help` and `config.json`. The casts are for JSR, as in run/options.ts.
  */
 // deno-fmt-ignore: a table
 export const OPTIONS = {

@@ -103,12 +103,11 @@ export const PRECISION: Option<"f32" | "f16"> = choice(
   "how activations and their gradients are stored; f16 takes half the memory, and scales the loss",
 );
 
-// The casts spare readers of the library's types the inference (JSR: no slow types).
-// deno-fmt-ignore: a table
 /**
- * What every run has besides; the end of each task's table. A task may put a row of its own in the place of one of
- * these.
+ * The other options of every run, at the end of each task's table. A task may replace a row by one of its own. The casts
+ * give rows explicit types, so that readers of the library's types need not infer them (JSR: no slow types).
  */
+// deno-fmt-ignore: a table
 export const RUN_OPTIONS = {
   outputDir: incidental(path("output", "folder for the log, the metrics and the checkpoints")) as Option<string>,
   autoResume: incidental(onOff(false, "go on from the newest checkpoint in the output folder, if there is one")) as Option<boolean>,
