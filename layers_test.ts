@@ -21,7 +21,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["pipeline/transfer/detection", "pipeline/transfer/segmentation"],
   ["pipeline/verify", "pipeline"],
   ["."], // mod.ts and the example
-  ["cli/terminal", "cli/launch", "cli/pages", "cli/flags"],
+  ["cli/terminal", "cli/pages", "cli/flags"],
+  ["cli/launch"],
   ["cli/demo", "cli/doctor", "cli/evaluate", "cli/visualize", "cli/watch"],
   ["cli", "bench"],
   ["bench/peers"],
