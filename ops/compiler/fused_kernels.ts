@@ -18,7 +18,7 @@ import {
   windowOf,
 } from "./fused_inputs.ts";
 
-/** Invocations that keep a device busy: beyond them, each takes more rows. */
+/** Invocations from which on each takes more rows: enough to keep a device busy. Estimates, not measured. */
 const BUSY = { cpu: 32, gpu: 16384 };
 
 /** How many rows of so many lanes an invocation takes, at most `most`: as few as keep the device busy. */
@@ -32,7 +32,7 @@ export const rowsPerInvocation = (
   return Math.max(1, Math.min(most, Math.ceil((rows * lanes) / invocations), rows));
 };
 
-/** Elements below which the variants of a fused kernel take the same time, within what can be measured. */
+/** Elements from which on a fused kernel has variants: with fewer it is too short for timings to tell them apart. */
 const FEW_ELEMENTS = 2 ** 18;
 
 /** Kernels for several limits on the rows that an invocation takes, the best guess first; of small tensors only that. */

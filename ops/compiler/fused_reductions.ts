@@ -10,7 +10,7 @@ import { bodyOf, type FusedBody, type FusedSlice } from "./fused_body.ts";
 import { fusedInputs, iterationSpaceOf, slicesOf, termsOf } from "./fused_inputs.ts";
 import { INDICES, rowLimitVariants, rowsPerInvocation, SIZES } from "./fused_kernels.ts";
 
-/** The fewest rows that an invocation sums: fewer would leave more partial sums than they save reads. */
+/** The fewest rows that an invocation sums, so that partial sums take at most an eighth of the memory of their terms. */
 const FEWEST_ROWS = 8;
 
 /**

@@ -8,7 +8,10 @@ import type { OpTensor, Tensor } from "../graph/tensor.ts";
 import { fusedInputsOfAll } from "./fused_inputs.ts";
 import { isElementwise } from "./graph.ts";
 
-/** Elements up to which a tensor counts as small: larger ones are grouped with neighbours in the schedule only. */
+/**
+ * Elements up to which a tensor counts as small. Larger ones, whose computation takes longer than a dispatch, are grouped
+ * with neighbours in the schedule only.
+ */
 const SMALL = 2 ** 16;
 
 /** Tensors that one kernel computes, and the indices in the schedule between which it can run. */

@@ -11,7 +11,7 @@ import { isFused } from "./graph.ts";
 export type Choices = (work: string, variants: readonly string[]) => string | undefined;
 
 /** Takes the first variant of everything. */
-export const GUESSED: Choices = () => undefined;
+export const GUESSED: Choices = (): undefined => undefined;
 
 /** What tuning has found for an adapter; nothing unless it is provided. Read whenever a program is compiled. */
 export const TunedChoices: Context.Reference<(adapter: AdapterReport) => Choices> = Context.Reference<
@@ -20,10 +20,13 @@ export const TunedChoices: Context.Reference<(adapter: AdapterReport) => Choices
 
 /** A kind of work that has several variants, and the variant that was taken. */
 export interface Choice {
+  /** What there is to do, see `workOf`. */
   readonly work: string;
   /** A tensor that takes this work. */
   readonly produces: Tensor;
+  /** Their names, the first guess first. */
   readonly variants: readonly string[];
+  /** The one that was taken. */
   readonly chosen: string;
   /** Whether tuning has found it. */
   readonly tuned: boolean;
@@ -59,8 +62,8 @@ export const chooser = (
     readonly choices: Choices;
     readonly note: (choice: Choice) => void;
   },
-) =>
-(variants: Variants): readonly Kernel[] => {
+): (variants: Variants) => readonly Kernel[] =>
+(variants) => {
   const names = Object.keys(variants);
   if (names.length === 1) return variants[names[0]]();
   const description = work();

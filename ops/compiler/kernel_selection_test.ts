@@ -27,9 +27,9 @@ const convolved = (x: Shape, w: Shape, options: Partial<Convolution>): Tensor[] 
   return [y, ...gradients(sum(mul(y, random(y.shape, 3))), [X, W])];
 };
 
-type Works = Readonly<Record<string, () => readonly Tensor[]>>;
+type Computations = Readonly<Record<string, () => readonly Tensor[]>>;
 
-const works: Works = {
+const computations: Computations = {
   "matmul()": () => [matmul(random([2, 37, 50], 1), random([2, 50, 72], 2))],
   "matmul() to odd columns": () => [matmul(random([1, 70, 33], 1), random([1, 33, 7], 2))],
   "matmulTransposed()": () => [matmulTransposed(random([2, 50, 36], 1), random([2, 50, 40], 2))],
@@ -49,8 +49,8 @@ const works: Works = {
   "conv2d() in groups": () => convolved([2, 6, 6, 16], [3, 3, 8, 24], { pad: 1, groups: 2 }),
 };
 
-/** Works that a CPU has one way for: an invocation a row. */
-const rowWorks: Works = {
+/** Computations that have one variant on a CPU: an invocation a row. */
+const rowComputations: Computations = {
   "softmax() and its gradient": () => {
     const x = random([5, 300], 1);
     const y = softmax(x, 0.5);
@@ -65,7 +65,7 @@ const rowWorks: Works = {
   "rowSums() of three terms": () => [rowSums([1, 2, 3].map((seed) => random([7, 1030], seed)))],
 };
 
-/** Compares every variant of each choice of a work with the first. */
+/** Compares every variant of each choice with the first. */
 const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
   function* () {
     const traits = { ...(yield* Gpu).traits, cpu };
@@ -82,7 +82,7 @@ const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
     const plain = yield* run((_, variants) => variants.find((name) => !/^winograd|subgroups/.test(name)));
     for (const { work, variants, produces } of choices) {
       assert.ok(variants.length > 1, work);
-      if (name in rowWorks) {
+      if (name in rowComputations) {
         assert.equal(variants.some((name) => /subgroups/.test(name)), traits.minSubgroupSize > 0);
       }
       for (const variant of variants) {
@@ -97,15 +97,17 @@ const everyWay = (name: string, build: () => readonly Tensor[], cpu: boolean) =>
 const same = (name: string, adapter: string) =>
   `every way to compute ${name} gives the same, as made for a ${adapter}`;
 
-for (const [name, build] of Object.entries(works)) gpuTest(same(name, "CPU"), everyWay(name, build, true));
+for (const [name, build] of Object.entries(computations)) {
+  gpuTest(same(name, "CPU"), everyWay(name, build, true));
+}
 // On this machine also what a GPU would get runs, only slowly.
-for (const [name, build] of Object.entries({ ...works, ...rowWorks })) {
+for (const [name, build] of Object.entries({ ...computations, ...rowComputations })) {
   gpuTest(same(name, "GPU"), everyWay(name, build, false));
 }
-for (const [name, build] of Object.entries(works)) {
+for (const [name, build] of Object.entries(computations)) {
   await subgroupTest(same(name, "CPU with subgroups"), everyWay(name, build, true));
 }
-for (const [name, build] of Object.entries(rowWorks)) {
+for (const [name, build] of Object.entries(rowComputations)) {
   await subgroupTest(same(name, "GPU with subgroups"), everyWay(name, build, false));
 }
 

@@ -91,8 +91,8 @@ interface Target {
 }
 
 /**
- * Lowers `graph` for an adapter; inputs for which `isState` holds stay on the device between runs. Where the graph's memory
- * limit is lower than its least memory, the plan has about the fewest bytes that were found.
+ * Lowers `graph` for an adapter; inputs for which `isState` holds stay on the device between runs. Where no plan is found
+ * within the graph's memory limit, gives the one with the fewest bytes. Throws where two inputs share a name.
  */
 export const lower = (
   graph: Graph,
@@ -137,11 +137,9 @@ const lowerSchedule = (
   const { operandOf } = buffers;
   const { inputs, constants, resident } = assignResident(fused, buffers, isState);
   const statistics = statisticsEpilogues(scheduled, half);
-  const { emitted, depthStarts, scratchBytes, ...emission } = emitKernels(steps, {
-    ...{ ...fused, inPlace, statistics, buffers, traits, choices },
-  });
+  const emission = emitKernels(steps, { ...fused, inPlace, statistics, buffers, traits, choices });
+  const { emitted, depthStarts, scratchBytes } = emission;
   const kernels = emitted.map(({ kernel }) => kernel);
-
   const uses = kernelUses(kernels);
   const syncPoints = planSyncPoints(scheduled, depths, {
     kernelsBefore: (depth) => depthStarts[depth] ?? kernels.length,
@@ -201,10 +199,13 @@ const recomputedIn = (
   };
 };
 
-/** Plans that are tried for a memory limit, each with a smaller budget, until sharing buffers wastes little enough. */
-const MOST_PLANS = 8;
+/** Schedules that are tried for a memory limit, each with a smaller budget than the one before. */
+const MOST_SCHEDULES = 8;
 
-/** Recomputes so much that the plan stays within `limit`, or as little above it as was found. */
+/**
+ * Recomputes as much as it takes to stay within `limit` bytes, or as close above it as was found. Rematerialisation counts
+ * the bytes in use; the gaps that remain in shared buffers are known only from a plan, so the budget is lowered by them.
+ */
 const rematerialized = (
   usual: Lowered,
   ops: readonly ScheduledOp[],
@@ -213,14 +214,14 @@ const rematerialized = (
 ): Lowered => {
   const { fused, plan: { groups, needed, total } } = usual;
   let best = usual;
-  // Bytes for what does not always exist, less what sharing buffers wastes.
+  // The limit, less what always exists and the gaps.
   let budget = limit - groups.state - groups.batch - groups.constants - (total - needed);
-  for (let tries = 0; tries < MOST_PLANS && best.plan.total > limit; tries++) {
+  for (let tries = 0; tries < MOST_SCHEDULES && best.plan.total > limit; tries++) {
     const { order, peak } = scheduleWithin(ops, budget);
     const { lowered } = lowerSchedule(fused, scheduleSteps(fused.groups, order), target);
     if (lowered.plan.total < best.plan.total) best = lowered;
     if (peak > budget) break;
-    budget -= lowered.plan.total - limit + tries * 0.002 * limit; // another schedule may waste more
+    budget -= lowered.plan.total - limit + tries * 0.002 * limit; // another schedule may have larger gaps
   }
   return best;
 };

@@ -207,7 +207,7 @@ gpuTest("compile() refuses half precision where the adapter lacks it, and says w
 gpuTest(
   "storing in f16 rounds to the nearest, to even, to infinity and to nought as Float16Array does",
   function* () {
-    // Every f16, what lies half way to the next one, and what lies just beside that; and all that is smallest.
+    // Every f16, the value half way to the next one, and those just beside that; and the smallest values.
     const halves = new Float16Array(Uint16Array.from({ length: 2 ** 16 }, (_, i) => i).buffer);
     const bits = new Uint32Array(Float32Array.from(halves).buffer);
     const values = new Float32Array(

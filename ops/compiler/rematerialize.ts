@@ -73,13 +73,15 @@ interface Candidate {
 
 /** A set of drops, and how to change it. */
 class DropSearch {
+  readonly #ops: readonly ScheduledOp[];
   readonly #simulation: ScheduleSimulation;
   #drops: number[][];
   #excessAbove = Infinity;
   #trials = 0;
   readonly #leastCost: number;
 
-  constructor(private readonly ops: readonly ScheduledOp[]) {
+  constructor(ops: readonly ScheduledOp[]) {
+    this.#ops = ops;
     this.#simulation = new ScheduleSimulation(ops);
     this.#drops = ops.map(() => []);
     this.#leastCost = LEAST_COST * ops.reduce((sum, { cost }) => sum + cost, 0);
@@ -138,9 +140,9 @@ class DropSearch {
 
   /** All results that are idle while there is excess, with upper bounds of their worth, the best last. */
   #candidates({ after, length }: IdleSpans): Candidate[] {
-    return this.#simulation.counted.filter((op) => this.ops[op].repeatable && length[op] > 0)
+    return this.#simulation.counted.filter((op) => this.#ops[op].repeatable && length[op] > 0)
       .map((op): Candidate => {
-        const { bytes, cost } = this.ops[op];
+        const { bytes, cost } = this.#ops[op];
         const worth = bytes * length[op] / this.#priceOf(cost);
         return { drop: { op, after: after[op] }, worth, evaluatedAt: -1 };
       })
@@ -170,7 +172,7 @@ class DropSearch {
   #undoWhere(isBetter: (now: Simulated, before: Simulated) => boolean): void {
     let before = this.#simulate();
     const drops = this.#drops.flatMap((all, op) => all.map((after): Drop => ({ op, after })));
-    for (const drop of drops.sort((a, b) => this.ops[b.op].cost - this.ops[a.op].cost)) {
+    for (const drop of drops.sort((a, b) => this.#ops[b.op].cost - this.#ops[a.op].cost)) {
       this.#undo(drop);
       const now = this.#simulate();
       if (isBetter(now, before)) before = now;

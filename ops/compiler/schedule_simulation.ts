@@ -49,8 +49,9 @@ const SMALL = 1e-4;
 export class ScheduleSimulation {
   /** Ops that matter to memory, in schedule order. */
   readonly counted: readonly number[];
+  readonly #ops: readonly ScheduledOp[];
   /** Of each op the inputs that are large enough to be counted. */
-  readonly #reads: Drops;
+  readonly #reads: readonly (readonly number[])[];
   #drops: Drops;
   #excessAbove = Infinity;
 
@@ -70,7 +71,8 @@ export class ScheduleSimulation {
   readonly #excessBefore: Int32Array;
   readonly #idle: IdleSpans;
 
-  constructor(private readonly ops: readonly ScheduledOp[]) {
+  constructor(ops: readonly ScheduledOp[]) {
+    this.#ops = ops;
     const n = ops.length;
     const small = SMALL * ops.reduce((most, { bytes }) => Math.max(most, bytes), 0);
     const isLarge = (op: number) => ops[op].bytes > small;
@@ -104,7 +106,7 @@ export class ScheduleSimulation {
   #schedule(op: number, scheduledFor: number): void {
     for (const read of this.#reads[op]) {
       if (!this.#isDropped(read, scheduledFor)) continue;
-      this.#cost += this.ops[read].cost;
+      this.#cost += this.#ops[read].cost;
       this.#schedule(read, scheduledFor);
     }
     const step = this.#steps++;
@@ -132,7 +134,7 @@ export class ScheduleSimulation {
   #measure(): void {
     const change = new Float64Array(this.#steps + 1);
     for (let step = 0; step < this.#steps; step++) {
-      const { bytes, isResult } = this.ops[this.#opAt[step]];
+      const { bytes, isResult } = this.#ops[this.#opAt[step]];
       change[step] += bytes;
       change[isResult ? this.#steps : this.#lastReadAt[step] + 1] -= bytes;
     }
@@ -140,7 +142,7 @@ export class ScheduleSimulation {
     let inUse = 0;
     for (let step = 0; step < this.#steps; step++) {
       inUse += change[step];
-      const bytes = inUse + this.ops[this.#opAt[step]].scratch;
+      const bytes = inUse + this.#ops[this.#opAt[step]].scratch;
       const op = this.#scheduledForAt[step];
       if (bytes > this.#bytesDuring[op]) this.#bytesDuring[op] = bytes;
     }
@@ -150,7 +152,7 @@ export class ScheduleSimulation {
   idleSpans(): IdleSpans {
     const { after, length } = this.#idle;
     const excessBefore = this.#excessBefore; // how many of the ops before one have excess
-    for (let op = 0; op < this.ops.length; op++) {
+    for (let op = 0; op < this.#ops.length; op++) {
       excessBefore[op + 1] = excessBefore[op] + (this.#bytesDuring[op] > this.#excessAbove ? 1 : 0);
     }
     length.fill(0);
@@ -172,7 +174,7 @@ export class ScheduleSimulation {
 
   /** The order of the latest schedule: all ops by index, those that are recomputed also before the op that needs them. */
   order(): readonly number[] {
-    const recomputed = this.ops.map((): number[] => []);
+    const recomputed = this.#ops.map((): number[] => []);
     for (let step = 0; step < this.#steps; step++) {
       const [op, scheduledFor] = [this.#opAt[step], this.#scheduledForAt[step]];
       if (op !== scheduledFor) recomputed[scheduledFor].push(op);

@@ -3,6 +3,7 @@ import { type DType, type Shape, sizeOf } from "./shape.ts";
 
 /** A piece of device memory that holds a tensor, or some of its rows. */
 export interface Operand {
+  /** The sizes of what is bound. */
   readonly shape: Shape;
   /** The element type in memory; kernels compute in f32 what is stored as f16. */
   readonly dtype: DType | "f16";
@@ -19,17 +20,21 @@ export type Narrowing = "native" | "integers";
 
 /** An operand with the access that a kernel has to it. */
 export interface Binding {
+  /** The memory. */
   readonly operand: Operand;
+  /** What the kernel does with it; what it writes it may read, too. */
   readonly access: "read" | "write";
 }
 
 /** A shader and one dispatch of it. */
 export interface Kernel {
+  /** Names it in errors, profiles and dumps. */
   readonly label: string;
   /** WGSL with the entry point `main`. */
   readonly code: string;
   /** In the order of their binding numbers; `sizes` follow them as a uniform. */
   readonly bindings: readonly Binding[];
+  /** The words of the uniform; null if there is none. */
   readonly sizes: Uint32Array | null;
   /** Counts of workgroups, or the operand that holds them when the kernel starts. */
   readonly workgroups: readonly [number, number, number] | { readonly indirect: Operand };

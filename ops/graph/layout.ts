@@ -8,13 +8,17 @@ import { type Shape, sizeOf } from "./shape.ts";
 
 /** Where an op reads its input: output element i is the input element that `layout` reaches at i, plus `offset`. */
 export interface Access {
+  /** The order of the elements that it reads. */
   readonly layout: Layout;
+  /** Elements before the first one. */
   readonly offset: number;
 }
 
-/** One axis of a layout; the stride is in elements. */
+/** One axis of a layout. */
 export interface Axis {
+  /** Steps along it. */
   readonly size: number;
+  /** Elements from one step to the next. */
   readonly stride: number;
 }
 

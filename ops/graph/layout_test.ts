@@ -100,14 +100,14 @@ Deno.test("composed() reaches a slice of a transposition of any layout, or says 
     // Axes of any strides, reshaped to other axes, of which some elements are read in another order.
     const sizes = shapeFrom(integer, 3);
     const inner = joined(sizes.map((size) => ({ size, stride: [0, 1, 5, 7, 30][integer(5)] })));
-    const shape = integer(2) === 0 ? sizes.toReversed() : [sizeOf(sizes.slice(1)), sizes[0]];
+    const shape = [sizes.toReversed(), sizes, [sizeOf(sizes.slice(1)), sizes[0]]][integer(3)];
     const strides = stridesOf(shape);
     const axes = shape.map((size, axis) => ({ size: 1 + integer(size), stride: strides[axis] }));
     const outer = joined(integer(2) === 0 ? axes : [...axes.slice(1), { size: 2, stride: 0 }, axes[0]]);
     if (composes(outer, inner, `${JSON.stringify(outer)} through ${JSON.stringify(inner)}`)) expressed++;
     else refused++;
   }
-  assert.ok(expressed > 1000 && refused > 50, `${expressed} expressed, ${refused} refused`);
+  assert.ok(expressed > 1000 && refused > 200, `${expressed} expressed, ${refused} refused`);
 });
 
 Deno.test("commonSizes() and stridesAlong() cut layouts into axes of one stride each", () => {

@@ -15,23 +15,33 @@ export type Backend = "native" | "dawn";
 
 /** What is known about the adapter, in plain values. */
 export interface AdapterReport {
+  /** The WebGPU that it was asked of. */
   readonly backend: Backend;
+  /** As WebGPU's GPUAdapterInfo. */
   readonly vendor: string;
+  /** As WebGPU's GPUAdapterInfo. */
   readonly architecture: string;
+  /** A name for people. */
   readonly description: string;
   /** Whether it runs on a CPU. */
   readonly software: boolean;
+  /** WebGPU's names, sorted. */
   readonly features: readonly string[];
+  /** WebGPU's limits, by name. */
   readonly limits: Readonly<Record<string, number>>;
 }
 
 /** What `kernels` of an op is given. */
 export interface LoweringContext<A> {
+  /** Where the inputs are stored. */
   readonly inputs: readonly Operand[];
+  /** Where the result is to be stored. */
   readonly output: Operand;
+  /** The attributes of the op. */
   readonly attributes: A;
   /** Reserves memory that only this op uses, while it runs; f32 if no element type is given. */
   readonly scratch: (shape: Shape, dtype?: Operand["dtype"]) => Operand;
+  /** The adapter that kernels are generated for. */
   readonly adapter: AdapterTraits;
   /** The statistics of the output's columns that a GEMM should take in its epilogue; null where nothing reads them. */
   readonly statistics: StatisticsEpilogue | null;

@@ -13,7 +13,8 @@ export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
   needs: Schema.String,
   found: Schema.Array(Schema.Array(Schema.Number)),
 }) {
-  override get message() {
+  /** Op, need and found shapes as a sentence. */
+  override get message(): string {
     return `Cannot build ${this.op} as it needs ${this.needs}: found ${
       this.found.map((shape) => `[${shape.join(", ")}]`).join(", ")
     }`;

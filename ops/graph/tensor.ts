@@ -13,8 +13,11 @@ import { type DType, type Shape, shapeError, sizeOf } from "./shape.ts";
 export interface Tensor {
   /** Counts up in the order of creation, so that every tensor comes after its inputs. */
   readonly id: number;
+  /** Sizes of the axes. */
   readonly shape: Shape;
+  /** Element type; mixed precision may store f32 as f16. */
   readonly dtype: DType;
+  /** Where the values come from. */
   readonly source: Source;
 }
 
@@ -23,28 +26,39 @@ export type Source = InputSource | ConstantSource | ReshapeSource | OpSource;
 
 /** Values given from outside, under a name that is unique in the graph. */
 export interface InputSource {
+  /** Tells the sources apart. */
   readonly kind: "input";
+  /** The name under which values are given. */
   readonly name: string;
 }
 
 /** Values known when the graph is built. */
 export interface ConstantSource {
+  /** Tells the sources apart. */
   readonly kind: "constant";
+  /** The values, row-major. */
   readonly data: Float32Array | Uint32Array;
 }
 
-/** The values of another tensor under another shape; `differentiable: false` is a stopped gradient. */
+/** The values of another tensor under another shape. */
 export interface ReshapeSource {
+  /** Tells the sources apart. */
   readonly kind: "reshape";
+  /** The other tensor. */
   readonly of: Tensor;
+  /** Whether gradients flow back; a stopped gradient is a reshape to the same shape for which they do not. */
   readonly differentiable: boolean;
 }
 
 /** The result of an op. */
 export interface OpSource {
+  /** Tells the sources apart. */
   readonly kind: "op";
+  /** The op. */
   readonly op: OpDefinition<unknown>;
+  /** What it is computed from. */
   readonly inputs: readonly Tensor[];
+  /** What else its result depends on. */
   readonly attributes: unknown;
 }
 
@@ -72,10 +86,13 @@ export const constantData = ({ source }: Tensor): Float32Array | Uint32Array => 
 
 /** What `backward` of an op is given. */
 export interface BackwardContext<A> {
+  /** The inputs of the op. */
   readonly inputs: readonly Tensor[];
+  /** Its result. */
   readonly output: Tensor;
   /** Derivative of the loss with respect to `output`, of the same shape. */
   readonly gradient: Tensor;
+  /** The attributes of the op. */
   readonly attributes: A;
 }
 
@@ -89,6 +106,7 @@ export interface Slices {
 
 /** An op: the shape of its result, how it is computed, and its gradient. */
 export interface OpDefinition<A> {
+  /** Names it in errors, labels and dumps. */
   readonly name: string;
   /** The shape of the result. Throws ShapeError where the inputs do not fit. */
   readonly shape: (inputs: readonly Tensor[], attributes: A) => Shape;
