@@ -62,8 +62,8 @@ export const dumpOf = (
 };
 
 /**
- * Dumps the step of the first rank of a run; returns a sentence about it. Fails with a `DumpError` where the folder is not
- * empty or cannot be written, and where it needs an adapter, as `rankGpu` does.
+ * Dumps the step of the first rank of a run; returns a sentence about it. Fails with a `DumpError` where the folder is
+ * not empty or cannot be written, and where it needs an adapter, as `rankGpu` does.
  */
 export const dumpStep = Effect.fn("dumpStep")(function* (config: Config, { folder, ...dump }: StepDump) {
   yield* makeDumpFolder(folder);

@@ -21,8 +21,8 @@ export const GPU: AdapterTraits = { ...CPU, cpu: false, maxBinding: 2 ** 31 - 4 
 export const isState = (name: string): boolean => name !== "images";
 
 /**
- * A step of SGD with momentum: blocks of convolution, batch norm and ReLU, then max pooling and a linear layer. Of several
- * ranks, with statistics and gradients of all.
+ * A step of SGD with momentum: blocks of convolution, batch norm and ReLU, then max pooling and a linear layer. Of
+ * several ranks, with statistics and gradients of all.
  */
 export const training = (
   { blocks = 3, world = 1, ...options }:

@@ -1,6 +1,6 @@
 /**
- * Buffer assignment: which tensors share memory, and under which number. Numbers ("storages") are given out in the order in
- * which kernels first use them; the memory plan maps them to buffers.
+ * Buffer assignment: which tensors share memory, and under which number. Numbers ("storages") are given out in the
+ * order in which kernels first use them; the memory plan maps them to buffers.
  */
 import { bytesOf, type Operand } from "../graph/kernel.ts";
 import type { LoweringContext } from "../graph/lowering.ts";
@@ -27,8 +27,8 @@ export interface BufferAssignment {
 }
 
 /**
- * Assigns memory to tensors when it is first asked for them. Reshapes share the memory of their source, and a next value of
- * the state that is updated `inPlace` that of the current one; tensors in `half` are stored in f16.
+ * Assigns memory to tensors when it is first asked for them. Reshapes share the memory of their source, and a next
+ * value of the state that is updated `inPlace` that of the current one; tensors in `half` are stored in f16.
  */
 export const assignBuffers = (
   { inPlace, half, narrowing }: {

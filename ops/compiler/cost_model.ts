@@ -6,8 +6,8 @@ import { isExchange } from "./graph.ts";
 import type { ScheduledOp } from "./schedule_simulation.ts";
 
 /**
- * Floating-point operations and bytes of memory traffic per second: orders of magnitude, not measured. Their ratio matters,
- * which makes a convolution costlier to recompute than an activation of the same size.
+ * Floating-point operations and bytes of memory traffic per second: orders of magnitude, not measured. Their ratio
+ * matters, which makes a convolution costlier to recompute than an activation of the same size.
  */
 const SPEED = { cpu: { flops: 2e10, bytes: 1e10 }, gpu: { flops: 1e13, bytes: 5e11 } };
 

@@ -1,6 +1,6 @@
 /**
- * Dumps of lowered programs as text, without a device: for debugging kernels, and for tools that inspect their instructions
- * or estimate their time. The same graph always gives the same bytes.
+ * Dumps of lowered programs as text, without a device: for debugging kernels, and for tools that inspect their
+ * instructions or estimate their time. The same graph always gives the same bytes.
  */
 import { bytesOf, type Kernel } from "../graph/kernel.ts";
 import type { AdapterTraits, Exchange } from "../graph/lowering.ts";

@@ -50,7 +50,9 @@ export interface FusedBody {
   readonly values: readonly string[];
 }
 
-/** Generates the statements that compute `spec.roots` for one column and row (`column`, `row`, `block` for the group). */
+/**
+ * Generates the statements that compute `spec.roots` for one column and row (`column`, `row`, `block` for the group).
+ */
 export const bodyOf = (spec: BodySpec): FusedBody => {
   const body: Draft = {
     spec,
@@ -160,7 +162,8 @@ const load = (body: Draft, input: FusedInput): Value => {
     const { operand, skip } = windowInSlice(body.spec, input);
     const buffer = body.spec.overwritten.get(input.tensor) ?? bound(body, operand, asVector);
 
-    // Strides are sizes of the kernel, so that other shapes share its code; only which of them are 0 is part of the code.
+    // Strides are sizes of the kernel, so that other shapes share its code; only which of them are 0 is part of the
+    // code.
     const terms: string[] = [];
     const sized = (name: string, elements: number) => {
       body.sizes[name] = asVector ? elements / 4 : elements;

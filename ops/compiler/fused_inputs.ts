@@ -1,9 +1,9 @@
 /**
  * What a fused kernel reads, and the iteration space that it runs over.
  *
- * Chains of elementwise ops become one kernel, and reductions read their inputs through such chains. Every fused kernel runs
- * over G groups, R rows and C columns; it reads each input with one stride along each of the three. What does not change from
- * row to row (normalisation constants, say) is computed once, before the loop over rows.
+ * Chains of elementwise ops become one kernel, and reductions read their inputs through such chains. Every fused kernel
+ * runs over G groups, R rows and C columns; it reads each input with one stride along each of the three. What does not
+ * change from row to row (normalisation constants, say) is computed once, before the loop over rows.
  */
 import { alignmentOf, type Operand } from "../graph/kernel.ts";
 import {
@@ -34,8 +34,8 @@ export const accessOf = ({ source: { op, attributes }, shape }: OpTensor, input:
   op.access?.(input.shape, attributes) ?? { layout: broadcastLayout(input.shape, shape), offset: 0 };
 
 /**
- * All that the fused kernel of `root` reads if it computes the tensors that are inlined. Null where strides cannot express
- * it.
+ * All that the fused kernel of `root` reads if it computes the tensors that are inlined. Null where strides cannot
+ * express it.
  */
 export const fusedInputs = (
   root: Tensor,
@@ -126,7 +126,9 @@ export interface IterationSpace {
 /** Widths of the rows that a space without broadcasting is cut into, the best first. */
 const SHORT_ROWS = [32, 16, 8, 4];
 
-/** The iteration space of the kernel that computes `root` and reads `inputs`; null where three strides do not suffice. */
+/**
+ * The iteration space of the kernel that computes `root` and reads `inputs`; null where three strides do not suffice.
+ */
 export const iterationSpaceOf = (root: Tensor, inputs: readonly FusedInput[]): IterationSpace | null => {
   const layouts = inputs.map(({ layout }) => layout);
   if (isOp(root) && isReduction(root)) return reductionSpace(root, layouts);

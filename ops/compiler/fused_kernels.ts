@@ -35,7 +35,9 @@ export const rowsPerInvocation = (
 /** Elements from which on a fused kernel has variants: with fewer it is too short for timings to tell them apart. */
 const FEW_ELEMENTS = 2 ** 18;
 
-/** Kernels for several limits on the rows that an invocation takes, the best guess first; of small tensors only that. */
+/**
+ * Kernels for several limits on the rows that an invocation takes, the best guess first; of small tensors only that.
+ */
 export const rowLimitVariants = (
   elements: number,
   limits: readonly number[],
@@ -60,8 +62,8 @@ export const INDICES = /* wgsl */ `
   var last = min(first + p.each, p.rows);`;
 
 /**
- * The kernels that compute elementwise tensors of one size together. Where one is updated in place, they read the current
- * value through the binding that they write to.
+ * The kernels that compute elementwise tensors of one size together. Where one is updated in place, they read the
+ * current value through the binding that they write to.
  */
 export const elementwiseKernels = (
   roots: readonly OpTensor[],

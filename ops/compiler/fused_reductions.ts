@@ -10,7 +10,9 @@ import { bodyOf, type FusedBody, type FusedSlice } from "./fused_body.ts";
 import { fusedInputs, iterationSpaceOf, slicesOf, termsOf } from "./fused_inputs.ts";
 import { INDICES, rowLimitVariants, rowsPerInvocation, SIZES } from "./fused_kernels.ts";
 
-/** The fewest rows that an invocation sums, so that partial sums take at most an eighth of the memory of their terms. */
+/**
+ * The fewest rows that an invocation sums, so that partial sums take at most an eighth of the memory of their terms.
+ */
 const FEWEST_ROWS = 8;
 
 /**
@@ -56,7 +58,9 @@ interface Chunk {
   readonly start: number;
 }
 
-/** The kernel that sums the rows of each chunk of a slice; with `rowCount` ([1], u32) only so many of the group's rows. */
+/**
+ * The kernel that sums the rows of each chunk of a slice; with `rowCount` ([1], u32) only so many of the group's rows.
+ */
 const columnSumKernel = (
   fused: FusedSlice,
   chunk: Chunk,
@@ -124,7 +128,8 @@ const rowSumKernel = (
   const terms = body.values.length;
   const work = split(slice.rows);
   const total = (t: number) => work.total(body.width === 4 ? `dot(sum${t}, T(1.0))` : `sum${t}`);
-  // An invocation, or a workgroup, stays in its row and loops over columns: hoisted values are not the same in all columns.
+  // An invocation, or a workgroup, stays in its row and loops over columns: hoisted values are not the same in all
+  // columns.
   return kernel({
     label: "rowSums",
     reads: body.reads,

@@ -8,13 +8,16 @@ import { isElementwise, isFused } from "./graph.ts";
 /** The most inputs of a tensor that is inlined into its only reader, and into several readers. */
 const MOST_INPUTS = { oneReader: 8, severalReaders: 6 };
 
-/** The most inputs as large as a tensor that is inlined into several readers: it then costs no more reads than storing it. */
+/**
+ * The most inputs as large as a tensor that is inlined into several readers: it then costs no more reads than storing
+ * it.
+ */
 const MOST_LARGE_INPUTS = 2;
 
 /**
  * The elementwise tensors that are inlined: computed by the kernels that read them, and never stored. One with a single
- * reader is, unless it has many inputs. One with several readers is where it has at most two large inputs: reading these
- * again costs no more memory traffic than storing the tensor and reading it. Tensors in `kept` are always stored.
+ * reader is, unless it has many inputs. One with several readers is where it has at most two large inputs: reading
+ * these again costs no more memory traffic than storing the tensor and reading it. Tensors in `kept` are always stored.
  */
 export const chooseInlined = (
   live: readonly Tensor[],
@@ -48,8 +51,8 @@ const readersOf = (live: readonly Tensor[]): ReadonlyMap<Tensor, readonly Tensor
 };
 
 /**
- * The inputs of the fused kernel of `x`. As long as strides cannot express how it reads them, or they are not `few`, takes
- * the one with the most inputs out of `inlined`, so that it is stored after all.
+ * The inputs of the fused kernel of `x`. As long as strides cannot express how it reads them, or they are not `few`,
+ * takes the one with the most inputs out of `inlined`, so that it is stored after all.
  */
 const storingInputsUntil = (
   x: OpTensor,

@@ -1,7 +1,7 @@
 /**
  * Horizontal fusion (PyTorch's multi-tensor apply): one kernel computes several next values of the state, as those of a
- * parameter and its momentum, or those of all small parameters of one shape. There are hundreds of them, and a dispatch for
- * each would take longer than its computation.
+ * parameter and its momentum, or those of all small parameters of one shape. There are hundreds of them, and a dispatch
+ * for each would take longer than its computation.
  */
 import { sizeOf } from "../graph/shape.ts";
 import type { OpTensor, Tensor } from "../graph/tensor.ts";
@@ -9,8 +9,8 @@ import { fusedInputsOfAll } from "./fused_inputs.ts";
 import { isElementwise } from "./graph.ts";
 
 /**
- * Elements up to which a tensor counts as small. Larger ones, whose computation takes longer than a dispatch, are grouped
- * with neighbours in the schedule only.
+ * Elements up to which a tensor counts as small. Larger ones, whose computation takes longer than a dispatch, are
+ * grouped with neighbours in the schedule only.
  */
 const SMALL = 2 ** 16;
 
@@ -26,8 +26,9 @@ interface Group {
 }
 
 /**
- * The schedule in groups of tensors that one kernel computes; most have one member. Groups form among the tensors `next`,
- * the next values of the state, where shape and sync depth are equal and a kernel can bind all that they read and write.
+ * The schedule in groups of tensors that one kernel computes; most have one member. Groups form among the tensors
+ * `next`, the next values of the state, where shape and sync depth are equal and a kernel can bind all that they read
+ * and write.
  */
 export const fusedHorizontally = (
   scheduled: readonly OpTensor[],

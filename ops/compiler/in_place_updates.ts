@@ -14,8 +14,8 @@ export interface StateUpdates {
 }
 
 /**
- * Which updates can be in place: a next value takes the memory of the current one where an elementwise kernel computes it,
- * no later kernel reads the current one, and the kernel itself reads it only at the index that it writes.
+ * Which updates can be in place: a next value takes the memory of the current one where an elementwise kernel computes
+ * it, no later kernel reads the current one, and the kernel itself reads it only at the index that it writes.
  */
 export const updatesInPlace = (
   updates: ReadonlyMap<Tensor, Tensor>,

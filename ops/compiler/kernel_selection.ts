@@ -1,4 +1,6 @@
-/** Which of several variants of its kernels an op uses: the first guess for the adapter, or the one that tuning found. */
+/**
+ * Which of several variants of its kernels an op uses: the first guess for the adapter, or the one that tuning found.
+ */
 import { Context } from "effect";
 import type { Kernel } from "../graph/kernel.ts";
 import type { AdapterReport, Variants } from "../graph/lowering.ts";
@@ -33,9 +35,9 @@ export interface Choice {
 }
 
 /**
- * Describes the work of computing `members` together, as far as time depends on it; tuning remembers the fastest variant
- * under this text. Of fused kernels: the ops, the shape, and the sizes of what they read. Of all others: the op with its
- * attributes and the shapes of its inputs. An h marks tensors in half precision.
+ * Describes the work of computing `members` together, as far as time depends on it; tuning remembers the fastest
+ * variant under this text. Of fused kernels: the ops, the shape, and the sizes of what they read. Of all others: the op
+ * with its attributes and the shapes of its inputs. An h marks tensors in half precision.
  */
 export const workOf = (
   members: readonly OpTensor[],

@@ -24,8 +24,8 @@ export const kernelUses = (kernels: readonly Kernel[]): ReadonlyMap<number, Use>
 };
 
 /**
- * Uses by kernels and by exchanges: what is sent has to stay until its sync point, and what is received is written at the
- * end of the segment before the one that it is needed in.
+ * Uses by kernels and by exchanges: what is sent has to stay until its sync point, and what is received is written at
+ * the end of the segment before the one that it is needed in.
  */
 export const withExchanges = (
   byKernels: ReadonlyMap<number, Use>,
@@ -44,8 +44,8 @@ export const withExchanges = (
 };
 
 /**
- * The lifetimes of all storages: those in `resident` always exist, those in `results` last until the end of the run, which
- * has `kernels` kernels.
+ * The lifetimes of all storages: those in `resident` always exist, those in `results` last until the end of the run,
+ * which has `kernels` kernels.
  */
 export const lifetimesOf = (
   storages: readonly Storage[],

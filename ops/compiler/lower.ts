@@ -1,6 +1,6 @@
 /**
- * Lowering: from a graph to kernels and a memory plan, without a device. `fuse` and `lowerSchedule` are the passes in order;
- * each is a function over plain data in a file of its own.
+ * Lowering: from a graph to kernels and a memory plan, without a device. `fuse` and `lowerSchedule` are the passes in
+ * order; each is a function over plain data in a file of its own.
  */
 import type { Kernel, Operand } from "../graph/kernel.ts";
 import type { AdapterTraits } from "../graph/lowering.ts";
@@ -91,8 +91,8 @@ interface Target {
 }
 
 /**
- * Lowers `graph` for an adapter; inputs for which `isState` holds stay on the device between runs. Where no plan is found
- * within the graph's memory limit, gives the one with the fewest bytes. Throws where two inputs share a name.
+ * Lowers `graph` for an adapter; inputs for which `isState` holds stay on the device between runs. Where no plan is
+ * found within the graph's memory limit, gives the one with the fewest bytes. Throws where two inputs share a name.
  */
 export const lower = (
   graph: Graph,
@@ -164,7 +164,9 @@ const lowerSchedule = (
   return { lowered, ops };
 };
 
-/** Assigns memory to inputs and constants, which exist before the first kernel. Throws where two inputs share a name. */
+/**
+ * Assigns memory to inputs and constants, which exist before the first kernel. Throws where two inputs share a name.
+ */
 const assignResident = (
   { graph, live, scheduled, readsOf, results }: FusedGraph,
   { operandOf }: BufferAssignment,
@@ -203,8 +205,9 @@ const recomputedIn = (
 const MOST_SCHEDULES = 8;
 
 /**
- * Recomputes as much as it takes to stay within `limit` bytes, or as close above it as was found. Rematerialisation counts
- * the bytes in use; the gaps that remain in shared buffers are known only from a plan, so the budget is lowered by them.
+ * Recomputes as much as it takes to stay within `limit` bytes, or as close above it as was found. Rematerialisation
+ * counts the bytes in use; the gaps that remain in shared buffers are known only from a plan, so the budget is lowered
+ * by them.
  */
 const rematerialized = (
   usual: Lowered,

@@ -7,8 +7,9 @@ import { resultsOf } from "./graph.ts";
 import { lower, type Lowered } from "./lower.ts";
 
 /**
- * Follows a program through its memory and fails where a kernel or an exchange reads what is not there: what has not been
- * written yet, what another tensor has overwritten, or a value of another tensor than those that it is computed from.
+ * Follows a program through its memory and fails where a kernel or an exchange reads what is not there: what has not
+ * been written yet, what another tensor has overwritten, or a value of another tensor than those that it is computed
+ * from.
  */
 const follow = (lowered: Lowered) => {
   const { kernels, produces, syncPoints, plan, lifetimes, fused, operandOf } = lowered;

@@ -145,7 +145,9 @@ const firstFitDecreasing = (
   return true;
 };
 
-/** The lowest offset that is free during a tensor's lifetime; null if there is none, or a conflicting tensor is there. */
+/**
+ * The lowest offset that is free during a tensor's lifetime; null if there is none, or a conflicting tensor is there.
+ */
 const freeOffset = (
   tensor: Lifetime,
   { bytes, tensors }: OpenSlot,

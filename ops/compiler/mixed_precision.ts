@@ -1,10 +1,11 @@
 /**
- * Mixed precision: which tensors are stored as f16. Kernels compute in f32 all the same (kernels/f16_storage.ts); what is
- * narrowed are large tensors between one kernel and the next, activations and their gradients. Beyond 65504 they become
- * infinite, which loss scaling detects (pipeline/optim/loss_scale.ts).
+ * Mixed precision: which tensors are stored as f16. Kernels compute in f32 all the same (kernels/f16_storage.ts); what
+ * is narrowed are large tensors between one kernel and the next, activations and their gradients. Beyond 65504 they
+ * become infinite, which loss scaling detects (pipeline/optim/loss_scale.ts).
  *
- * The rule is that of PyTorch's autocast: GEMMs are stored in f16; sums, softmaxes and losses are not; all else is stored as
- * its inputs are. State, constants and results of a program stay in f32, and so do operands and results of collectives.
+ * The rule is that of PyTorch's autocast: GEMMs are stored in f16; sums, softmaxes and losses are not; all else is
+ * stored as its inputs are. State, constants and results of a program stay in f32, and so do operands and results of
+ * collectives.
  */
 import { sizeOf } from "../graph/shape.ts";
 import type { OpTensor, Tensor } from "../graph/tensor.ts";

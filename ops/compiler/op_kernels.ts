@@ -7,8 +7,8 @@ import { sumPartials } from "../kernels/partial_sums.ts";
 import type { EmissionContext } from "./emission_context.ts";
 
 /**
- * The kernels of an op that is not fused, with an epilogue for `statistics` where these are asked for. Where a tensor is
- * larger than one binding and the op allows it, computes slices along the first axis, without the epilogue.
+ * The kernels of an op that is not fused, with an epilogue for `statistics` where these are asked for. Where a tensor
+ * is larger than one binding and the op allows it, computes slices along the first axis, without the epilogue.
  */
 export const opKernels = (
   x: OpTensor,
@@ -57,8 +57,8 @@ interface Slicing {
 }
 
 /**
- * Cuts operands, which have as many rows each, into slices that one binding can hold and that begin where a binding may.
- * Null where not even the smallest such slice fits.
+ * Cuts operands, which have as many rows each, into slices that one binding can hold and that begin where a binding
+ * may. Null where not even the smallest such slice fits.
  */
 const slicingOf = (operands: readonly Operand[], maxBinding: number): Slicing | null => {
   const rows = operands[0].shape[rowAxis(operands[0])];

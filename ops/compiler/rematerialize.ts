@@ -2,9 +2,10 @@
  * Rematerialisation (activation checkpointing): where memory is short, results that are held for long are dropped and
  * recomputed before they are used.
  *
- * In training these are activations, computed in the forward pass and needed in the backward pass. Some cost next to nothing
- * to recompute (a ReLU of what is there anyway), others a whole convolution; a recomputation needs its own inputs, which are
- * held longer or recomputed as well. So a program trades time for memory in small pieces, the cheapest first.
+ * In training these are activations, computed in the forward pass and needed in the backward pass. Some cost next to
+ * nothing to recompute (a ReLU of what is there anyway), others a whole convolution; a recomputation needs its own
+ * inputs, which are held longer or recomputed as well. So a program trades time for memory in small pieces, the
+ * cheapest first.
  */
 import {
   type IdleSpans,
@@ -24,12 +25,12 @@ export interface Schedule {
 const STEPS = [0.9, 0.95, 0.98];
 
 /**
- * A schedule with at most `budget` bytes in use at any time, at little cost; where none is found, the one with the fewest
- * bytes.
+ * A schedule with at most `budget` bytes in use at any time, at little cost; where none is found, the one with the
+ * fewest bytes.
  *
- * Greedy, lowering the peak by 10 % at a time: as long as more bytes than that are in use at some op, drops the result that
- * removes most of the excess for the cost of recomputing it. As bytes grow dearer, undoes drops that no longer pay, such as
- * those that make many others costlier to recompute; in the end those that are not needed.
+ * Greedy, lowering the peak by 10 % at a time: as long as more bytes than that are in use at some op, drops the result
+ * that removes most of the excess for the cost of recomputing it. As bytes grow dearer, undoes drops that no longer
+ * pay, such as those that make many others costlier to recompute; in the end those that are not needed.
  */
 export const scheduleWithin = (ops: readonly ScheduledOp[], budget: number): Schedule => {
   const search = new DropSearch(ops);
@@ -109,7 +110,9 @@ class DropSearch {
     return true;
   }
 
-  /** Makes the drops that remove most excess per cost until the peak is within `budget`; false where none removes any. */
+  /**
+   * Makes the drops that remove most excess per cost until the peak is within `budget`; false where none removes any.
+   */
   #dropWhatPays(budget: number, mostTrials: number): boolean {
     let before = this.#simulate();
     let idle = this.#simulation.idleSpans();
@@ -120,7 +123,8 @@ class DropSearch {
       const best = queue.pop();
       if (best === undefined) return made > 0;
       if (best.evaluatedAt !== made) {
-        // Other drops lower the worth of a drop, as a rule: one that is still the best after evaluation is the best of all.
+        // Other drops lower the worth of a drop, as a rule: one that is still the best after evaluation is the best of
+        // all.
         const candidate = this.#evaluated(best.drop.op, idle, before, made);
         if (candidate === null) continue; // it may pay later, when others are dropped
         queue.splice(queue.findLastIndex(({ worth }) => worth <= candidate.worth) + 1, 0, candidate);

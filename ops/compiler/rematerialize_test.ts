@@ -9,8 +9,8 @@ const op = (reads: readonly number[], bytes: number, cost: number): ScheduledOp 
 );
 
 /**
- * Training of a chain: layers of a costly product and a cheap function, whose results the backward pass reads; and ten ops
- * between the two passes. Random sizes, where `seed` is given.
+ * Training of a chain: layers of a costly product and a cheap function, whose results the backward pass reads; and ten
+ * ops between the two passes. Random sizes, where `seed` is given.
  */
 const chain = (layers: number, seed?: number): ScheduledOp[] => {
   const random = numbers(4 * layers, seed ?? 1);

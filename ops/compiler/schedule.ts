@@ -34,8 +34,8 @@ export interface ScheduleStep {
 export const isRecomputed = ({ members, scheduledFor }: ScheduleStep): boolean => members[0] !== scheduledFor;
 
 /**
- * The steps of a schedule: groups of tensors in `order`, of their indices. A group that occurs again is recomputed for the
- * next group in the order that is new.
+ * The steps of a schedule: groups of tensors in `order`, of their indices. A group that occurs again is recomputed for
+ * the next group in the order that is new.
  */
 export const scheduleSteps = (
   groups: readonly (readonly OpTensor[])[],

@@ -37,12 +37,15 @@ export interface IdleSpans {
   readonly length: Int32Array;
 }
 
-/** Results below this share of the largest are not counted, and never dropped: most are, and they take hardly any memory. */
+/**
+ * Results below this share of the largest are not counted, and never dropped: most are, and they take hardly any
+ * memory.
+ */
 const SMALL = 1e-4;
 
 /**
- * Simulates schedules of the same ops. Each run replaces the results of the one before, in arrays that are used again: a
- * search runs thousands.
+ * Simulates schedules of the same ops. Each run replaces the results of the one before, in arrays that are used again:
+ * a search runs thousands.
  *
  * A schedule has steps: each op once, and before an op the recomputations that it needs.
  */
@@ -148,7 +151,9 @@ export class ScheduleSimulation {
     }
   }
 
-  /** Finds in the latest schedule for each result the longest time in which it is not read, counted in ops with excess. */
+  /**
+   * Finds in the latest schedule for each result the longest time in which it is not read, counted in ops with excess.
+   */
   idleSpans(): IdleSpans {
     const { after, length } = this.#idle;
     const excessBefore = this.#excessBefore; // how many of the ops before one have excess
@@ -172,7 +177,9 @@ export class ScheduleSimulation {
     return this.#idle;
   }
 
-  /** The order of the latest schedule: all ops by index, those that are recomputed also before the op that needs them. */
+  /**
+   * The order of the latest schedule: all ops by index, those that are recomputed also before the op that needs them.
+   */
   order(): readonly number[] {
     const recomputed = this.#ops.map((): number[] => []);
     for (let step = 0; step < this.#steps; step++) {

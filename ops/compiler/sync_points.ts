@@ -21,8 +21,8 @@ export interface SyncPoint {
 }
 
 /**
- * For each tensor the fewest sync points before it: an exchange is one deeper than its operand. Tensors that depend on an
- * overlappable exchange come after all others, so that the others need not wait for it.
+ * For each tensor the fewest sync points before it: an exchange is one deeper than its operand. Tensors that depend on
+ * an overlappable exchange come after all others, so that the others need not wait for it.
  */
 export const syncDepths = (live: readonly Tensor[]): ReadonlyMap<Tensor, number> => {
   const depths = new Map<Tensor, number>();
@@ -47,8 +47,9 @@ export const syncDepths = (live: readonly Tensor[]): ReadonlyMap<Tensor, number>
 };
 
 /**
- * Coalesces exchanges into as few sync points as possible: those that the next depth waits for share the one at the end of
- * their operands' depth. Overlappable ones join the next such point, and their result is needed where it is first read.
+ * Coalesces exchanges into as few sync points as possible: those that the next depth waits for share the one at the end
+ * of their operands' depth. Overlappable ones join the next such point, and their result is needed where it is first
+ * read.
  */
 export const planSyncPoints = (
   scheduled: readonly OpTensor[],

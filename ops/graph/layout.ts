@@ -1,8 +1,8 @@
 /**
  * Strided layouts: in which order an expression reads the elements of a tensor.
  *
- * One running index goes through all tensors of a fused kernel, so broadcasting, slicing, transposing and reshaping are only
- * different strides. A stride of 0 repeats the same element.
+ * One running index goes through all tensors of a fused kernel, so broadcasting, slicing, transposing and reshaping are
+ * only different strides. A stride of 0 repeats the same element.
  */
 import { type Shape, sizeOf } from "./shape.ts";
 
@@ -52,8 +52,8 @@ export const broadcastLayout = (from: Shape, to: Shape): Layout => {
 };
 
 /**
- * The composition of two layouts: element i is the element of `inner` at the index that `outer` reaches at i. Null where
- * strides cannot express it. The axes of `outer` may not overlap, as those of a sliding window do.
+ * The composition of two layouts: element i is the element of `inner` at the index that `outer` reaches at i. Null
+ * where strides cannot express it. The axes of `outer` may not overlap, as those of a sliding window do.
  */
 export const composed = (outer: Layout, inner: Layout): Layout | null => {
   const out: Axis[] = [];
@@ -84,8 +84,8 @@ export const composed = (outer: Layout, inner: Layout): Layout | null => {
 };
 
 /**
- * Sizes of axes, fastest first, such that each of the `layouts` has one stride along each of them; they also end at each
- * product in `cuts`. The layouts have `total` elements. Null where no such sizes exist.
+ * Sizes of axes, fastest first, such that each of the `layouts` has one stride along each of them; they also end at
+ * each product in `cuts`. The layouts have `total` elements. Null where no such sizes exist.
  */
 export const commonSizes = (
   layouts: readonly Layout[],

@@ -1,4 +1,6 @@
-/** What an op is given when it is lowered to kernels: its operands, the adapter's traits, and variants to choose from. */
+/**
+ * What an op is given when it is lowered to kernels: its operands, the adapter's traits, and variants to choose from.
+ */
 import type { Kernel, Operand } from "./kernel.ts";
 import type { Shape } from "./shape.ts";
 
@@ -74,8 +76,8 @@ export interface AdapterTraits {
   /** Can store f16 (shader-f16). */
   readonly shaderF16: boolean;
   /**
-   * The fewest invocations of a subgroup, where the adapter has WebGPU's `subgroups` and WGSL's `subgroup_id`; 0 where it
-   * lacks either.
+   * The fewest invocations of a subgroup, where the adapter has WebGPU's `subgroups` and WGSL's `subgroup_id`; 0 where
+   * it lacks either.
    */
   readonly minSubgroupSize: number;
 }

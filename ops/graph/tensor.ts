@@ -128,14 +128,15 @@ export interface OpDefinition<A> {
   /** Reductions over columns or rows; their inputs are read through fused elementwise expressions. */
   readonly reduction?: "columns" | "rows";
   /**
-   * For a column reduction: the tensor [G, R, C] whose shifted sums [G, 2, C] it computes (the sums of the differences to
-   * the first row of each group, and of their squares). A GEMM that computes this tensor may then reduce its tiles in its
-   * epilogue (`StatisticsEpilogue`), and the reduction need not read the tensor again. Null where it computes other sums.
+   * For a column reduction: the tensor [G, R, C] whose shifted sums [G, 2, C] it computes (the sums of the differences
+   * to the first row of each group, and of their squares). A GEMM that computes this tensor may then reduce its tiles
+   * in its epilogue (`StatisticsEpilogue`), and the reduction need not read the tensor again. Null where it computes
+   * other sums.
    */
   readonly shiftedSumsOf?: (attributes: A) => Tensor | null;
   /**
-   * How the result is stored in a program of half precision (compiler/mixed_precision.ts): GEMMs in `half`; in `full` what
-   * would lose too much, such as sums over many rows and softmaxes. If not given, as the largest inputs are.
+   * How the result is stored in a program of half precision (compiler/mixed_precision.ts): GEMMs in `half`; in `full`
+   * what would lose too much, such as sums over many rows and softmaxes. If not given, as the largest inputs are.
    */
   readonly precision?: "half" | "full";
   /** Floating-point operations, where these are more than a few per element of the result: GEMMs and convolutions. */
