@@ -85,12 +85,12 @@ export const FORMATS: readonly Format[] = Object.keys(ROWS) as Format[];
 
 /** A file does not hold what a format needs, or a format cannot hold what is in a file. */
 export class ConvertError extends Schema.TaggedError<ConvertError>()("ConvertError", {
-  file: Schema.String,
+  subject: Schema.String,
   to: Schema.Literals(FORMATS),
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot convert "${this.file}" to ${this.to}: ${this.reason}`;
+    return `Cannot convert "${this.subject}" to ${this.to}: ${this.reason}`;
   }
 }
 
@@ -133,7 +133,7 @@ const convertedAs = <Contents>(
   write(contents).pipe(
     Effect.map((pieces) => ({ pieces, notes: notes(contents) })),
     Effect.mapError((error) =>
-      error instanceof RangeError ? new ConvertError({ file, to, reason: error.message }) : error
+      error instanceof RangeError ? new ConvertError({ subject: file, to, reason: error.message }) : error
     ),
   );
 
@@ -143,7 +143,7 @@ const wholeRun = Effect.fnUntraced(
     { file, tensors, content }: WeightsFile,
     to: Format,
   ): Effect.fn.Return<Run, FormatError | ConvertError> {
-    const refuse = (reason: string) => new ConvertError({ file, to, reason });
+    const refuse = (reason: string) => new ConvertError({ subject: file, to, reason });
     if (content.kind === "checkpoint") {
       const meta = yield* pretrainMeta(file, content).pipe(Effect.mapError(({ reason }) => refuse(reason)));
       return { meta, tensors: yield* readState(tensors) };

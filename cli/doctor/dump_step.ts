@@ -12,7 +12,7 @@ import { rankGpu } from "../../pipeline/ranks/device.ts";
 import { acrossRanks } from "../../pipeline/ranks/sync.ts";
 import { writtenBytes } from "../../pipeline/run/bytes.ts";
 import { makeDumpFolder, writeDump } from "../../pipeline/run/dump_program.ts";
-import { ConfigError } from "../../pipeline/run/options.ts";
+import { UsageError } from "../flags/usage_error.ts";
 import { parseTraits, TRAITS_SYNTAX } from "./traits.ts";
 
 /** Where to dump a step, and what. */
@@ -49,16 +49,16 @@ export const dumpFlags = {
   ),
 };
 
-/** The dump that the flags ask for, or null. Fails with a `ConfigError` where one of them needs another. */
+/** The dump that the flags ask for, or null. Fails with a `UsageError` where one of them needs another. */
 export const dumpOf = (
   { dumpProgram, traits, everyVariant }: Command.Command.Config.Infer<typeof dumpFlags>,
-): Effect.Effect<StepDump | null, ConfigError> => {
+): Effect.Effect<StepDump | null, UsageError> => {
   if (Option.isSome(dumpProgram)) {
     return Effect.succeed({ folder: dumpProgram.value, traits: Option.getOrNull(traits), everyVariant });
   }
   if (Option.isNone(traits) && !everyVariant) return Effect.succeed(null);
-  const where = everyVariant ? "--every-variant" : "--traits";
-  return Effect.fail(new ConfigError({ where, problem: "this needs --dump-program" }));
+  const subject = everyVariant ? "--every-variant" : "--traits";
+  return Effect.fail(new UsageError({ subject, reason: "this needs --dump-program" }));
 };
 
 /**

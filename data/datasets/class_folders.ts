@@ -5,11 +5,11 @@ import { PICTURE } from "./image_list.ts";
 
 /** The folders do not say which picture is of which class. */
 export class ClassFolderError extends Schema.TaggedError<ClassFolderError>()("ClassFolderError", {
-  path: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot take classes from "${this.path}": ${this.reason}`;
+    return `Cannot take classes from "${this.subject}": ${this.reason}`;
   }
 }
 
@@ -36,14 +36,14 @@ export const classFolders = Effect.fn("classFolders")(
       const some = missing.slice(0, 3).map((name) => `"${name}"`).join(", ");
       const more = missing.length > 3 ? ` and ${missing.length - 3} more` : "";
       const reason = `${split}/ has ${some}${more}, which ${other}/ has not: both must have the same classes`;
-      return Effect.fail(new ClassFolderError({ path: dataDir, reason }));
+      return Effect.fail(new ClassFolderError({ subject: dataDir, reason }));
     };
     yield* lacks("val", "train", val, train);
     yield* lacks("train", "val", train, val);
     const classes = [...train.keys()];
     if (classes.length < 2) {
       const reason = `there is one class, "${classes[0]}": at least two are needed to tell apart`;
-      return yield* new ClassFolderError({ path: dataDir, reason });
+      return yield* new ClassFolderError({ subject: dataDir, reason });
     }
     const files = (split: typeof train) =>
       classes.flatMap((name, label) => split.get(name)!.map((file) => ({ file, label })));
@@ -57,7 +57,7 @@ const classesIn = Effect.fnUntraced(function* (path: string) {
   if (folders.length === 0) {
     const loose = all.filter(({ name }) => PICTURE.test(name)).length;
     const found = loose > 0 ? `pictures (${loose}), but no folder of a class` : "no folder of a class";
-    return yield* new ClassFolderError({ path, reason: `it has ${found}; ${LAYOUT}` });
+    return yield* new ClassFolderError({ subject: path, reason: `it has ${found}; ${LAYOUT}` });
   }
   const lists = yield* Effect.forEach(
     folders.map(({ name }) => name).sort(),
@@ -67,7 +67,7 @@ const classesIn = Effect.fnUntraced(function* (path: string) {
         return files.length > 0
           ? Effect.succeed([name, files.map((file) => join(path, name, file))] as const)
           : Effect.fail(
-            new ClassFolderError({ path: join(path, name), reason: `it has no pictures; ${LAYOUT}` }),
+            new ClassFolderError({ subject: join(path, name), reason: `it has no pictures; ${LAYOUT}` }),
           );
       }),
     { concurrency: 16 }, // a thousand folders, perhaps on a network disk
@@ -81,6 +81,6 @@ const entries = (path: string) =>
     catch: (error) => {
       const gone = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
       const reason = gone ? `there is no such folder; ${LAYOUT}` : (error as Error).message;
-      return new ClassFolderError({ path, reason });
+      return new ClassFolderError({ subject: path, reason });
     },
   });

@@ -27,11 +27,11 @@ export type Split = "train" | "val";
 
 /** Annotations are missing, or are not what they should be. */
 export class LabelError extends Schema.TaggedError<LabelError>()("LabelError", {
-  path: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot read labels from "${this.path}": ${this.reason}`;
+    return `Cannot read labels from "${this.subject}": ${this.reason}`;
   }
 }
 
@@ -75,7 +75,7 @@ export const openLabels = Effect.fn("openLabels")(
     const kind = kinds.find((kind) => exists(places[kind]));
     if (kind === undefined) {
       const lookedFor = kinds.map((kind) => `${places[kind]} (${kind})`).join(", ");
-      return yield* new LabelError({ path: dataDir, reason: `it has none, looked for ${lookedFor}` });
+      return yield* new LabelError({ subject: dataDir, reason: `it has none, looked for ${lookedFor}` });
     }
     const from = places[kind];
     const index = kind === "stuff" || kind === "instances" ? yield* readIndex(from) : null;
@@ -114,7 +114,7 @@ export const openLabels = Effect.fn("openLabels")(
                   if (place < 0) {
                     const reason =
                       `a pixel of "${name}" is of category ${last}, which is none of its categories`;
-                    return yield* new LabelError({ path: from, reason });
+                    return yield* new LabelError({ subject: from, reason });
                   }
                 }
                 labels[i] = place;
@@ -193,7 +193,7 @@ const readIndex = Effect.fnUntraced(function* (path: string) {
       }
       return JSON.parse(await Deno.readTextFile(path)) as unknown;
     },
-    catch: (error) => new LabelError({ path, reason: (error as Error).message }),
+    catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
   }).pipe(Effect.flatMap(decoded(Index, path)));
   const byPicture = new Map<unknown, unknown[]>();
   for (const annotation of annotations) {
@@ -215,7 +215,9 @@ const LARGEST = 2 ** 29 - 24;
 
 const decoded = <A>(schema: Schema.Decoder<A>, path: string) => (value: unknown) =>
   Schema.decodeUnknownEffect(schema)(value).pipe(
-    Effect.mapError(({ message }) => new LabelError({ path, reason: message.replace(/\s*\n\s*/g, " ") })),
+    Effect.mapError(({ message }) =>
+      new LabelError({ subject: path, reason: message.replace(/\s*\n\s*/g, " ") })
+    ),
   );
 
 // --- What a picture is made of ---
@@ -241,7 +243,7 @@ const masksOf = Effect.fnUntraced(function* ({ path, annotationsOf }: OpenIndex,
     if (mask === null) {
       const reason =
         `run lengths of "${picture.file_name}" do not cover ${picture.width} x ${picture.height} pixels`;
-      return yield* new LabelError({ path, reason });
+      return yield* new LabelError({ subject: path, reason });
     }
     const area = mask.reduce((sum, value) => sum + value, 0);
     masks.push({ category: category_id, crowd: iscrowd === 1, mask, area });
@@ -283,7 +285,10 @@ const objectMaps = (index: OpenIndex) => {
 const panoptic = Effect.fnUntraced(function* (path: string, folder: string) {
   const index = yield* readIndex(path);
   if (!exists(folder)) {
-    return yield* new LabelError({ path, reason: `the maps that belong to it are missing: ${folder}/*.png` });
+    return yield* new LabelError({
+      subject: path,
+      reason: `the maps that belong to it are missing: ${folder}/*.png`,
+    });
   }
   const isThing = new Map(index.categories.map(({ id, isthing }) => [id, isthing !== 0]));
   return {
@@ -296,7 +301,7 @@ const panoptic = Effect.fnUntraced(function* (path: string, folder: string) {
         const { width, height, data, channels } = yield* readMap(join(folder, file_name));
         if (channels < 3) {
           const reason = "it is no panoptic map: expected RGB";
-          return yield* new LabelError({ path: join(folder, file_name), reason });
+          return yield* new LabelError({ subject: join(folder, file_name), reason });
         }
         const segments = new Map<number, readonly [category: number, object: number]>([[0, [0, 0]]]);
         let objects = 0;
@@ -312,7 +317,7 @@ const panoptic = Effect.fnUntraced(function* (path: string, folder: string) {
           if (id !== last) [last, segment] = [id, segments.get(id)];
           if (segment === undefined) {
             const reason = `segment ${id} of "${file_name}" is not in its segments_info`;
-            return yield* new LabelError({ path, reason });
+            return yield* new LabelError({ subject: path, reason });
           }
           [categories[i], owners[i]] = segment;
         }
@@ -328,9 +333,9 @@ const maps = Effect.fnUntraced(
     const names = yield* Effect.try({
       try: () =>
         Array.from(Deno.readDirSync(folder), ({ name }) => name).filter((name) => /\.png$/i.test(name)),
-      catch: (error) => new LabelError({ path: folder, reason: (error as Error).message }),
+      catch: (error) => new LabelError({ subject: folder, reason: (error as Error).message }),
     });
-    if (names.length === 0) return yield* new LabelError({ path: folder, reason: "it has no *.png" });
+    if (names.length === 0) return yield* new LabelError({ subject: folder, reason: "it has no *.png" });
     const known = new Map((yield* knownCategories(dataDir)).map((category) => [category.id, category]));
     return {
       categories: Array.from(
@@ -344,7 +349,7 @@ const maps = Effect.fnUntraced(
           if (channels !== 1 || depth > 8) {
             const reason =
               `it is no label map: expected one channel of 8 bits, found ${channels} of ${depth}`;
-            return yield* new LabelError({ path: join(folder, name), reason });
+            return yield* new LabelError({ subject: join(folder, name), reason });
           }
           return { width, height, categories: data.map(idOf), objects: null };
         }),
@@ -373,7 +378,7 @@ const readMap = Effect.fnUntraced(function* (path: string) {
       const map = decodePng(await Deno.readFile(path));
       return map.depth < 8 ? { ...map, data: unpacked(map) } : map;
     },
-    catch: (error) => new LabelError({ path, reason: (error as Error).message }),
+    catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
   });
 });
 

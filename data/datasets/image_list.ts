@@ -47,22 +47,22 @@ export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
 
 /** There is nothing to train on, and why. */
 export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageListError", {
-  path: Schema.String,
-  problem: Schema.Literals(["missing", "unreadable", "wrong layout", "no pictures", "not text", "no paths"]),
+  subject: Schema.String,
+  reason: Schema.Literals(["missing", "unreadable", "wrong layout", "no pictures", "not text", "no paths"]),
   lookedFor: Schema.String,
 }) {
   override get message() {
-    const { path, lookedFor } = this;
-    return match(this.problem)
-      .with("missing", () => `There is no "${path}": --data-dir must name ${lookedFor}`)
-      .with("unreadable", () => `Cannot read "${path}": allow this user to read it`)
+    const { subject, lookedFor } = this;
+    return match(this.reason)
+      .with("missing", () => `There is no "${subject}": --data-dir must name ${lookedFor}`)
+      .with("unreadable", () => `Cannot read "${subject}": allow this user to read it`)
       .with(
         "wrong layout",
-        () => `There is no folder "${path}": looked for ${lookedFor} (--dataset Folder takes any)`,
+        () => `There is no folder "${subject}": looked for ${lookedFor} (--dataset Folder takes any)`,
       )
-      .with("no pictures", () => `There are no pictures in "${path}": looked for ${lookedFor}`)
-      .with("not text", () => `"${path}" is neither a folder nor text: --data-dir must name ${lookedFor}`)
-      .with("no paths", () => `The text file "${path}" is empty: it must name pictures, one path a line`)
+      .with("no pictures", () => `There are no pictures in "${subject}": looked for ${lookedFor}`)
+      .with("not text", () => `"${subject}" is neither a folder nor text: --data-dir must name ${lookedFor}`)
+      .with("no paths", () => `The text file "${subject}" is empty: it must name pictures, one path a line`)
       .exhaustive();
   }
 }
@@ -129,10 +129,10 @@ const inTextFile = Effect.fnUntraced(function* (file: string) {
   const bytes = yield* attempt(() => Deno.readFile(file), { path: file, lookedFor });
   const text = new TextDecoder().decode(bytes);
   if (/[\0\uFFFD]/.test(text)) {
-    return yield* new ImageListError({ path: file, lookedFor, problem: "not text" });
+    return yield* new ImageListError({ subject: file, lookedFor, reason: "not text" });
   }
   const paths = text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
-  if (paths.length === 0) return yield* new ImageListError({ path: file, lookedFor, problem: "no paths" });
+  if (paths.length === 0) return yield* new ImageListError({ subject: file, lookedFor, reason: "no paths" });
   return paths.map((path) => resolve(dirname(file), path));
 });
 
@@ -172,11 +172,11 @@ const attempt = <A>(
     try: read,
     catch: (error) => {
       const gone = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
-      return new ImageListError({ path, lookedFor, problem: gone ? missing : "unreadable" });
+      return new ImageListError({ subject: path, lookedFor, reason: gone ? missing : "unreadable" });
     },
   });
 
 const notEmpty = (path: string, lookedFor: string) => (found: readonly string[]) =>
   found.length > 0
     ? Effect.succeed(found)
-    : Effect.fail(new ImageListError({ path, lookedFor, problem: "no pictures" }));
+    : Effect.fail(new ImageListError({ subject: path, lookedFor, reason: "no pictures" }));

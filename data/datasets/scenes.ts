@@ -25,11 +25,11 @@ export interface SceneSet {
 }
 
 export class SceneError extends Schema.TaggedError<SceneError>()("SceneError", {
-  dir: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot make scenes in "${this.dir}": ${this.reason}`;
+    return `Cannot make scenes in "${this.subject}": ${this.reason}`;
   }
 }
 
@@ -48,7 +48,7 @@ export const makeScenes = Effect.fn("makeScenes")(function* (set: SceneSet) {
   const present = yield* attempt(() => recipeOf(dir));
   if (present === recipe) return false;
   if (present === "") {
-    return yield* new SceneError({ dir, reason: "other files are there, name a new folder" });
+    return yield* new SceneError({ subject: dir, reason: "other files are there, name a new folder" });
   }
 
   const aside = `${dir}.part`;
@@ -84,7 +84,8 @@ const unlessAbsent = <A>(action: Promise<A>): Promise<A | null> =>
 const attemptIn = (dir: string) => <A>(action: () => Promise<A>) =>
   Effect.tryPromise({
     try: action,
-    catch: (error) => new SceneError({ dir, reason: error instanceof Error ? error.message : String(error) }),
+    catch: (error) =>
+      new SceneError({ subject: dir, reason: error instanceof Error ? error.message : String(error) }),
   });
 
 const SPLITS = ["train", "val"] as const;

@@ -18,7 +18,7 @@ export const openBytes = Effect.fn("openBytes")(
       if (error instanceof Deno.errors.IsADirectory) return fail("it is a folder");
       return fail((error as Error).message);
     };
-    const fail = (reason: string) => new FormatError({ file: path, reason });
+    const fail = (reason: string) => new FormatError({ subject: path, reason });
     const file = yield* Effect.acquireRelease(
       Effect.try({ try: () => Deno.openSync(path), catch: refuse }),
       (file) => Effect.sync(() => file.close()),
@@ -54,7 +54,7 @@ export const bytesInMemory = (name: string, bytes: Uint8Array): ByteSource => ({
   size: bytes.length,
   read: (offset, length) =>
     outside(bytes.length, offset, length)
-      ? Effect.fail(new FormatError({ file: name, reason: endsBefore(bytes.length, offset, length) }))
+      ? Effect.fail(new FormatError({ subject: name, reason: endsBefore(bytes.length, offset, length) }))
       : Effect.succeed(new Uint8Array(bytes.subarray(offset, offset + length))),
 });
 

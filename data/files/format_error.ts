@@ -2,11 +2,11 @@ import { Schema } from "effect";
 
 /** A file that another tool wrote (or that a disk damaged) cannot be read: which file, and what is wrong with it. */
 export class FormatError extends Schema.TaggedError<FormatError>()("FormatError", {
-  file: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot read "${this.file}": ${this.reason}`;
+    return `Cannot read "${this.subject}": ${this.reason}`;
   }
 }
 

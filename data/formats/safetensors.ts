@@ -67,7 +67,7 @@ export const readSafetensors = Effect.fn("readSafetensors")(
 export const openSafetensors = Effect.fn("openSafetensors")(
   function* (source: ByteSource): Effect.fn.Return<OpenTensorFile, FormatError> {
     const { name, size: fileSize } = source;
-    const damaged = (reason: string) => new FormatError({ file: name, reason });
+    const damaged = (reason: string) => new FormatError({ subject: name, reason });
 
     if (fileSize < 8) {
       return yield* damaged(`it has ${fileSize} bytes, a safetensors file has at least 8`);

@@ -23,7 +23,7 @@ const LOCAL_HEADER = 30; // bytes, before the name
  */
 export const openZip = Effect.fn("openZip")(
   function* (source: ByteSource): Effect.fn.Return<ReadonlyMap<string, ZipEntry>, FormatError> {
-    const damaged = (reason: string) => new FormatError({ file: source.name, reason });
+    const damaged = (reason: string) => new FormatError({ subject: source.name, reason });
 
     // The library reads the directory; the data it would copy through several streams.
     const { listed, directoryStart } = yield* Effect.tryPromise({
@@ -75,7 +75,7 @@ const entryReader = (
   { name, offset, size, crc32: expected }: Listed,
   limit: number,
 ): ZipEntry["read"] => {
-  const damaged = (reason: string) => new FormatError({ file: source.name, reason });
+  const damaged = (reason: string) => new FormatError({ subject: source.name, reason });
   let checked = false;
   const check = (start: number, crc: number) => {
     checked = crc === expected;

@@ -16,11 +16,11 @@ export interface Picture {
 
 /** A file that is no picture, is damaged, or cannot be read. */
 export class DecodeError extends Schema.TaggedError<DecodeError>()("DecodeError", {
-  file: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot decode "${this.file}": ${this.reason}`;
+    return `Cannot decode "${this.subject}": ${this.reason}`;
   }
 }
 
@@ -37,14 +37,14 @@ sharp.cache(false);
 export const decodeImage = (bytes: Uint8Array, name: string): Effect.Effect<Picture, DecodeError> =>
   Effect.tryPromise({
     try: () => decode(bytes),
-    catch: (error) => new DecodeError({ file: name, reason: reasonOf(error) }),
+    catch: (error) => new DecodeError({ subject: name, reason: reasonOf(error) }),
   });
 
 /** Reads and decodes a picture. */
 export const readPicture = Effect.fnUntraced(function* (file: string) {
   const bytes = yield* Effect.tryPromise({
     try: () => Deno.readFile(file),
-    catch: (error) => new DecodeError({ file, reason: (error as Error).message }),
+    catch: (error) => new DecodeError({ subject: file, reason: (error as Error).message }),
   });
   return yield* decodeImage(bytes, file);
 });

@@ -11,9 +11,9 @@ import { EvaluationProgress } from "./progress.ts";
 
 /** An image cannot be decoded. Scores without it would be those of another data set. */
 export class PictureError
-  extends Schema.TaggedError<PictureError>()("PictureError", { problem: Schema.String }) {
+  extends Schema.TaggedError<PictureError>()("PictureError", { reason: Schema.String }) {
   override get message() {
-    return `${this.problem}. Mend it or leave it out: an evaluation needs all of its pictures`;
+    return `${this.reason}. Mend it or leave it out: an evaluation needs all of its pictures`;
   }
 }
 
@@ -55,7 +55,7 @@ export const pictureBatches = (
   framedBatches(files, { batch, frame }).pipe(
     Stream.mapEffect(Effect.fnUntraced(function* ({ first, pixels, problems }) {
       const problem = problems.find((problem) => problem !== null);
-      if (problem !== undefined && problem !== null) return yield* new PictureError({ problem });
+      if (problem !== undefined && problem !== null) return yield* new PictureError({ reason: problem });
       const progress = yield* EvaluationProgress;
       yield* progress(stage, first, files.length);
       return { first, pixels, count: problems.length };

@@ -42,7 +42,7 @@ export const frozenEncoder: (
       } else if (found === undefined || !sameShape(found, shape)) {
         const is = found === undefined ? "missing" : `[${found.join(", ")}]`;
         const reason = `${name} of its encoder must be [${shape.join(", ")}] but is ${is}`;
-        return yield* new FormatError({ file: weights.file, reason });
+        return yield* new FormatError({ subject: weights.file, reason });
       }
     }
     const values = new Map([...yield* readState(stored), ...counters]);

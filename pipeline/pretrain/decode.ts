@@ -32,7 +32,7 @@ export interface DecodeConfig
 }
 
 /** The data set has fewer images than a batch. */
-export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()("BatchTooLarge", {
+export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()("BatchTooLargeError", {
   batchSize: Schema.Int,
   images: Schema.Int,
 }) {

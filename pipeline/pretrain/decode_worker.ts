@@ -74,7 +74,7 @@ const now = () => performance.timeOrigin + performance.now();
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
   const bytes = yield* Effect.tryPromise({
     try: () => Deno.readFile(path),
-    catch: (error) => new DecodeError({ file: path, reason: `it cannot be read (${whyOf(error)})` }),
+    catch: (error) => new DecodeError({ subject: path, reason: `it cannot be read (${whyOf(error)})` }),
   });
   const picture = yield* decodeImage(bytes, path);
   release(bytes);

@@ -80,7 +80,7 @@ const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
     .otherwise(() =>
       Effect.fail(
         new CheckpointError({
-          file,
+          subject: file,
           action: "resume from",
           reason: "it holds weights, but no optimiser and no step: start a new run from them with --init",
         }),
@@ -178,7 +178,7 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
       for (const [name, tensor] of found) values.set(name, tensor);
     } else if (module === "encoder") {
       const reason = `its encoder is not this run's (--arch, --width): ${problems.slice(0, 3).join("; ")}`;
-      return yield* new CheckpointError({ file, action: "start from", reason });
+      return yield* new CheckpointError({ subject: file, action: "start from", reason });
     } else anew.push(module);
   }
   const rest = anew.length === 0

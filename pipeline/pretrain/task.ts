@@ -50,7 +50,7 @@ export const pretrainMeta = (
   file: string,
   { task, meta }: { readonly task: string; readonly meta: RunMeta },
 ): Effect.Effect<PretrainMeta, CheckpointError> => {
-  const fail = (reason: string) => new CheckpointError({ file, action: "load", reason });
+  const fail = (reason: string) => new CheckpointError({ subject: file, action: "load", reason });
   return task === PRETRAIN.name
     ? Schema.decodeUnknownEffect(PRETRAIN.meta)(meta).pipe(
       Effect.mapError(({ message }) => fail(`its description of the run is wrong: ${message}`)),

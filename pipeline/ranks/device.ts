@@ -17,11 +17,11 @@ import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
 /** There is no adapter such as --device asks for, or ranks share one. */
 export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError", {
-  problem: Schema.String,
+  reason: Schema.String,
   remedy: Schema.String,
 }) {
   override get message() {
-    return `${this.problem}: ${this.remedy}`;
+    return `${this.reason}: ${this.remedy}`;
   }
 }
 
@@ -64,7 +64,7 @@ export const rankGpu = (
 
 const named = (adapters: readonly string[], local: number) =>
   local < adapters.length ? Effect.succeed(adapters[local]) : new DeviceError({
-    problem: `--device names ${adapters.length} adapters, and this machine has more ranks than that`,
+    reason: `--device names ${adapters.length} adapters, and this machine has more ranks than that`,
     remedy: "name one for each, or start fewer ranks",
   });
 
@@ -115,7 +115,7 @@ const select = Effect.fnUntraced(function* (adapter: string) {
   const devices = vulkanDevices();
   if (devices === null) {
     return yield* new DeviceError({
-      problem: `adapter ${adapter} cannot be chosen: there is no Vulkan here to choose it`,
+      reason: `adapter ${adapter} cannot be chosen: there is no Vulkan here to choose it`,
       remedy: "--device can name adapters on Linux only",
     });
   }
@@ -125,7 +125,7 @@ const select = Effect.fnUntraced(function* (adapter: string) {
       `${i} ${name}${pci === null ? "" : ` (${pci})`}`
     );
     return yield* new DeviceError({
-      problem: `there is no adapter ${adapter}`,
+      reason: `there is no adapter ${adapter}`,
       remedy: `there are ${known.join(", ") || "none"}`,
     });
   }
@@ -134,7 +134,7 @@ const select = Effect.fnUntraced(function* (adapter: string) {
   const [found] = vulkanDevices() ?? [];
   if (found === undefined || chosen.device !== null && found.uuid !== chosen.device.uuid) {
     return yield* new DeviceError({
-      problem: `adapter ${adapter} was asked for, and Vulkan offers ${found?.name ?? "none"}`,
+      reason: `adapter ${adapter} was asked for, and Vulkan offers ${found?.name ?? "none"}`,
       remedy: adapter.endsWith(".json")
         ? "is that the manifest of a Vulkan driver?"
         : "adapters are chosen by Mesa's device-select layer (Debian: the package mesa-vulkan-drivers)",
@@ -152,7 +152,7 @@ const expectOwn = Effect.fnUntraced(function* (host: string) {
   const sharing = [...all.keys()].filter((rank) => all[rank] === own);
   if (sharing.length < 2) return;
   return yield* new DeviceError({
-    problem: `Ranks ${sharing.join(" and ")} share an adapter of "${host}", ${description}`,
+    reason: `Ranks ${sharing.join(" and ")} share an adapter of "${host}", ${description}`,
     remedy:
       "name one for each, such as --device native:0,1 (slotcon doctor lists them), start fewer ranks, or let " +
       "them with --allow-shared-device",

@@ -21,7 +21,7 @@ export interface RankOptions {
  * Exchanges take place one after the other in the order of their calls, on another thread than JavaScript's.
  * `allReduceSum` and `broadcast` write their result into the array that they are given. After a failure all later
  * exchanges fail, since the ranks no longer agree: the process must then end with a status other than 0, so that the
- * launcher ends the others. Fails with `MpiMissing` or `CollectiveError`.
+ * launcher ends the others. Fails with `MpiMissingError` or `CollectiveError`.
  */
 export const ranks = (
   options: RankOptions,

@@ -7,7 +7,7 @@ import { type Library, openLibrary } from "./shared_library.ts";
 
 /** There is no MPI to start several ranks, or to join them. */
 export class MpiMissingError
-  extends Schema.TaggedError<MpiMissingError>()("MpiMissing", { reason: Schema.String }) {
+  extends Schema.TaggedError<MpiMissingError>()("MpiMissingError", { reason: Schema.String }) {
   override get message() {
     return `Several ranks need MPI, and ${this.reason}: install Open MPI (Debian and Ubuntu: the package openmpi-bin; ` +
       "Fedora: openmpi; Homebrew: open-mpi)";
@@ -62,7 +62,7 @@ export interface MpiLibrary {
   readonly textOf: (code: number) => string;
 }
 
-/** Opens the first library that exists at one of these paths. Fails with `MpiMissing`. */
+/** Opens the first library that exists at one of these paths. Fails with `MpiMissingError`. */
 export const openMpiLibrary = (paths: readonly string[]): Effect.Effect<MpiLibrary, MpiMissingError> =>
   Effect.suspend(() => {
     const opened = openLibrary(paths, SYMBOLS);

@@ -54,14 +54,14 @@ export interface Checkpoint<Meta extends RunMeta = RunMeta> extends Omit<OpenChe
 
 /** A checkpoint cannot be saved, or is not one that this run can go on from. */
 export class CheckpointError extends Schema.TaggedError<CheckpointError>()("CheckpointError", {
-  file: Schema.String,
+  subject: Schema.String,
   action: Schema.Literals(["save", "load", "resume from", "start from"]),
   reason: Schema.String,
 }) {
   /** Action, file and reason as a sentence. */
   override get message(): string {
     const what = this.action === "start from" ? "" : "checkpoint ";
-    return `Cannot ${this.action} ${what}"${this.file}": ${this.reason}`;
+    return `Cannot ${this.action} ${what}"${this.subject}": ${this.reason}`;
   }
 }
 
@@ -117,7 +117,9 @@ export const saveCheckpoint: <Meta extends RunMeta>(
       );
       yield* writeWholeFile(join(folder, "current"), [new TextEncoder().encode(`${name}\n`)]);
     }).pipe(
-      Effect.mapError(({ message }) => new CheckpointError({ file, action: "save", reason: message })),
+      Effect.mapError(({ message }) =>
+        new CheckpointError({ subject: file, action: "save", reason: message })
+      ),
     );
     return file;
   },
@@ -176,7 +178,7 @@ export const openCheckpoint: <Meta extends RunMeta = RunMeta>(
     file: string,
     task?: Task<Meta>,
   ): Effect.fn.Return<OpenCheckpoint<Meta>, CheckpointError, Scope.Scope> {
-    const fail = (reason: string) => new CheckpointError({ file, action: "load", reason });
+    const fail = (reason: string) => new CheckpointError({ subject: file, action: "load", reason });
     const { tensors, metadata: { sha256: expected, ...metadata } } = yield* openBytes(file).pipe(
       Effect.flatMap(openSafetensors),
       Effect.mapError(({ reason }) => fail(reason)),
@@ -221,7 +223,7 @@ const verifiedValues = (
     (data) => sha256(data) === checksum,
     () =>
       new FormatError({
-        file,
+        subject: file,
         reason: `tensor "${name}" (bytes ${begin} to ${end}) does not match its checksum`,
       }),
   );
@@ -253,8 +255,12 @@ const verifyCheckpoint = Effect.fnUntraced(function* (file: string) {
   }
 }, Effect.scoped);
 
-const damaged = ({ file, reason }: FormatError) =>
-  new CheckpointError({ file, action: "load", reason: `${reason}: the file is damaged, use another one` });
+const damaged = ({ subject, reason }: FormatError) =>
+  new CheckpointError({
+    subject,
+    action: "load",
+    reason: `${reason}: the file is damaged, use another one`,
+  });
 
 /**
  * The newest checkpoint in the folder of a run that can be read, or null if there is none. Damaged ones, and those of
@@ -320,5 +326,5 @@ export const compareState = (
   if (differences.length === 0) return Effect.void;
   const more = differences.length > 3 ? ` and ${differences.length - 3} more` : "";
   const reason = `it is of another architecture: ${differences.slice(0, 3).join("; ")}${more}`;
-  return Effect.fail(new CheckpointError({ file, action: "resume from", reason }));
+  return Effect.fail(new CheckpointError({ subject: file, action: "resume from", reason }));
 };

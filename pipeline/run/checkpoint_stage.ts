@@ -68,7 +68,7 @@ export const checkpoints: <Meta extends RunMeta>(
       const tensors = yield* copy; // first, since it holds memory of the device
       yield* flush.pipe(
         Effect.mapError(({ message }) =>
-          new CheckpointError({ file: folder, action: "save", reason: message })
+          new CheckpointError({ subject: folder, action: "save", reason: message })
         ),
       );
       const file = yield* saveCheckpoint(plan.outputDir, task, { meta, tensors });

@@ -23,8 +23,8 @@ export const readConfigFile: <C, Preset extends string>(
       try: () => Deno.readTextFile(path),
       catch: (error) =>
         new ConfigError({
-          where: `--config "${path}"`,
-          problem: error instanceof Deno.errors.NotFound
+          subject: `--config "${path}"`,
+          reason: error instanceof Deno.errors.NotFound
             ? "there is no such file"
             : `cannot read it (${(error as Error).message})`,
         }),
@@ -51,8 +51,8 @@ export const parseConfig: <C, Preset extends string>(
     const presetNames = Object.keys(presets) as Preset[];
     const lines = new LineCounter();
     const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-    const failAt = (offset: number, problem: string) =>
-      new ConfigError({ where: `"${path}", line ${lines.linePos(offset).line}`, problem });
+    const failAt = (offset: number, reason: string) =>
+      new ConfigError({ subject: `"${path}", line ${lines.linePos(offset).line}`, reason });
 
     const [error] = document.errors;
     if (error !== undefined) {

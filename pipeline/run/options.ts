@@ -185,7 +185,7 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
   readonly task: string;
   readonly table: TaskOptions<C>["table"];
   readonly presets: Readonly<Record<Preset, Partial<C>>>;
-  readonly contradiction: (config: C) => readonly [option: keyof C & string, problem: string] | undefined;
+  readonly contradiction: (config: C) => readonly [option: keyof C & string, reason: string] | undefined;
 }): TaskOptions<C, Preset> => {
   type Name = keyof C & string;
   const names = Object.keys(table) as Name[];
@@ -209,7 +209,10 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
       if (value !== null || initial !== null) {
         yield* Schema.decodeUnknownEffect(schema)(value).pipe(
           Effect.mapError(({ message }) =>
-            new ConfigError({ where, problem: `${lowerFirst(message)}, found ${JSON.stringify(value)}` })
+            new ConfigError({
+              subject: where,
+              reason: `${lowerFirst(message)}, found ${JSON.stringify(value)}`,
+            })
           ),
         );
       }
@@ -218,8 +221,11 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
     const config = values as C;
     const found = contradiction(config);
     if (found !== undefined) {
-      const [name, problem] = found;
-      return yield* new ConfigError({ where: given.get(name)?.where ?? `--${flagName(name)}`, problem });
+      const [name, reason] = found;
+      return yield* new ConfigError({
+        subject: given.get(name)?.where ?? `--${flagName(name)}`,
+        reason,
+      });
     }
     return config;
   });
@@ -228,11 +234,11 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
 
 /** Something is wrong with an option: where it was given, and what to write instead. */
 export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError", {
-  where: Schema.String, // "--batch-size", or a line of a file
-  problem: Schema.String,
+  subject: Schema.String, // "--batch-size", or a line of a file
+  reason: Schema.String,
 }) {
   override get message() {
-    return `${this.where}: ${this.problem}`;
+    return `${this.subject}: ${this.reason}`;
   }
 }
 

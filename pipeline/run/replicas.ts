@@ -17,17 +17,17 @@ import type { StartingPoint } from "./resume.ts";
 import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 
 /** A replica differs from rank 0: which one, and in what. */
-export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDiffer", {
-  problem: Schema.String,
+export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDifferError", {
+  reason: Schema.String,
 }) {
   override get message() {
-    return this.problem;
+    return this.reason;
   }
 }
 
 /**
  * Compares the images (paths) of all ranks by number and file name; their folder may have another name. Fails with
- * `RanksDiffer` where a rank has found others than rank 0, or with a `CollectiveError`.
+ * `RanksDifferError` where a rank has found others than rank 0, or with a `CollectiveError`.
  */
 export const expectSameImages = Effect.fnUntraced(function* (
   images: readonly string[],
@@ -42,7 +42,7 @@ export const expectSameImages = Effect.fnUntraced(function* (
     ? `the ${own} pictures of rank 0 under other names`
     : `${others} pictures, rank 0 ${own}`;
   return yield* new RanksDifferError({
-    problem: `Rank ${other} has found ${what}: --data-dir must name the same pictures everywhere`,
+    reason: `Rank ${other} has found ${what}: --data-dir must name the same pictures everywhere`,
   });
 });
 
@@ -84,7 +84,7 @@ export const anyRankStops = Effect.fnUntraced(function* (
 });
 
 /**
- * A check, to be run after a step, that all ranks have the same bits in all of the state. It fails with a `RanksDiffer`
+ * A check, to be run after a step, that all ranks have the same bits in all of the state. It fails with a `RanksDifferError`
  * that names the first tensor and rank that differ, or with a `CollectiveError` or `GpuError`.
  */
 export const replicaCheck = Effect.fnUntraced(function* (
@@ -109,7 +109,7 @@ export const replicaCheck = Effect.fnUntraced(function* (
     const rank = Math.floor(differing / own.length);
     const { name } = declared[Math.floor(differing % own.length / (own.length / declared.length))];
     return yield* new RanksDifferError({
-      problem:
+      reason:
         `After step ${step} rank ${rank} holds other values of ${name} than rank 0: its device computes ` +
         `otherwise or is faulty. Go on from the last checkpoint with --auto-resume, without it`,
     });

@@ -54,10 +54,10 @@ export const resumedFrom = <Meta extends RunMeta>(
 export const nameGoodNeighbour: (
   error: CheckpointError | FormatError,
 ) => Effect.Effect<never, CheckpointError | FormatError> = Effect.fnUntraced(function* (error) {
-  const folder = dirname(error.file);
+  const folder = dirname(error.subject);
   for (const name of yield* checkpointsIn(folder)) {
     const other = join(folder, name);
-    if (resolve(other) === resolve(error.file)) continue;
+    if (resolve(other) === resolve(error.subject)) continue;
     if (Result.isFailure(yield* Effect.result(loadCheckpoint(other)))) continue;
     const reason = `${error.reason}. The newest good one there is "${other}"`;
     return yield* error._tag === "FormatError"
@@ -77,7 +77,7 @@ export const expectSameOptimizer = (
   const reason = `its optimiser is ${found}, whose buffers mean nothing to ${optimizer}: ` +
     `go on with ${isBuiltIn(found) ? `--optimizer ${found}` : "a step that has it"}, ` +
     `or start a new run from its weights with --init`;
-  return Effect.fail(new CheckpointError({ file, action: "resume from", reason }));
+  return Effect.fail(new CheckpointError({ subject: file, action: "resume from", reason }));
 };
 
 /**

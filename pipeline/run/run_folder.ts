@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { Effect, Logger, Schema, type Scope } from "effect";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
+import { exists } from "../../data/files/exists.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import type { RunConfig } from "./options.ts";
@@ -14,11 +15,11 @@ import { openTensorBoard } from "./tensorboard.ts";
 
 /** A file of a run's folder cannot be written. */
 export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFolderError", {
-  file: Schema.String,
+  subject: Schema.String,
   reason: Schema.String,
 }) {
   override get message() {
-    return `Cannot write "${this.file}": ${this.reason}; choose another --output-dir, or mend this one`;
+    return `Cannot write "${this.subject}": ${this.reason}; choose another --output-dir, or mend this one`;
   }
 }
 
@@ -61,7 +62,7 @@ export const openRunFolder: (
     yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
     for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
       yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
-        Effect.mapError(({ message }) => new RunFolderError({ file, reason: message })),
+        Effect.mapError(({ message }) => new RunFolderError({ subject: file, reason: message })),
       );
     }
     for (const file of [metricsFile, timesFile]) {
@@ -201,20 +202,10 @@ const stepOf = (line: string): number => {
   }
 };
 
-const exists = (file: string): boolean => {
-  try {
-    Deno.statSync(file);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-};
-
 const attempt = <A>(file: string, work: () => A) =>
   Effect.try({
     try: work,
-    catch: (error) => new RunFolderError({ file, reason: (error as Error).message }),
+    catch: (error) => new RunFolderError({ subject: file, reason: (error as Error).message }),
   });
 
 /** Opens something that is closed when the scope ends. */

@@ -88,7 +88,7 @@ export interface Observer {
 export type Images = ReadonlyMap<string, EncodedPicture>;
 
 /** The ranks cannot share a batch evenly. */
-export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("UnevenBatch", {
+export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("UnevenBatchError", {
   batchSize: Schema.Int,
   world: Schema.Int,
 }) {

@@ -40,7 +40,7 @@ export const verifyAugment: (
     const recorded = (tensor: string) => {
       const found = recording.tensors.get(tensor);
       return found === undefined
-        ? Effect.fail(new FormatError({ file: name, reason: `it has no tensor "${tensor}"` }))
+        ? Effect.fail(new FormatError({ subject: name, reason: `it has no tensor "${tensor}"` }))
         : Effect.succeed(found);
     };
     const outputs = new Map<string, FileTensor>();
@@ -60,7 +60,7 @@ export const verifyAugment: (
       const path = join(pictures, file);
       const bytes = yield* Effect.tryPromise({
         try: () => Deno.readFile(path),
-        catch: () => new FormatError({ file: name, reason: `its picture "${path}" cannot be read` }),
+        catch: () => new FormatError({ subject: name, reason: `its picture "${path}" cannot be read` }),
       });
       const { width, height, rgb } = yield* decodeImage(bytes, path);
       const isJpeg = bytes[0] === 0xff && bytes[1] === 0xd8;

@@ -42,7 +42,7 @@ export const verifyKnn: (
   FormatError | NonFiniteScoresError | PlanError | RunError,
   Gpu
 > = Effect.fn("verifyKnn")(function* (recording, file) {
-  const refuse = (reason: string) => new FormatError({ file, reason });
+  const refuse = (reason: string) => new FormatError({ subject: file, reason });
   const { config } = yield* decodeMetadata(recording.metadata).pipe(
     Effect.mapError(({ message }) =>
       refuse(`its metadata is not that of a recorded retrieval: ${message.replace(/\s*\n\s*/g, " ")}`)

@@ -23,7 +23,7 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
   "openRecording",
 )(
   function* (path) {
-    const refuse = (reason: string) => new FormatError({ file: path, reason });
+    const refuse = (reason: string) => new FormatError({ subject: path, reason });
     const bytes = yield* Effect.tryPromise({
       try: () => Deno.readFile(path),
       catch: (error) => {

@@ -69,6 +69,6 @@ export const readAugmentRecording = (
 ): Effect.Effect<AugmentRecording, FormatError> =>
   decodeMetadata(file.metadata).pipe(
     Effect.mapError(({ message }) =>
-      new FormatError({ file: name, reason: `it is no recording of augmentation: ${message}` })
+      new FormatError({ subject: name, reason: `it is no recording of augmentation: ${message}` })
     ),
   );

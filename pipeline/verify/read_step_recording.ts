@@ -73,7 +73,7 @@ export const readStepRecording: (
   file: string,
 ) => Effect.Effect<StepRecording, FormatError> = Effect.fn("readStepRecording")(
   function* (recording, file) {
-    const refuse = (reason: string) => new FormatError({ file, reason });
+    const refuse = (reason: string) => new FormatError({ subject: file, reason });
     const { config } = yield* decodeMetadata(recording.metadata).pipe(
       Effect.mapError(({ message }) =>
         refuse(`its metadata is not that of recorded steps: ${message.replace(/\s*\n\s*/g, " ")}`)

@@ -61,7 +61,7 @@ export const verifySchedule: (
   function* (json, file) {
     const { schedules } = yield* decodeRecording(json).pipe(
       Effect.mapError(({ message }) =>
-        new FormatError({ file, reason: `it is no recording of schedules: ${message}` })
+        new FormatError({ subject: file, reason: `it is no recording of schedules: ${message}` })
       ),
     );
     const compared: Compared[] = [];

@@ -162,7 +162,7 @@ const ownPart = Effect.fnUntraced(function* (
   if (processes === world) return { ranks: [rank], sync: acrossRanks(rank, world) };
   const reason =
     `it is of ${world} ranks, which ${processes} processes cannot replay: start ${world} of them, or one`;
-  return yield* new FormatError({ file, reason });
+  return yield* new FormatError({ subject: file, reason });
 });
 
 /** The comparisons of all processes. */
@@ -200,7 +200,7 @@ const recordedStep = (
     },
     catch: (error) => {
       if (!(error instanceof ShapeError)) throw error;
-      return new FormatError({ file, reason: `its config makes no network: ${error.message}` });
+      return new FormatError({ subject: file, reason: `its config makes no network: ${error.message}` });
     },
   });
 

@@ -45,11 +45,11 @@ export interface ShownPrototypes {
 }
 
 /** A file could be decoded for the ranking and cannot be decoded for drawing. */
-export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedPicture", {
-  file: Schema.String,
+export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedImageError", {
+  subject: Schema.String,
 }) {
   override get message() {
-    return `"${this.file}" could be decoded at first and no longer can: run the command again`;
+    return `"${this.subject}" could be decoded at first and no longer can: run the command again`;
   }
 }
 
@@ -114,7 +114,9 @@ export const showPrototypes: (
   const again = framedBatches(places.map((place) => files[place]), { batch, frame }).pipe(
     Stream.tap(({ first, problems }) => {
       const i = problems.findIndex((problem) => problem !== null);
-      return i === -1 ? Effect.void : Effect.fail(new ChangedImageError({ file: files[places[first + i]] }));
+      return i === -1
+        ? Effect.void
+        : Effect.fail(new ChangedImageError({ subject: files[places[first + i]] }));
     }),
   );
   let done = 0;

@@ -86,7 +86,7 @@ export interface Retrieval {
 
 /** A teacher's scores are not finite: its weights are damaged. */
 export class NonFiniteScoresError
-  extends Schema.TaggedError<NonFiniteScoresError>()("NotFinite", { place: Schema.Int }) {
+  extends Schema.TaggedError<NonFiniteScoresError>()("NonFiniteScoresError", { place: Schema.Int }) {
   override get message() {
     return "The teacher gives values that are no numbers: its weights are damaged, `slotcon inspect` says which";
   }

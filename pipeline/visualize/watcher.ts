@@ -10,7 +10,7 @@ export interface Watcher {
 }
 
 /** None of the images can be decoded. */
-export class NoImagesError extends Schema.TaggedError<NoImagesError>()("NoPictures", {}) {
+export class NoImagesError extends Schema.TaggedError<NoImagesError>()("NoImagesError", {}) {
   override get message() {
     return "There is nothing to show: none of the pictures can be decoded";
   }

@@ -36,7 +36,10 @@ export const encoderOf: (
     }
     if (found.size > 0) return found;
     const other = which === "teacher" ? "student" : "teacher";
-    return yield* new FormatError({ file, reason: `it has no ${which}'s encoder: try --which ${other}` });
+    return yield* new FormatError({
+      subject: file,
+      reason: `it has no ${which}'s encoder: try --which ${other}`,
+    });
   },
 );
 
@@ -56,7 +59,7 @@ export const architectureOf: (
     if (matches(tensors, { arch, width })) return { arch, width };
   }
   const reason = `its encoder is of no known architecture (${all.join(", ")})`;
-  return yield* new FormatError({ file: weights.file, reason });
+  return yield* new FormatError({ subject: weights.file, reason });
 });
 
 const matches = (tensors: ReadonlyMap<string, StoredTensor>, options: EncoderOptions): boolean => {

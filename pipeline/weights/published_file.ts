@@ -60,7 +60,7 @@ export const readPublished: (
   value: ReadonlyMap<TorchValue, TorchValue>,
   file: string,
 ) => Effect.Effect<PublishedFile, FormatError> = Effect.fn("readPublished")(function* (value, file) {
-  const refuse = (reason: string) => new FormatError({ file, reason });
+  const refuse = (reason: string) => new FormatError({ subject: file, reason });
   const tensors = new Map<string, StoredTensor>();
   for (const [name, tensor] of value.get("model") as ReadonlyMap<TorchValue, TorchValue>) {
     if (typeof name !== "string" || !isStoredTensor(tensor)) {

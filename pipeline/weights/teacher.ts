@@ -35,7 +35,7 @@ export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatE
 )(
   function* (weights) {
     const { file, tensors, content } = weights;
-    const refuse = (reason: string) => new FormatError({ file, reason });
+    const refuse = (reason: string) => new FormatError({ subject: file, reason });
     if (content.kind === "encoder") {
       return yield* refuse("it holds an encoder alone; expected a checkpoint of a run, which has prototypes");
     }

@@ -61,10 +61,12 @@ export const openWeights: (
 ) => Effect.Effect<WeightsFile, FormatError | CheckpointError, Scope.Scope> = Effect.fn("openWeights")(
   function* (file) {
     const source = yield* openBytes(file);
-    if (source.size === 0) return yield* new FormatError({ file, reason: `it is empty; ${READABLE}` });
+    if (source.size === 0) {
+      return yield* new FormatError({ subject: file, reason: `it is empty; ${READABLE}` });
+    }
     if (!(yield* isSafetensors(source))) {
       const { value, container } = yield* openTorch(source).pipe(
-        Effect.mapError(({ reason }) => new FormatError({ file, reason: `${reason}; ${READABLE}` })),
+        Effect.mapError(({ reason }) => new FormatError({ subject: file, reason: `${reason}; ${READABLE}` })),
       );
       const name = container === "pickle" ? "pickle" : `PyTorch ${container}`;
       if (isPublished(value)) {
@@ -124,7 +126,7 @@ const weightsAlone = Effect.fnUntraced(function* (
       ? "it has no tensors by name"
       : `it has ${names.length} tensors, such as ${some}`;
     return yield* new FormatError({
-      file,
+      subject: file,
       reason:
         `${reason}, but no ResNet's (looked for conv1.weight, layer1.0.conv1.weight and so on); ${READABLE}`,
     });

@@ -47,7 +47,7 @@ export const readPickle = Effect.fn("readPickle")(function* <Leaf = never>(
 
 /** Turns what was thrown into an error of this file. What is not a `Refusal` is a fault of this program: thrown on. */
 const formatError = (file: string) => (error: unknown): FormatError => {
-  if (error instanceof Refusal) return new FormatError({ file, reason: error.message });
+  if (error instanceof Refusal) return new FormatError({ subject: file, reason: error.message });
   throw error;
 };
 

@@ -53,7 +53,7 @@ const ends = ({ name, size }: ByteSource, end: number) => {
   const reason = end < size
     ? `bytes ${end} to ${size} belong to nothing in it`
     : `it has ${size} of ${end} bytes: it was cut short`;
-  return new FormatError({ file: name, reason });
+  return new FormatError({ subject: name, reason });
 };
 
 const readZip = Effect.fnUntraced(function* (source: ByteSource): Effect.fn.Return<TorchValue, FormatError> {
@@ -62,7 +62,7 @@ const readZip = Effect.fnUntraced(function* (source: ByteSource): Effect.fn.Retu
   if (roots.length !== 1) {
     const reason =
       `it is a zip archive with ${roots.length} entries "<root>/data.pkl", a PyTorch file has one`;
-    return yield* new FormatError({ file: source.name, reason });
+    return yield* new FormatError({ subject: source.name, reason });
   }
   const root = roots[0].slice(0, -"data.pkl".length);
   const content = (name: string) => {
@@ -74,7 +74,7 @@ const readZip = Effect.fnUntraced(function* (source: ByteSource): Effect.fn.Retu
     : "little";
   if (byteOrder !== "little" && byteOrder !== "big") {
     const reason = `its byte order is ${shown(byteOrder)}, it can be little or big`;
-    return yield* new FormatError({ file: source.name, reason });
+    return yield* new FormatError({ subject: source.name, reason });
   }
 
   const storages = new Map<string, Storage>();
@@ -100,7 +100,7 @@ const readLegacy = Effect.fnUntraced(function* (
   source: ByteSource,
   at: number,
 ): Effect.fn.Return<TorchValue, FormatError> {
-  const damaged = (reason: string) => new FormatError({ file: source.name, reason });
+  const damaged = (reason: string) => new FormatError({ subject: source.name, reason });
   const plain = meaning(source);
   const protocol = yield* readPickle(source, at, plain);
   if (protocol.value !== 1001) {

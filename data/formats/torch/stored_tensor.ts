@@ -61,8 +61,8 @@ export class TensorInFile implements StoredTensor {
         // Whoever reads a mask relies on 0 and 1.
         return dtype === "BOOL" ? (values as Uint8Array).map((value) => value === 0 ? 0 : 1) : values;
       }),
-      Effect.mapError(({ file, reason }) =>
-        new FormatError({ file, reason: `tensor ${JSON.stringify(this.name)}: ${reason}` })
+      Effect.mapError(({ subject, reason }) =>
+        new FormatError({ subject, reason: `tensor ${JSON.stringify(this.name)}: ${reason}` })
       ),
     );
     return this;
