@@ -121,7 +121,7 @@ Deno.test("batches() names a bad file once and puts a good picture in its place"
 Deno.test("batches() stops when too many files are bad, and names some", async () => {
   await withPictures({ [nameOf(5)]: nothing, [nameOf(6)]: text }, async (images) => {
     const error = await take(images, { maxBadImages: 0.04 }, 7).then(() => null, (error) => error);
-    assert.equal(error._tag, "TooManyBadImages");
+    assert.equal(error._tag, "TooManyBadImagesError");
     assert.match(error.message, /2 of 30 pictures cannot be decoded, more than --max-bad-images 0.04 allows/);
     assert.match(error.message, /05\.jpg/);
 

@@ -148,7 +148,7 @@ gpuTest(
   function* () {
     const { config, images } = yield* tinyRunOnNoise({ baseLr: 1e30, warmupEpoch: 0 });
     const error = yield* Effect.flip(pretrain(config, images));
-    assert.ok(error._tag === "NonFiniteLoss", error.message);
+    assert.ok(error._tag === "NonFiniteLossError", error.message);
     assert.ok(error.step <= 3 && error.images.length === 4);
     assert.equal(yield* latestCheckpoint(config.outputDir), null);
   },
@@ -166,7 +166,7 @@ gpuTest("pretrain() stops where no loss scale makes gradients finite, and names 
       options,
     );
   }));
-  assert.ok(error._tag === "NonFiniteGradients", error.message);
+  assert.ok(error._tag === "NonFiniteGradientsError", error.message);
   assert.deepEqual([error.step, error.scale], [30, 2 ** -15]);
   assert.ok(
     lines(config).every(({ loss_scale, skipped_steps }, i) =>

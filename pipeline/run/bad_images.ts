@@ -4,11 +4,12 @@ import { randomStream } from "../../data/random/random.ts";
 import type { RunConfig } from "./options.ts";
 
 /** A data set has more unreadable images than `--max-bad-images` allows. */
-export class TooManyBadImagesError extends Schema.TaggedError<TooManyBadImagesError>()("TooManyBadImages", {
-  reasons: Schema.Array(Schema.String), // of each bad file, in the order of their discovery
-  images: Schema.Int,
-  maxBadImages: Schema.Finite,
-}) {
+export class TooManyBadImagesError
+  extends Schema.TaggedError<TooManyBadImagesError>()("TooManyBadImagesError", {
+    reasons: Schema.Array(Schema.String), // of each bad file, in the order of their discovery
+    images: Schema.Int,
+    maxBadImages: Schema.Finite,
+  }) {
   override get message() {
     const { reasons, images, maxBadImages } = this;
     const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");

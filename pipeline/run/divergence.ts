@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect";
 
 /** The loss is not a number any more: the run cannot go on from here. */
-export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLoss", {
+export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLossError", {
   step: Schema.Int,
   loss: Schema.Number,
   images: Schema.Array(Schema.String),
@@ -16,7 +16,7 @@ export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()
 
 /** However small the loss is scaled, gradients are not finite in half precision. */
 export class NonFiniteGradientsError
-  extends Schema.TaggedError<NonFiniteGradientsError>()("NonFiniteGradients", {
+  extends Schema.TaggedError<NonFiniteGradientsError>()("NonFiniteGradientsError", {
     step: Schema.Int,
     scale: Schema.Number,
   }) {
