@@ -89,7 +89,7 @@ export class ConvertError extends Schema.TaggedError<ConvertError>()("ConvertErr
   to: Schema.Literals(FORMATS),
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot convert "${this.subject}" to ${this.to}: ${this.reason}`;
   }
 }

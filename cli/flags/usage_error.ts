@@ -7,7 +7,7 @@ export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   reason: Schema.String,
   remedy: Schema.optional(Schema.String),
 }) {
-  override get message() {
+  override get message(): string {
     return [this.subject, this.reason, ...this.remedy === undefined ? [] : [this.remedy]].join(": ");
   }
 }

@@ -8,7 +8,7 @@ export class ClassFolderError extends Schema.TaggedError<ClassFolderError>()("Cl
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot take classes from "${this.subject}": ${this.reason}`;
   }
 }

@@ -30,7 +30,7 @@ export class LabelError extends Schema.TaggedError<LabelError>()("LabelError", {
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot read labels from "${this.subject}": ${this.reason}`;
   }
 }

@@ -51,7 +51,7 @@ export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageL
   reason: Schema.Literals(["missing", "unreadable", "wrong layout", "no pictures", "not text", "no paths"]),
   lookedFor: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     const { subject, lookedFor } = this;
     return match(this.reason)
       .with("missing", () => `There is no "${subject}": --data-dir must name ${lookedFor}`)

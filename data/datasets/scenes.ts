@@ -28,7 +28,7 @@ export class SceneError extends Schema.TaggedError<SceneError>()("SceneError", {
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot make scenes in "${this.subject}": ${this.reason}`;
   }
 }

@@ -5,7 +5,7 @@ export class FormatError extends Schema.TaggedError<FormatError>()("FormatError"
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot read "${this.subject}": ${this.reason}`;
   }
 }

@@ -19,7 +19,7 @@ export class DecodeError extends Schema.TaggedError<DecodeError>()("DecodeError"
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot decode "${this.subject}": ${this.reason}`;
   }
 }

@@ -12,7 +12,7 @@ import { EvaluationProgress } from "./progress.ts";
 /** An image cannot be decoded. Scores without it would be those of another data set. */
 export class PictureError
   extends Schema.TaggedError<PictureError>()("PictureError", { reason: Schema.String }) {
-  override get message() {
+  override get message(): string {
     return `${this.reason}. Mend it or leave it out: an evaluation needs all of its pictures`;
   }
 }

@@ -36,7 +36,7 @@ export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()
   batchSize: Schema.Int,
   images: Schema.Int,
 }) {
-  override get message() {
+  override get message(): string {
     return `--batch-size ${this.batchSize} is more than the ${this.images} pictures of the data set: lower it`;
   }
 }

@@ -20,7 +20,7 @@ export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError"
   reason: Schema.String,
   remedy: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `${this.reason}: ${this.remedy}`;
   }
 }

@@ -8,7 +8,7 @@ import { type Library, openLibrary } from "./shared_library.ts";
 /** There is no MPI to start several ranks, or to join them. */
 export class MpiMissingError
   extends Schema.TaggedError<MpiMissingError>()("MpiMissingError", { reason: Schema.String }) {
-  override get message() {
+  override get message(): string {
     return `Several ranks need MPI, and ${this.reason}: install Open MPI (Debian and Ubuntu: the package openmpi-bin; ` +
       "Fedora: openmpi; Homebrew: open-mpi)";
   }

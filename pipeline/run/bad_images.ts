@@ -10,7 +10,7 @@ export class TooManyBadImagesError
     images: Schema.Int,
     maxBadImages: Schema.Finite,
   }) {
-  override get message() {
+  override get message(): string {
     const { reasons, images, maxBadImages } = this;
     const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");
     return `${reasons.length} of ${images} pictures cannot be decoded, more than --max-bad-images ${maxBadImages} ` +

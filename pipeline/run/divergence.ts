@@ -8,7 +8,7 @@ export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()
   images: Schema.Array(Schema.String),
   remedy: Schema.String, // which options of the task to change
 }) {
-  override get message() {
+  override get message(): string {
     return `The loss of step ${this.step} is ${this.loss}: ${this.remedy}, and go on from the last checkpoint with ` +
       `--auto-resume. The pictures of that step: ${this.images.join(", ")}`;
   }
@@ -20,7 +20,7 @@ export class NonFiniteGradientsError
     step: Schema.Int,
     scale: Schema.Number,
   }) {
-  override get message() {
+  override get message(): string {
     return `The gradients of step ${this.step} are not finite, as those of the steps before, though the loss scale is down ` +
       `to ${this.scale}: go on from the last checkpoint with --auto-resume and --precision f32, or a lower --base-lr`;
   }

@@ -237,7 +237,7 @@ export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError"
   subject: Schema.String, // "--batch-size", or a line of a file
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `${this.subject}: ${this.reason}`;
   }
 }

@@ -20,7 +20,7 @@ import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDifferError", {
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return this.reason;
   }
 }

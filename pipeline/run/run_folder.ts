@@ -18,7 +18,7 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFol
   subject: Schema.String,
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `Cannot write "${this.subject}": ${this.reason}; choose another --output-dir, or mend this one`;
   }
 }

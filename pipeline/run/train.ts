@@ -92,7 +92,7 @@ export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("Un
   batchSize: Schema.Int,
   world: Schema.Int,
 }) {
-  override get message() {
+  override get message(): string {
     return `--batch-size ${this.batchSize} cannot be shared by ${this.world} ranks: expected a multiple of ${this.world}`;
   }
 }

@@ -5,7 +5,7 @@ import { Deferred, Effect, Schema, type Scope } from "effect";
 export class WorkerError extends Schema.TaggedError<WorkerError>()("WorkerError", {
   reason: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `A decoding worker stopped: ${this.reason}`;
   }
 }

@@ -48,7 +48,7 @@ export interface ShownPrototypes {
 export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedImageError", {
   subject: Schema.String,
 }) {
-  override get message() {
+  override get message(): string {
     return `"${this.subject}" could be decoded at first and no longer can: run the command again`;
   }
 }

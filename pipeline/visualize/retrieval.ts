@@ -87,7 +87,7 @@ export interface Retrieval {
 /** A teacher's scores are not finite: its weights are damaged. */
 export class NonFiniteScoresError
   extends Schema.TaggedError<NonFiniteScoresError>()("NonFiniteScoresError", { place: Schema.Int }) {
-  override get message() {
+  override get message(): string {
     return "The teacher gives values that are no numbers: its weights are damaged, `slotcon inspect` says which";
   }
 }

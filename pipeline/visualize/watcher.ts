@@ -11,7 +11,7 @@ export interface Watcher {
 
 /** None of the images can be decoded. */
 export class NoImagesError extends Schema.TaggedError<NoImagesError>()("NoImagesError", {}) {
-  override get message() {
+  override get message(): string {
     return "There is nothing to show: none of the pictures can be decoded";
   }
 }

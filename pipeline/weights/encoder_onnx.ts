@@ -22,7 +22,7 @@ import { checkpointShapes } from "../run/state_layout.ts";
 
 /** An encoder cannot be written as ONNX. */
 export class ExportError extends Schema.TaggedError<ExportError>()("ExportError", { reason: Schema.String }) {
-  override get message() {
+  override get message(): string {
     return `Cannot export the encoder as ONNX: ${this.reason}`;
   }
 }
