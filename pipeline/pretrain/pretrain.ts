@@ -83,11 +83,11 @@ export const pretrain: (
       const lr = learningRate(step, schedule);
       const momentum = teacherMomentum(step + start.teacherStepOffset, schedule);
       const rates = { learningRate: Float32Array.of(lr), teacherMomentum: Float32Array.of(momentum) };
-      return {
+      return Effect.succeed({
         program,
         uploads: { pixels, views, coords, flips, ...rates },
         reported: { lr, teacher_momentum: momentum },
-      };
+      });
     },
     remedy: "lower --base-lr or raise --warmup-epoch",
     meta: (done) => ({

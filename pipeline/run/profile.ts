@@ -150,11 +150,11 @@ export const profileOf: (
 /** Prepares a program for profiled runs when the first of them asks for it, until the scope ends. */
 const profilers = Effect.gen(function* () {
   const scope = yield* Effect.scope;
-  const known = new Map<Program, Effect.Success<Program["profiler"]>>();
-  return Effect.fnUntraced(function* (program: Program) {
-    const profiler = known.get(program) ?? (yield* Scope.provide(program.profiler, scope));
-    known.set(program, profiler);
-    return profiler;
+  const known = new Map<Program["profiler"], Effect.Success<Program["profiler"]>>();
+  return Effect.fnUntraced(function* ({ profiler }: Program) {
+    const prepared = known.get(profiler) ?? (yield* Scope.provide(profiler, scope));
+    known.set(profiler, prepared);
+    return prepared;
   });
 });
 

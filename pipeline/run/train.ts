@@ -51,8 +51,8 @@ export interface Training<Batch extends StepBatch, Meta extends RunMeta, E, R> {
   readonly memoryBesides: Readonly<Record<string, number>>;
   /** Batches in the order of their steps, from the start's step on. The loop takes as many as it needs. */
   readonly batches: Stream.Stream<Batch, E, R>;
-  /** The step of a batch. */
-  readonly step: (batch: Batch) => StepInputs;
+  /** The step of a batch. A task with programs for several shapes may compile one here. */
+  readonly step: (batch: Batch) => Effect.Effect<StepInputs, PlanError | GpuError>;
   /** What to change where the loss is not finite: "lower --base-lr". */
   readonly remedy: string;
   /** The metadata of a checkpoint after so many steps. */
@@ -290,7 +290,7 @@ const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   Effect.fnUntraced(function* (batch: Batch) {
     time.mark("decode");
     profile.batch(batch);
-    const { program, uploads, reported } = step(batch);
+    const { program, uploads, reported } = yield* step(batch);
     const { device, exchange } = program.spent;
     const outputs = yield* profile.run(batch.step, program, uploads);
     release(...Object.values(uploads));
