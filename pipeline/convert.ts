@@ -1,5 +1,5 @@
 /** Files of weights for other tools: the contents of one file as the bytes of another. */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import { match } from "ts-pattern";
 import type { FormatError } from "../data/files/format_error.ts";
 import { type FileTensor, type StoredTensor, widened } from "../data/formats/file_tensor.ts";

@@ -1,6 +1,6 @@
 /** Pictures sorted into a folder a class, in ImageNet's layout: `train/<class>/*.JPEG`, `val/<class>/*.JPEG`. */
 import { join } from "node:path";
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import { PICTURE } from "./image_list.ts";
 
 /** The folders do not say which picture is of which class. */

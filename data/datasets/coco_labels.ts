@@ -13,7 +13,7 @@
  * are none, but their pixels have a class.
  */
 import { join, parse } from "node:path";
-import { Effect, Schema } from "effect";
+import { Data, Effect, Schema } from "effect";
 import { decode as decodePng } from "fast-png";
 import { match } from "ts-pattern";
 import { exists } from "../files/exists.ts";

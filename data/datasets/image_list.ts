@@ -4,7 +4,7 @@
  * The order is the same on every machine, since the random draws know a picture by its place in the list.
  */
 import { dirname, join, resolve } from "node:path";
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import { match } from "ts-pattern";
 
 /** A layout of data folders: a row of the table below. */

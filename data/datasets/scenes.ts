@@ -10,7 +10,7 @@
  * In both kinds of annotations a class's number is its place in `sceneClasses` + 1.
  */
 import { join } from "node:path";
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import sharp from "sharp";
 import { type CocoInstances, instanceMask } from "../formats/coco.ts";
 import { randomStream } from "../random/random.ts";

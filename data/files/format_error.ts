@@ -1,4 +1,4 @@
-import { Schema } from "effect";
+import { Data } from "effect";
 
 /** A file that another tool wrote (or that a disk damaged) cannot be read: which file, and what is wrong with it. */
 export class FormatError extends Schema.TaggedError<FormatError>()("FormatError", {

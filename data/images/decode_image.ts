@@ -5,7 +5,7 @@
  * blending, greyscale is repeated into three channels, of 16-bit colours the upper byte is kept. Two conversions are
  * Pillow's own and stand below: CMYK, and 16-bit greyscale, which clips.
  */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import sharp from "sharp";
 
 export interface Picture {

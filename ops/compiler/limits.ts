@@ -1,5 +1,5 @@
 /** Whether an adapter can run a lowered graph. */
-import { Schema } from "effect";
+import { Data } from "effect";
 import { bytesOf } from "../graph/kernel.ts";
 import type { AdapterReport } from "../graph/lowering.ts";
 import { inputName } from "../graph/tensor.ts";
@@ -7,18 +7,25 @@ import type { Graph } from "./graph.ts";
 import type { Lowered } from "./lower.ts";
 
 /** A graph needs more than its memory limit or the adapter allows. Known before anything runs. */
-export class PlanError extends Schema.TaggedError<PlanError>()("PlanError", {
+export class PlanError extends Data.Error<{
   /** Label of the graph. */
-  label: Schema.String,
+  readonly label: string;
   /** The tensor that is too large; null where it is the memory of all tensors together. */
-  tensor: Schema.NullOr(Schema.String),
+  readonly tensor: string | null;
   /** Bytes. */
-  needs: Schema.Number,
+  readonly needs: number;
   /** Bytes. */
-  limit: Schema.Number,
+  readonly limit: number;
   /** Name of the limit: "memory limit", "largest buffer" or "largest binding". */
-  what: Schema.String,
-}) {
+  readonly what: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "PlanError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** What could not be done: completes "Cannot …". */
   get subject(): string {
     return this.tensor === null

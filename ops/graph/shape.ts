@@ -1,5 +1,5 @@
 /** Shapes and element types of tensors, and how shapes fit together. */
-import { Schema } from "effect";
+import { Data } from "effect";
 
 /** Sizes of the axes, slowest first; [] is a scalar. */
 export type Shape = readonly number[];

@@ -1,14 +1,21 @@
 /** The collectives of the ranks (processes) that run the same program on their own data, as a service of the host. */
-import { Context, Effect, Schema } from "effect";
+import { Context, Data, Effect } from "effect";
 
 /** Ranks cannot exchange data. */
-export class CollectiveError extends Schema.TaggedError<CollectiveError>()("CollectiveError", {
-  rank: Schema.Int,
+export class CollectiveError extends Data.Error<{
+  readonly rank: number;
   /** What could not be done: completes "Rank 0 cannot …". */
-  subject: Schema.String,
+  readonly subject: string;
   /** Why not, as the messaging library says it. */
-  reason: Schema.String,
-}) {
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "CollectiveError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** Subject and reason as a sentence. */
   override get message(): string {
     return `Rank ${this.rank} cannot ${this.subject}: ${this.reason}`;

@@ -1,5 +1,5 @@
 /** The device as a service: adapter, limits, buffers, pipelines, readback. The scoped layers of adapters.ts own it. */
-import { Context, Effect, Schema, type Scope } from "effect";
+import { Context, Data, Effect, type Scope } from "effect";
 import type { AdapterReport, AdapterTraits, Backend } from "../graph/lowering.ts";
 
 /** What kind of failure a GpuError is. */
@@ -25,13 +25,20 @@ const REMEDIES = {
 } as const;
 
 /** A failure of the device or its driver. */
-export class GpuError extends Schema.TaggedError<GpuError>()("GpuError", {
-  kind: Schema.Literals(Object.keys(REMEDIES) as GpuFailure[]),
+export class GpuError extends Data.Error<{
+  readonly kind: GpuFailure;
   /** What could not be done: completes "Cannot …". */
-  subject: Schema.String,
+  readonly subject: string;
   /** Why not, as WebGPU says it. */
-  reason: Schema.String,
-}) {
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "GpuError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** What to change. */
   get remedy(): string {
     return REMEDIES[this.kind];

@@ -1,5 +1,5 @@
 /** The state that a graph declares: parameters, averages of them, running statistics and buffers. */
-import { Schema } from "effect";
+import { Data } from "effect";
 import type { Shape } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 
@@ -44,10 +44,17 @@ export interface Declared extends Declaration {
 }
 
 /** Raised while a graph is being built, where its declarations of one tensor contradict each other. */
-export class DeclarationError extends Schema.TaggedError<DeclarationError>()("DeclarationError", {
-  subject: Schema.String, // the tensor's name
-  reason: Schema.String,
-}) {
+export class DeclarationError extends Data.Error<{
+  readonly subject: string; // the tensor's name
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "DeclarationError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** Subject and reason as a sentence. */
   override get message(): string {
     return `Cannot declare ${this.subject}: ${this.reason}`;

@@ -1,5 +1,5 @@
 /** From an objective to a training step: gradients, loss scaling, and the optimiser's updates. */
-import { Schema } from "effect";
+import { Data } from "effect";
 import { add, mul, sqrt } from "../../ops/arithmetic.ts";
 import { gradientsWhereReached } from "../../ops/autodiff.ts";
 import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
@@ -44,11 +44,18 @@ export type TrainingStep<O extends Objective = Objective> = O & {
 };
 
 /** Raised while a step is being built, where its objective and its trained tensors do not fit together. */
-export class ObjectiveError extends Schema.TaggedError<ObjectiveError>()("ObjectiveError", {
-  subject: Schema.String,
-  reason: Schema.String,
-  remedy: Schema.String,
-}) {
+export class ObjectiveError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+  readonly remedy: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ObjectiveError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** Subject, reason and remedy as a sentence. */
   override get message(): string {
     return `Cannot train ${this.subject}: ${this.reason}; ${this.remedy}`;

@@ -5,7 +5,7 @@
  * ranks, nor on the step at which a run was resumed. Workers (decode_worker.ts) make the batches; this stage says which
  * images each batch has, and replaces those that cannot be decoded.
  */
-import { Effect, Schema, Stream } from "effect";
+import { Data, Effect, Stream } from "effect";
 import { permutation } from "../../data/random/random.ts";
 import { badImages, type TooManyBadImagesError } from "../run/bad_images.ts";
 import type { StepBatch } from "../run/batch.ts";

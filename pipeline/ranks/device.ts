@@ -8,7 +8,7 @@
  *
  * CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and the like have no effect on Vulkan.
  */
-import { Effect, Layer, Schema } from "effect";
+import { Data, Effect, Layer } from "effect";
 import type { Backend } from "../../ops/graph/lowering.ts";
 import { layers } from "../../ops/runtime/adapters.ts";
 import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";

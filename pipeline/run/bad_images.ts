@@ -1,5 +1,5 @@
 /** Files of a data set that cannot be decoded, and the images that stand in for them. */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import { randomStream } from "../../data/random/random.ts";
 import type { RunConfig } from "./options.ts";
 

@@ -9,7 +9,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { Effect, Result, Schema, type Scope } from "effect";
+import { Data, Effect, Result, Schema, type Scope } from "effect";
 import { openBytes } from "../../data/files/byte_source.ts";
 import { FormatError } from "../../data/files/format_error.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";

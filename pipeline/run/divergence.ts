@@ -1,5 +1,5 @@
 /** Training that has diverged: the check of every step's numbers. */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 
 /** The loss is not a number any more: the run cannot go on from here. */
 export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLossError", {

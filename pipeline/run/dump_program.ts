@@ -1,12 +1,19 @@
 /** Writes the dump of a program (ops/compiler/dump.ts) into a folder. */
 import { join } from "node:path";
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 
 /** A program cannot be dumped into a folder. */
-export class DumpError extends Schema.TaggedError<DumpError>()("DumpError", {
-  folder: Schema.String,
-  reason: Schema.String,
-}) {
+export class DumpError extends Data.Error<{
+  readonly folder: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "DumpError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** What could not be done: completes "Cannot …". */
   get subject(): string {
     return `dump the program into "${this.folder}"`;

@@ -2,7 +2,7 @@
  * The options of runs: the kinds of options there are, the options that every run has, and how a task's table becomes a
  * checked configuration. A task (pipeline/pretrain/config.ts) has a table, presets and rules of its own.
  */
-import { Effect, Schema } from "effect";
+import { Data, Effect, Schema } from "effect";
 import { bytesIn } from "./bytes.ts";
 import { flagName } from "./option_name.ts";
 

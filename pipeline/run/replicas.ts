@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
-import { Effect, Schema, type Scope } from "effect";
+import { Data, Effect, type Scope } from "effect";
 import { checksum } from "../../ops/checksum.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";

@@ -3,7 +3,7 @@
  * `checkpoints/` are written elsewhere (checkpoint_file.ts).
  */
 import { join } from "node:path";
-import { Effect, Logger, Schema, type Scope } from "effect";
+import { Data, Effect, Logger, type Scope } from "effect";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
 import { exists } from "../../data/files/exists.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";

@@ -4,7 +4,7 @@
  * A task (pipeline/pretrain/pretrain.ts) says what is in a batch, which program runs it with which inputs, and what a
  * checkpoint needs to know. Reports, checkpoints, profiles, ranks and stopping are the same for all tasks.
  */
-import { Deferred, Effect, Fiber, Option, Schema, type Scope, Stream } from "effect";
+import { Data, Deferred, Effect, Fiber, Option, type Scope, Stream } from "effect";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import { release } from "../../data/images/release.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";

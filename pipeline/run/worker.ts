@@ -1,5 +1,5 @@
 /** Worker threads that answer requests. */
-import { Deferred, Effect, Schema, type Scope } from "effect";
+import { Data, Deferred, Effect, type Scope } from "effect";
 
 /** A worker cannot go on, for a reason of its own: images that cannot be decoded are part of its replies. */
 export class WorkerError extends Schema.TaggedError<WorkerError>()("WorkerError", {

@@ -73,7 +73,7 @@ export const showPictures: (
       }
       yield* watcher.progress("Looking at pictures", i + 1, files.length);
     }
-    if (onPage.length === 0) return yield* new NoImagesError({});
+    if (onPage.length === 0) return yield* new NoImagesError();
 
     const byUse = shares.map((_, k) => k).filter((k) => wonIn[k] > 0).sort((a, b) =>
       shares[b] - shares[a] || a - b

@@ -1,5 +1,5 @@
 /** Every prototype with its nearest images, as a page and as a sheet. */
-import { Effect, Schema, Stream } from "effect";
+import { Data, Effect, Stream } from "effect";
 import type { Picture } from "../../data/images/decode_image.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
@@ -88,7 +88,7 @@ export const showPrototypes: (
     );
     return yield* retrieve(ranking, batches, { topk });
   }));
-  if (retrieval.pictures === 0) return yield* new NoImagesError({});
+  if (retrieval.pictures === 0) return yield* new NoImagesError();
 
   const { nearest, shares, wonIn } = retrieval;
   const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);

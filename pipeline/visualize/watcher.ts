@@ -1,5 +1,5 @@
 /** What all pages of slots share. */
-import { type Effect, Schema } from "effect";
+import { Data, type Effect } from "effect";
 
 /** Where the progress of a page goes. */
 export interface Watcher {

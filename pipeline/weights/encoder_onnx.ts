@@ -5,7 +5,7 @@
  * Graphs here are channels-last and ONNX is channels-first. That changes no operator of these networks, only the order
  * of axes of the input and the output; weights are channels-first in files anyway.
  */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { type OnnxAttribute, type OnnxModel, type OnnxNode, writeOnnx } from "../../data/formats/onnx.ts";
 import project from "../../deno.json" with { type: "json" };
