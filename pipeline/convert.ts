@@ -18,6 +18,9 @@ import { architectureOf, detectron2Name, encoderOf, type Which } from "./weights
 import { encoderOnnx, type ExportError } from "./weights/encoder_onnx.ts";
 import type { WeightsFile } from "./weights/weights_file.ts";
 
+/** The name of a format that can be written. */
+export type Format = "slotcon" | "pth" | "backbone" | "mmseg" | "detectron2" | "safetensors" | "onnx";
+
 /** A whole run: all that it needs to go on. */
 interface Run {
   readonly meta: PretrainMeta;
@@ -45,40 +48,37 @@ type EncoderFormat = FormatOf<"encoder", Encoder>;
 const written = (write: () => Converted["pieces"]): Effect.Effect<Converted["pieces"], RangeError> =>
   Effect.try({ try: write, catch: (error) => error as RangeError });
 
-const ROWS = {
-  slotcon: { needs: "run", write: (run) => checkpointPieces(PRETRAIN, run) } as RunFormat,
+const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
+  slotcon: { needs: "run", write: (run) => checkpointPieces(PRETRAIN, run) },
   pth: {
     needs: "run",
     write: ({ meta, tensors }) => written(() => writeTorch(publishedContents(meta, asFile(tensors)))),
     notes: ({ meta }) => midEpoch(meta),
-  } as RunFormat,
+  },
   backbone: {
     needs: "encoder",
     write: ({ tensors }) => written(() => writeTorch(ordered(tensors))),
-  } as EncoderFormat,
+  },
   mmseg: {
     needs: "encoder",
     write: ({ tensors }) =>
       written(() => writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
-  } as EncoderFormat,
+  },
   detectron2: {
     needs: "encoder",
     write: ({ tensors }) => written(() => writePickle(detectron2(tensors))),
-  } as EncoderFormat,
+  },
   safetensors: {
     needs: "encoder",
     write: ({ tensors, options }) =>
       Effect.map(options, (options) => writeSafetensors(tensors, about(options))),
-  } as EncoderFormat,
+  },
   onnx: {
     needs: "encoder",
     write: ({ tensors, options }) =>
       Effect.flatMap(options, (options) => encoderOnnx(inFloats(tensors), options)),
-  } as EncoderFormat,
+  },
 };
-
-/** The name of a format that can be written. */
-export type Format = keyof typeof ROWS;
 
 /** All formats that can be written. */
 export const FORMATS: readonly Format[] = Object.keys(ROWS) as Format[];

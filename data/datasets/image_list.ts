@@ -7,6 +7,9 @@ import { dirname, join, resolve } from "node:path";
 import { Data, Effect } from "effect";
 import { match } from "ts-pattern";
 
+/** The name of a layout of data folders. */
+export type Dataset = "COCO" | "COCOplus" | "COCOval" | "ImageNet" | "Folder";
+
 /** A layout of data folders: a row of the table below. */
 interface Layout {
   /** What `--data-dir` has to name. */
@@ -19,20 +22,17 @@ interface Layout {
 
 const FOLDER = { lookedFor: "the folder of pictures", help: null };
 
-const LAYOUTS = {
-  COCO: { ...FOLDER, list: (root) => inFolders(root, ["train2017"], ".jpg") } as Layout,
-  COCOplus: { ...FOLDER, list: (root) => inFolders(root, ["train2017", "unlabeled2017"], ".jpg") } as Layout,
-  COCOval: { ...FOLDER, list: (root) => inFolders(root, ["val2017"], ".jpg") } as Layout,
-  ImageNet: { ...FOLDER, list: (root) => inClassFolders(root) } as Layout,
+const LAYOUTS: Readonly<Record<Dataset, Layout>> = {
+  COCO: { ...FOLDER, list: (root) => inFolders(root, ["train2017"], ".jpg") },
+  COCOplus: { ...FOLDER, list: (root) => inFolders(root, ["train2017", "unlabeled2017"], ".jpg") },
+  COCOval: { ...FOLDER, list: (root) => inFolders(root, ["val2017"], ".jpg") },
+  ImageNet: { ...FOLDER, list: (root) => inClassFolders(root) },
   Folder: {
     lookedFor: "a folder or a text file of pictures",
     help: "any pictures, or a text file of paths",
     list: (root, isFile) => isFile ? inTextFile(root) : anywhere(root),
-  } as Layout,
+  },
 };
-
-/** The name of a layout of data folders. */
-export type Dataset = keyof typeof LAYOUTS;
 
 /** The names of all layouts. */
 export const datasets: readonly Dataset[] = Object.keys(LAYOUTS) as Dataset[];

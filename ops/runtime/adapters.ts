@@ -1,7 +1,7 @@
 /** Where a device comes from: WebGPU as the runtime has it (Deno's own, or a browser's), or Dawn. */
 import { Effect, Layer, type Scope } from "effect";
 import type { Backend } from "../graph/lowering.ts";
-import { Gpu, GpuError, type GpuShape, service, type Wgpu } from "./gpu.ts";
+import { Gpu, GpuError, service, type Wgpu } from "./gpu.ts";
 
 /** The limits that programs make use of: WebGPU's defaults are small, so the adapter's own are requested. */
 const LIMITS = [
@@ -20,7 +20,7 @@ const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["timestamp-query", "shader
 const open = Effect.fnUntraced(function* (
   backend: Backend,
   gpu: GPU | undefined,
-): Effect.fn.Return<GpuShape, GpuError, Scope.Scope> {
+): Effect.fn.Return<Gpu, GpuError, Scope.Scope> {
   const failed = (reason: string) =>
     new GpuError({ kind: "adapter", subject: `use the GPU (${backend})`, reason });
   if (gpu === undefined) return yield* failed("this runtime has no WebGPU");

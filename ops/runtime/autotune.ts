@@ -8,7 +8,7 @@ import { lower } from "../compiler/lower.ts";
 import { bytesOf, elementBytes, type Kernel, type Operand } from "../graph/kernel.ts";
 import { sizeOf } from "../graph/shape.ts";
 import { type Dispatch, dispatchesOf, encodeDispatches } from "./dispatches.ts";
-import { Gpu, type GpuError, type GpuShape, mapped, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, mapped, STORAGE } from "./gpu.ts";
 import { type Clock, clockOf, type DeviceTime, deviceTime, intervals } from "./timestamps.ts";
 
 /** A choice whose variants have been timed. */
@@ -92,7 +92,7 @@ const timeOf = Effect.fnUntraced(function* (
  * clock.
  */
 const timedRun = Effect.fnUntraced(function* (
-  { device, buffer, check }: GpuShape,
+  { device, buffer, check }: Gpu,
   dispatches: readonly Dispatch[],
   clock: Clock | null,
   time: DeviceTime | null,
@@ -121,7 +121,7 @@ const timedRun = Effect.fnUntraced(function* (
 });
 
 /** Buffers for all operands of some kernels, filled with numbers, by storage. */
-const standInBuffers = Effect.fnUntraced(function* (gpu: GpuShape, kernels: readonly Kernel[]) {
+const standInBuffers = Effect.fnUntraced(function* (gpu: Gpu, kernels: readonly Kernel[]) {
   const operands = kernels.flatMap(({ bindings, workgroups }) => [
     ...bindings.map(({ operand }) => operand),
     ..."indirect" in workgroups ? [workgroups.indirect] : [],

@@ -65,8 +65,8 @@ export interface Prefix {
   readonly bytes: number;
 }
 
-/** What the service `Gpu` offers. */
-export interface GpuShape {
+/** An open GPU device. */
+export interface Gpu {
   /** The WebGPU device. */
   readonly device: GPUDevice;
   /** What is known about the adapter. */
@@ -92,8 +92,8 @@ export interface GpuShape {
   readonly check: Effect.Effect<void, GpuError>;
 }
 
-/** An open GPU device. */
-export class Gpu extends Context.Service<Gpu, GpuShape>()("slotcon/Gpu") {}
+/** The key of the service: `yield* Gpu` gives the open device. */
+export const Gpu: Context.Service<Gpu, Gpu> = Context.Service("slotcon/Gpu");
 
 /**
  * Usage of buffers that hold tensors: STORAGE, COPY_DST and COPY_SRC. As a number, since `GPUBufferUsage` is not
@@ -110,7 +110,7 @@ export const service: (
   gpu: Wgpu,
   adapter: GPUAdapter,
   device: GPUDevice,
-) => Effect.Effect<GpuShape, never, Scope.Scope> = Effect.fnUntraced(
+) => Effect.Effect<Gpu, never, Scope.Scope> = Effect.fnUntraced(
   function* (backend, { wgslLanguageFeatures }, adapter, device) {
     const report = reportOf(backend, adapter);
     const check = yield* errorCheck(device);
@@ -212,7 +212,7 @@ const guarded = <A>(
   });
 
 /** Compiles pipelines, each code once. */
-const pipelineCache = (device: GPUDevice): GpuShape["pipeline"] => {
+const pipelineCache = (device: GPUDevice): Gpu["pipeline"] => {
   const known = new Map<string, GPUComputePipeline>();
   const compile = (label: string, code: string) =>
     guarded(device, "kernel", `compile the kernel ${label}`, () =>
@@ -233,7 +233,7 @@ const pipelineCache = (device: GPUDevice): GpuShape["pipeline"] => {
 const readback = Effect.fnUntraced(function* (
   device: GPUDevice,
   prefixes: readonly Prefix[],
-  check: GpuShape["check"],
+  check: Gpu["check"],
 ) {
   const groups = inGroups(prefixes);
   const encoder = device.createCommandEncoder();

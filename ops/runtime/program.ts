@@ -14,7 +14,7 @@ import { type Arena, makeArena } from "./arena.ts";
 import { type DeviceState, memoryOf, type ProgramMemory, type Upload } from "./buffers.ts";
 import type { CollectiveError } from "./collective.ts";
 import { dispatchesOf, encodePasses } from "./dispatches.ts";
-import { Gpu, type GpuError, type GpuShape, lacksHalf, mapped } from "./gpu.ts";
+import { Gpu, type GpuError, lacksHalf, mapped } from "./gpu.ts";
 import { type OutputRing, outputRing, type Outputs } from "./outputs.ts";
 import { profilerOf, type ProfileRun, type StartRun } from "./profiler.ts";
 import { type Bound, type SyncSegments, syncSegments } from "./sync_segments.ts";
@@ -145,7 +145,7 @@ const loweredFor = Effect.fnUntraced(function* (graph: Graph, state: DeviceState
 
 /** Submits runs of a program: uploads its inputs, runs its segments, and copies its outputs for the host to read. */
 const submitting = (
-  { device, check }: GpuShape,
+  { device, check }: Gpu,
   lowered: Lowered,
   { inputs, exclusively }: ProgramMemory,
   bound: Effect.Effect<Bound, GpuError>,

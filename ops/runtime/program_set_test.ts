@@ -13,7 +13,7 @@ import { sum } from "../reduce.ts";
 import { slice } from "../slice.ts";
 import { makeArena } from "./arena.ts";
 import type { DeviceState, Upload } from "./buffers.ts";
-import { Gpu, type GpuError, type GpuShape, STORAGE } from "./gpu.ts";
+import { Gpu, type GpuError, STORAGE } from "./gpu.ts";
 import { compile, type Program } from "./program.ts";
 import { type ProgramSet, programSet } from "./program_set.ts";
 
@@ -126,7 +126,7 @@ const runApart = Effect.fnUntraced(function* (sizes: readonly number[]) {
 const ofSet = (set: ProgramSet) => (size: number) => set.get(`${size}`, () => trainingStep(size));
 
 /** A service that counts the bytes of buffers that are there, by what they are for. */
-const counting = (gpu: GpuShape) => {
+const counting = (gpu: Gpu) => {
   const bytes = { slots: 0, inputs: 0, rest: 0 };
   const kindOf = (label: string, usage: number): keyof typeof bytes =>
     (usage & GPUBufferUsage.INDIRECT) > 0
@@ -134,7 +134,7 @@ const counting = (gpu: GpuShape) => {
       : ["images", "targets"].includes(label)
       ? "inputs"
       : "rest";
-  const buffer: GpuShape["buffer"] = (label, size, usage) =>
+  const buffer: Gpu["buffer"] = (label, size, usage) =>
     Effect.gen(function* () {
       const made = yield* gpu.buffer(label, size, usage);
       const kind = kindOf(label, usage);

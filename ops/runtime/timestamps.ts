@@ -1,6 +1,6 @@
 /** Times on the device by timestamp queries: when spans of a program's kernels began and ended. */
 import { Effect, type Scope } from "effect";
-import { type GpuError, type GpuShape, mapped } from "./gpu.ts";
+import { type Gpu, type GpuError, mapped } from "./gpu.ts";
 
 /** Consecutive kernels that are timed together, in a pass of their own: only passes have timestamps. */
 export interface Span {
@@ -32,7 +32,7 @@ const MAX_QUERIES = 4096;
  * there are none, or the adapter lacks timestamp-query. Fails with GpuError.
  */
 export const clockOf: (
-  gpu: GpuShape,
+  gpu: Gpu,
   starts: readonly { readonly first: number; readonly stage: string }[],
   kernels: number,
 ) => Effect.Effect<Clock | null, GpuError, Scope.Scope> = Effect.fnUntraced(
@@ -122,7 +122,7 @@ const PULSES = 3;
 const BETWEEN_PULSES = "10 millis";
 
 /** Measures how the clocks of device and host relate, by empty passes on an idle device. Fails with GpuError. */
-export const deviceTime: (gpu: GpuShape) => Effect.Effect<DeviceTime, GpuError> = Effect.fnUntraced(
+export const deviceTime: (gpu: Gpu) => Effect.Effect<DeviceTime, GpuError> = Effect.fnUntraced(
   function* (gpu) {
     const { device, buffer } = gpu;
     const clock = (yield* clockOf(gpu, [{ first: 0, stage: "" }], 0))!;

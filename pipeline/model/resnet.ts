@@ -13,17 +13,21 @@ import { type Network, normalized, parameter, within } from "./network.ts";
 /** Mean and standard deviation of ImageNet's pixels, from 0 to 1, by which all published encoders normalise. */
 export const IMAGENET: PixelStatistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
-interface Architecture {
+/** A ResNet: a row of `ARCHITECTURES`. */
+export interface Architecture {
   /** Residual blocks of each stage. */
   readonly blocks: readonly [number, number, number, number];
+  /** Blocks of three convolutions, 1×1, 3×3 and 1×1, instead of two of 3×3. */
   readonly bottleneck: boolean;
   /** Three 3×3 convolutions as stem, average pooling in shortcuts ("ResNet-D", He et al. 2018). */
   readonly deep?: boolean;
   /** Multiplies the width of all stages behind the stem. */
   readonly widen?: number;
-  /** Groups of the 3×3 convolutions, and channels of each in the first stage (ResNeXt, Xie et al. 2017). */
+  /** Groups of the 3×3 convolutions (ResNeXt, Xie et al. 2017). */
   readonly groups?: number;
+  /** Channels of a group in the first stage. */
   readonly groupWidth?: number;
+  /** Input pixels per pixel of the feature map; 32 if not given. */
   readonly outputStride?: OutputStride;
 }
 
@@ -36,23 +40,23 @@ const bottleneck = (...blocks: [number, number, number, number]): Architecture =
   bottleneck: true,
 });
 
-/** The encoders by name. */
+/** The encoders by name. The casts spare readers of the library's types the inference (JSR: no slow types). */
 export const ARCHITECTURES = {
-  resnet18: basic(2, 2, 2, 2),
-  resnet34: basic(3, 4, 6, 3),
-  resnet50: bottleneck(3, 4, 6, 3),
-  resnet101: bottleneck(3, 4, 23, 3),
-  resnet152: bottleneck(3, 8, 36, 3),
-  resnet18_d: { ...basic(2, 2, 2, 2), deep: true },
-  resnet34_d: { ...basic(3, 4, 6, 3), deep: true },
-  resnet50_d: { ...bottleneck(3, 4, 6, 3), deep: true },
-  resnet101_d: { ...bottleneck(3, 4, 23, 3), deep: true },
-  resnet152_d: { ...bottleneck(3, 8, 36, 3), deep: true },
-  resnet50_w2x: { ...bottleneck(3, 4, 6, 3), widen: 2 },
-  resnet50_16s: { ...bottleneck(3, 4, 6, 3), outputStride: 16 },
-  resnext101_32x8d: { ...bottleneck(3, 4, 23, 3), groups: 32, groupWidth: 8 },
-  resnext152_32x8d: { ...bottleneck(3, 8, 36, 3), groups: 32, groupWidth: 8 },
-} as const satisfies Record<string, Architecture>;
+  resnet18: basic(2, 2, 2, 2) as Architecture,
+  resnet34: basic(3, 4, 6, 3) as Architecture,
+  resnet50: bottleneck(3, 4, 6, 3) as Architecture,
+  resnet101: bottleneck(3, 4, 23, 3) as Architecture,
+  resnet152: bottleneck(3, 8, 36, 3) as Architecture,
+  resnet18_d: { ...basic(2, 2, 2, 2), deep: true } as Architecture,
+  resnet34_d: { ...basic(3, 4, 6, 3), deep: true } as Architecture,
+  resnet50_d: { ...bottleneck(3, 4, 6, 3), deep: true } as Architecture,
+  resnet101_d: { ...bottleneck(3, 4, 23, 3), deep: true } as Architecture,
+  resnet152_d: { ...bottleneck(3, 8, 36, 3), deep: true } as Architecture,
+  resnet50_w2x: { ...bottleneck(3, 4, 6, 3), widen: 2 } as Architecture,
+  resnet50_16s: { ...bottleneck(3, 4, 6, 3), outputStride: 16 } as Architecture,
+  resnext101_32x8d: { ...bottleneck(3, 4, 23, 3), groups: 32, groupWidth: 8 } as Architecture,
+  resnext152_32x8d: { ...bottleneck(3, 8, 36, 3), groups: 32, groupWidth: 8 } as Architecture,
+};
 
 /** The name of an encoder. */
 export type ArchitectureName = keyof typeof ARCHITECTURES;

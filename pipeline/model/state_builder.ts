@@ -64,9 +64,9 @@ export class DeclarationError extends Data.Error<{
 /** The state that a graph declares, in the order of the first declarations, with its next values. */
 export class StateBuilder {
   /** Every tensor of the state by its name. */
-  readonly declared = new Map<string, Declared>();
+  readonly declared: Map<string, Declared> = new Map();
   /** The next value of each tensor of the state that a step changes. */
-  readonly updates = new Map<Tensor, Tensor>();
+  readonly updates: Map<Tensor, Tensor> = new Map();
   /** Name of the optimiser that moves the trained tensors; null as long as none does. */
   optimizer: string | null = null;
 

@@ -3,6 +3,9 @@ import { lars, TRUST } from "./lars.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { sgd } from "./sgd.ts";
 
+/** The name of a built-in optimiser. */
+export type OptimizerName = "lars" | "sgd";
+
 interface BuiltIn {
   readonly optimizer: Optimizer;
   /** How checkpoints of the published code store it: the name of its buffer, and its own entries of `param_groups`. */
@@ -13,7 +16,7 @@ interface BuiltIn {
 }
 
 /** The built-in optimisers by name, a row each. */
-export const OPTIMIZERS = {
+export const OPTIMIZERS: Readonly<Record<OptimizerName, BuiltIn>> = {
   lars: {
     optimizer: lars,
     published: {
@@ -25,13 +28,10 @@ export const OPTIMIZERS = {
     optimizer: sgd,
     published: { buffer: "momentum_buffer", options: { dampening: 0, nesterov: false } },
   },
-} as const satisfies Record<string, BuiltIn>;
-
-/** The name of a built-in optimiser. */
-export type OptimizerName = keyof typeof OPTIMIZERS;
+};
 
 /** All names of built-in optimisers. */
-export const optimizerNames = Object.keys(OPTIMIZERS) as readonly OptimizerName[];
+export const optimizerNames: readonly OptimizerName[] = Object.keys(OPTIMIZERS) as OptimizerName[];
 
 /** Is this the name of a built-in optimiser? */
 export const isBuiltIn = (name: string): name is OptimizerName => Object.hasOwn(OPTIMIZERS, name);

@@ -109,7 +109,7 @@ export const presetNames: readonly PresetName[] = Object.keys(PRESETS) as Preset
 /** The first option that cannot go with the others, and why. */
 const contradiction = (config: Config): [OptionName, string] | undefined => {
   const { arch, imageSize, startEpoch, epochs, ranks, batchSize } = config;
-  const own = (ARCHITECTURES[arch] as { outputStride?: number }).outputStride ?? 32;
+  const own = ARCHITECTURES[arch].outputStride ?? 32;
   const stride = config.outputStride ?? own;
   if (stride > own) {
     return ["outputStride", `${arch} has ${own} of its own, expected that or less, found ${stride}`];
