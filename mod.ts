@@ -1,103 +1,64 @@
 /**
- * What a pipeline of your own is made from. Each name is documented where it is defined.
+ * SlotCon, self-supervised pretraining by slots (docs/method.md), as a library: runs, and all that a pipeline of your own
+ * is made from. Each name is documented where it is defined.
  *
  * A run is `pretrain(config, images, step)`: the step is a pure function from views and rates to the next state and
  * metrics, composed from the stages and ops below; leave it out for SlotCon itself.
+ *
+ * The parts have entries of their own, whose names are all here, too: `./ops`, `./model` and `./weights`.
+ *
+ * @module
  */
 
-// A run: configuration, pictures, device.
+export * from "./ops/mod.ts";
+export * from "./pipeline/model/mod.ts";
+export * from "./pipeline/weights/mod.ts";
 
-export { type Config, configure, type PresetName, PRESETS } from "./pipeline/pretrain/config.ts";
-export { type Dataset, listImages } from "./data/datasets/image_list.ts";
-export { dawn, native } from "./ops/runtime/adapters.ts";
-export { Gpu } from "./ops/runtime/gpu.ts";
-export { ranks } from "./pipeline/ranks/mpi.ts";
-export { rankGpu } from "./pipeline/ranks/device.ts";
+// A run: configuration, images, device, ranks.
+export {
+  Config,
+  configure,
+  type OptionName,
+  OPTIONS,
+  type PresetName,
+  PRESETS,
+} from "./pipeline/pretrain/config.ts";
+export { ConfigError, type ConfigOf, type Option, type Settings } from "./pipeline/run/options.ts";
+export { type Dataset, ImageListError, listImages } from "./data/datasets/image_list.ts";
 export { layerTuned } from "./pipeline/run/tuned_kernels.ts";
-export { pretrain } from "./pipeline/pretrain/pretrain.ts";
-export { type StepBuilder } from "./pipeline/pretrain/step_graph.ts";
-export { type Metrics, Progress, type RunPlan, type StepReport } from "./pipeline/run/progress.ts";
+export { DeviceError, rankGpu } from "./pipeline/ranks/device.ts";
+export { type RankOptions, ranks } from "./pipeline/ranks/mpi.ts";
+export { MpiMissingError } from "./pipeline/ranks/mpi_library.ts";
+export { pretrain, type PretrainError } from "./pipeline/pretrain/pretrain.ts";
+export { type StepBuilder, type StepConfig } from "./pipeline/pretrain/step_graph.ts";
 
-// Weights: any file in, any other out.
-export { openWeights, type WeightsFile } from "./pipeline/weights/weights_file.ts";
-export { convert, type Format } from "./pipeline/convert.ts";
+// What a run reports.
 export {
-  type Checkpoint,
-  latestCheckpoint,
-  loadCheckpoint,
-  type RunMeta,
-  type Task,
-} from "./pipeline/run/checkpoint_file.ts";
-export { PRETRAIN, type PretrainMeta } from "./pipeline/pretrain/task.ts";
+  type Metrics,
+  Progress,
+  type ProgressSink,
+  type RunPlan,
+  type StepReport,
+} from "./pipeline/run/progress.ts";
+export { type Phase, type Seconds } from "./pipeline/run/phase_timer.ts";
 
-// Stages of a step: each takes tensors and gives tensors.
+// How a run fails, besides the errors of the parts.
+export { BatchTooLargeError } from "./pipeline/pretrain/decode.ts";
+export { TooManyBadImagesError } from "./pipeline/run/bad_images.ts";
+export { NonFiniteGradientsError, NonFiniteLossError } from "./pipeline/run/divergence.ts";
+export { RanksDifferError } from "./pipeline/run/replicas.ts";
+export { RunFolderError } from "./pipeline/run/run_folder.ts";
+export { type TrainError, UnevenBatchError } from "./pipeline/run/train.ts";
+export { WorkerError } from "./pipeline/run/worker.ts";
+
+// The stages of a step: each takes tensors and gives tensors.
 export { augment } from "./pipeline/pretrain/augment.ts";
-export { forward, type ModelOptions, student, teacher } from "./pipeline/model/slotcon_network.ts";
-export { cosineScores, type Grouped, slotGrouping } from "./pipeline/model/slot_grouping.ts";
-export { aligned, groupingLoss, halfOfBatch, slotContrast } from "./pipeline/pretrain/loss.ts";
 export {
+  rateInputs,
   type Rates,
-  slotConLoss,
-  type SlotConObjective,
-  slotConStep,
+  type Side,
   type Step,
   type StepOptions,
   type Views,
 } from "./pipeline/pretrain/step.ts";
-export {
-  type Objective,
-  ObjectiveError,
-  optimize,
-  type OptimizeOptions,
-  type TrainingStep,
-} from "./pipeline/optim/optimize.ts";
-
-// Networks: functions that ask for their parameters by name.
-export { linear, type Network, normalized, parameter, within } from "./pipeline/model/network.ts";
-export {
-  type Declaration,
-  DeclarationError,
-  type Declared,
-  type Role,
-  StateBuilder,
-} from "./pipeline/model/state_builder.ts";
-export { encoder } from "./pipeline/model/resnet.ts";
-export { predictor, projector } from "./pipeline/model/heads.ts";
-export { lars } from "./pipeline/optim/lars.ts";
-export type { BufferOf, Optimizer, OptimizerScalars, OptimizerUpdate } from "./pipeline/optim/optimizer.ts";
-export { sgd } from "./pipeline/optim/sgd.ts";
-export { lossScale } from "./pipeline/optim/loss_scale.ts";
-
-// Tensors and ops.
-export { constant, defineOp, input, reshape, stopGradient, type Tensor } from "./ops/graph/tensor.ts";
-export { type Shape } from "./ops/graph/shape.ts";
-export { kernel } from "./ops/kernels/wgsl.ts";
-export {
-  add,
-  defineElementwise,
-  div,
-  exp,
-  greater,
-  greaterEqual,
-  log,
-  maximum,
-  mul,
-  neg,
-  relu,
-  rsqrt,
-  sqrt,
-  sub,
-  where,
-} from "./ops/arithmetic.ts";
-export { columnSums, mean, rowSums, sum } from "./ops/reduce.ts";
-export { slice, transpose } from "./ops/slice.ts";
-export { conv2d } from "./ops/conv2d.ts";
-export { matmul, matmulTransposed } from "./ops/matmul.ts";
-export { gelu } from "./ops/gelu.ts";
-export { normalize } from "./ops/normalize.ts";
-export { logSoftmax, softmax } from "./ops/softmax.ts";
-export { maxPool } from "./ops/max_pool.ts";
-export { averagePool } from "./ops/average_pool.ts";
-export { roiAlign } from "./ops/roi_align.ts";
-export { gradients } from "./ops/autodiff.ts";
-export { compile, evaluate, type Program } from "./ops/runtime/program.ts";
+export { slotConLoss, type SlotConObjective, slotConStep } from "./pipeline/pretrain/step.ts";

@@ -15,9 +15,10 @@ export const ARRAYS = {
   I8: Int8Array,
   U8: Uint8Array,
   BOOL: Uint8Array, // 0 or 1
-} as const;
+} as const satisfies Record<FileDtype, unknown>;
 
-export type FileDtype = keyof typeof ARRAYS;
+/** The name of an element type, as safetensors has it. */
+export type FileDtype = "F64" | "I64" | "F32" | "I32" | "U32" | "F16" | "BF16" | "I16" | "I8" | "U8" | "BOOL";
 
 /** The values of a tensor: one array type for each `FileDtype`. */
 export type FileArray =
@@ -34,15 +35,21 @@ export type FileArray =
 
 /** A tensor in memory: row-major values, `data.length` the product of `shape`, `[]` a scalar. */
 export interface FileTensor {
+  /** The type of its elements. */
   readonly dtype: FileDtype;
+  /** Sizes of the axes, slowest first. */
   readonly shape: readonly number[];
+  /** The values, in the array of that type. */
   readonly data: FileArray;
 }
 
 /** A tensor in a file that is open: its values are read when they are asked for, each time anew. */
 export interface StoredTensor {
+  /** The type of its elements. */
   readonly dtype: FileDtype;
+  /** Sizes of the axes, slowest first. */
   readonly shape: readonly number[];
+  /** Reads the values, row-major. Fails with a `FormatError` where the file is damaged. */
   readonly values: Effect.Effect<FileArray, FormatError>;
 }
 

@@ -13,6 +13,7 @@ import type { MemoryPlan } from "./memory_plan.ts";
 
 /** What a program is dumped for, see `lower`. */
 export interface DumpOptions {
+  /** Whether the input of this name stays on the device between runs. */
   readonly isState: (name: string) => boolean;
   /** The first variants if not given. */
   readonly choices?: Choices;
@@ -22,12 +23,17 @@ export interface DumpOptions {
 
 /** The content of `kernels.json`. */
 export interface DumpedProgram {
+  /** The label of the graph. */
   readonly label: string;
+  /** How large activations are stored. */
   readonly precision: "f32" | "f16";
+  /** The adapter that the kernels are for. */
   readonly traits: AdapterTraits;
   /** Bytes by group, at the peak in all, and reserved. */
   readonly memory: Pick<MemoryPlan, "groups" | "needed" | "total">;
+  /** What is recomputed to stay within the memory limit. */
   readonly recomputed: Recomputed;
+  /** Where it waits for other ranks. */
   readonly syncPoints: readonly DumpedSyncPoint[];
   /** All kinds of work that have several variants. */
   readonly choices: readonly {
@@ -56,6 +62,7 @@ export interface DumpedSyncPoint {
 
 /** A dispatch of a kernel. */
 export interface DumpedKernel {
+  /** The label of the kernel. */
   readonly label: string;
   /** The file with its WGSL. */
   readonly shader: string;
@@ -67,8 +74,9 @@ export interface DumpedKernel {
   readonly stage: string;
   /** Null where there is only one. */
   readonly variant: string | null;
-  /** The number in graph.txt of the tensor that it produces, and its shape. */
+  /** The number in graph.txt of the tensor that it produces. */
   readonly tensor: number;
+  /** The shape of that tensor. */
   readonly shape: Shape;
   /** Where it recomputes that tensor: the number of the one that needs it again. */
   readonly recomputedFor: number | null;

@@ -24,6 +24,7 @@ import { planSyncPoints, syncDepths, type SyncPoint } from "./sync_points.ts";
 
 /** A graph as kernels in order, and the memory that they use. */
 export interface Lowered {
+  /** The dispatches of a run, in order. */
   readonly kernels: readonly Kernel[];
   /** The tensor that each kernel works for. */
   readonly produces: readonly OpTensor[];
@@ -31,9 +32,11 @@ export interface Lowered {
   readonly scheduledFor: readonly OpTensor[];
   /** The variant that each kernel belongs to; null where there is only one. */
   readonly variants: readonly (string | null)[];
+  /** What is recomputed to stay within the memory limit. */
   readonly recomputed: Recomputed;
   /** Where the program waits for other ranks; none in a program for one process. */
   readonly syncPoints: readonly SyncPoint[];
+  /** Where the tensors are stored. */
   readonly plan: MemoryPlan;
   /** From which kernel to which each storage is in use; their numbers are their indices. */
   readonly lifetimes: readonly Lifetime[];
@@ -43,7 +46,9 @@ export interface Lowered {
   readonly inPlace: ReadonlyMap<Tensor, Tensor>;
   /** State whose next value is stored elsewhere and has to be copied after a run. */
   readonly copies: readonly { readonly from: Tensor; readonly to: Tensor }[];
+  /** The inputs that the kernels read: state, and batch inputs. */
   readonly inputs: readonly Tensor[];
+  /** The constants that have memory. */
   readonly constants: readonly Tensor[];
   /** All kinds of work that have several variants, each once. */
   readonly choices: readonly Choice[];
@@ -53,7 +58,9 @@ export interface Lowered {
 
 /** What is recomputed instead of being kept, for lack of memory. */
 export interface Recomputed {
+  /** How many tensors. */
   readonly tensors: number;
+  /** Their bytes. */
   readonly bytes: number;
   /** The time that it takes, as a share of the time that all else takes; an estimate. */
   readonly work: number;
@@ -61,6 +68,7 @@ export interface Recomputed {
 
 /** A graph after the passes that do not depend on its schedule. */
 export interface FusedGraph {
+  /** The graph itself. */
   readonly graph: Graph;
   /** The outputs and the next values of the state. */
   readonly results: readonly Tensor[];

@@ -11,6 +11,7 @@ import { exchangeOf } from "./graph.ts";
 export interface SyncPoint {
   /** How many kernels run before it. */
   readonly after: number;
+  /** What is exchanged there: operands of this rank, and where the results go. */
   readonly exchanges: readonly {
     readonly kind: Exchange["kind"];
     readonly from: Operand;

@@ -1,6 +1,6 @@
 /** Ranks of a test: fibers of one process that exchange by memory. */
 import { Deferred, Effect } from "effect";
-import { Collective, type CollectiveShape } from "./collective.ts";
+import { Collective } from "./collective.ts";
 
 /** Runs `body` once a rank, all at the same time; what each gives, in the order of ranks. */
 export const onRanks = <A, E, R>(world: number, body: (rank: number) => Effect.Effect<A, E, R>) => {
@@ -26,7 +26,7 @@ const meetingPoint = (world: number) => {
     });
 };
 
-const memberOf = (met: ReturnType<typeof meetingPoint>, rank: number, world: number): CollectiveShape => {
+const memberOf = (met: ReturnType<typeof meetingPoint>, rank: number, world: number): Collective => {
   let calls = 0;
   const meet = (own: Float32Array) => Effect.suspend(() => met(rank, calls++, own));
   return {

@@ -26,7 +26,7 @@ export class CollectiveError extends Data.Error<{
  * Collective operations. All ranks have to call the same functions in the same order, with as many values each. Calls
  * made before earlier ones have finished are queued. All fail with CollectiveError.
  */
-export interface CollectiveShape {
+export interface Collective {
   /** The number of this rank, below `world`. */
   readonly rank: number;
   /** How many ranks there are. */
@@ -42,7 +42,7 @@ export interface CollectiveShape {
 }
 
 /** A single process: the results are its own values. */
-const single: CollectiveShape = {
+const single: Collective = {
   rank: 0,
   world: 1,
   allReduceSum: Effect.succeed,
@@ -52,7 +52,7 @@ const single: CollectiveShape = {
 };
 
 /** The ranks that this process is one of; a single process unless a layer provides others. */
-export const Collective: Context.Reference<CollectiveShape> = Context.Reference<CollectiveShape>(
+export const Collective: Context.Reference<Collective> = Context.Reference<Collective>(
   "slotcon/Collective",
   { defaultValue: () => single },
 );

@@ -3,10 +3,10 @@ import { Context, Data, Effect, type Scope } from "effect";
 import type { AdapterReport, AdapterTraits, Backend } from "../graph/lowering.ts";
 
 /** What kind of failure a GpuError is. */
-export type GpuFailure = keyof typeof REMEDIES;
+export type GpuFailure = "adapter" | "package" | "precision" | "memory" | "kernel" | "run" | "lost";
 
 /** What helps against each kind of failure. */
-const REMEDIES = {
+const REMEDIES: Readonly<Record<GpuFailure, string>> = {
   /** There is no adapter, or it gives no device. */
   adapter:
     "Install a Vulkan, Metal or DirectX 12 driver, or Mesa's software driver (Debian: mesa-vulkan-drivers)",
@@ -22,7 +22,7 @@ const REMEDIES = {
   run: "If memory ran out, lower the batch size or set a memory limit; else please report this",
   /** The device was lost, or its memory cannot be read. */
   lost: "Lower the batch size, set a memory limit, or update the driver",
-} as const;
+};
 
 /** A failure of the device or its driver. */
 export class GpuError extends Data.Error<{

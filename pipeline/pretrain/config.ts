@@ -19,7 +19,7 @@ import {
   path,
   PRECISION,
   RUN_OPTIONS,
-  type Settings as TaskSettings,
+  type Settings,
   type TaskOptions,
   taskOptions,
 } from "../run/options.ts";
@@ -140,14 +140,11 @@ export const optionNames: readonly OptionName[] = PRETRAIN_OPTIONS.names;
 /** A configuration as `config.json` and checkpoints hold it; older ones may lack options that are newer. */
 export const Config: Schema.Codec<Config, Partial<Config>> = PRETRAIN_OPTIONS.schema;
 
-/** Options of a pretraining run as somebody gave them, unchecked, and where. */
-export type Settings = TaskSettings<OptionName>;
-
 /**
  * The configuration that a preset and settings give together; later settings win over earlier ones, and all of them
  * over the preset. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
  */
 export const configure: (
   preset: PresetName | null,
-  ...layers: readonly Settings[]
+  ...layers: readonly Settings<OptionName>[]
 ) => Effect.Effect<Config, ConfigError> = PRETRAIN_OPTIONS.configure;

@@ -1,16 +1,10 @@
 import assert from "node:assert/strict";
 import { Effect, Schema } from "effect";
 import { parseConfig } from "../run/config_file.ts";
-import {
-  Config,
-  configure,
-  type OptionName,
-  presetNames,
-  PRETRAIN_OPTIONS,
-  type Settings,
-} from "./config.ts";
+import type { Settings } from "../run/options.ts";
+import { Config, configure, type OptionName, presetNames, PRETRAIN_OPTIONS } from "./config.ts";
 
-const flags = (values: Partial<Record<OptionName, unknown>>): Settings =>
+const flags = (values: Partial<Record<OptionName, unknown>>): Settings<OptionName> =>
   new Map(Object.entries(values).map(([name, value]) => [name as OptionName, { value, where: `--${name}` }]));
 
 const problem = <A, E extends Error>(effect: Effect.Effect<A, E>) =>

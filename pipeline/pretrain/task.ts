@@ -7,7 +7,7 @@ import { type Config, OPTIONS, PRETRAIN_OPTIONS } from "./config.ts";
 /** The options of a run with the optimiser that it really has: a step of one's own may have another than `--optimizer` can choose. */
 export type RecordedConfig = Omit<Config, "optimizer"> & { readonly optimizer: string };
 
-const RecordedConfig = Schema.Struct({
+const recordedConfigSchema = Schema.Struct({
   ...PRETRAIN_OPTIONS.fields,
   optimizer: Schema.String.pipe(
     Schema.withDecodingDefaultKey(Effect.succeed<string>(OPTIONS.optimizer.initial)),
@@ -22,6 +22,7 @@ export interface PretrainMeta {
   readonly teacherCounter: number;
   /** Images of the data set. */
   readonly instances: number;
+  /** The options of the run. */
   readonly config: RecordedConfig;
 }
 
@@ -32,7 +33,7 @@ export const PRETRAIN: Task<PretrainMeta> = {
     step: Schema.Int,
     teacherCounter: Schema.Int,
     instances: Schema.Int,
-    config: RecordedConfig,
+    config: recordedConfigSchema,
   }),
 };
 

@@ -2,7 +2,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { Cause, Effect } from "effect";
 import { randomStream } from "../../data/random/random.ts";
-import { Collective, type CollectiveShape } from "../../ops/runtime/collective.ts";
+import { Collective } from "../../ops/runtime/collective.ts";
 import { ranks } from "./mpi.ts";
 
 const digest = (values: Float32Array) =>
@@ -16,7 +16,7 @@ const randomNumbers = (seed: number, rank: number, count: number) => {
 };
 
 /** Sums of many lengths, so that MPI takes all its ways of making them. */
-const sums = Effect.fnUntraced(function* ({ rank, allReduceSum }: CollectiveShape) {
+const sums = Effect.fnUntraced(function* ({ rank, allReduceSum }: Collective) {
   const digests: string[] = [];
   for (const length of [1, 3, 100, 4097, 300_001, 2_000_000]) {
     const own = randomNumbers(1, rank, length);
@@ -25,7 +25,7 @@ const sums = Effect.fnUntraced(function* ({ rank, allReduceSum }: CollectiveShap
   return { digests, small: [...yield* allReduceSum(Float32Array.of(1, 10 * rank, -0.5))] };
 });
 
-const exchanges = Effect.fnUntraced(function* (collective: CollectiveShape) {
+const exchanges = Effect.fnUntraced(function* (collective: Collective) {
   const { rank, world, allGather, broadcast, barrier } = collective;
   yield* barrier;
   const gathered = [...yield* allGather(Float32Array.of(rank, 0.5))];
@@ -36,7 +36,7 @@ const exchanges = Effect.fnUntraced(function* (collective: CollectiveShape) {
 });
 
 /** A hundred calls of different kinds at once. */
-const inFlight = Effect.fnUntraced(function* ({ rank, allReduceSum, allGather }: CollectiveShape) {
+const inFlight = Effect.fnUntraced(function* ({ rank, allReduceSum, allGather }: Collective) {
   const calls = Array.from(
     { length: 100 },
     (_, i) =>
@@ -47,7 +47,7 @@ const inFlight = Effect.fnUntraced(function* ({ rank, allReduceSum, allGather }:
 });
 
 /** Counts what JavaScript's thread does while MPI waits for rank 1. */
-const free = Effect.fnUntraced(function* ({ rank, barrier }: CollectiveShape) {
+const free = Effect.fnUntraced(function* ({ rank, barrier }: Collective) {
   if (rank === 1) yield* Effect.sleep("1 second");
   let ticks = 0;
   const interval = setInterval(() => ticks++, 10);
@@ -56,21 +56,21 @@ const free = Effect.fnUntraced(function* ({ rank, barrier }: CollectiveShape) {
   return { ticks };
 });
 
-const unequal = ({ rank, allReduceSum }: CollectiveShape) =>
+const unequal = ({ rank, allReduceSum }: Collective) =>
   Effect.as(allReduceSum(new Float32Array(rank === 0 ? 10 : 1000)), {});
 
 /** Rank 1 hangs. */
-const absent = ({ rank, barrier }: CollectiveShape) => rank === 1 ? Effect.never : Effect.as(barrier, {});
+const absent = ({ rank, barrier }: Collective) => rank === 1 ? Effect.never : Effect.as(barrier, {});
 
 /** Rank 1 fails while the others wait for it. */
-const failing = ({ rank, barrier }: CollectiveShape) =>
+const failing = ({ rank, barrier }: Collective) =>
   rank === 1 ? Effect.fail(new Error("rank 1 has no data")) : Effect.as(barrier, {});
 
 /** Whether a library of MPI is in this process. */
-const loaded = ({ world }: CollectiveShape) =>
+const loaded = ({ world }: Collective) =>
   Effect.sync(() => ({ world, loaded: /libmpi/.test(Deno.readTextFileSync("/proc/self/maps")) }));
 
-const cases: Record<string, (collective: CollectiveShape) => Effect.Effect<object, Error>> = {
+const cases: Record<string, (collective: Collective) => Effect.Effect<object, Error>> = {
   ...{ sums, exchanges, inFlight, free },
   ...{ unequal, absent, failing, loaded },
 };

@@ -3,7 +3,7 @@
  * their messages. A single process does not load it.
  */
 import { Cause, Effect, Exit, Layer } from "effect";
-import { Collective, CollectiveError, type CollectiveShape } from "../../ops/runtime/collective.ts";
+import { Collective, CollectiveError } from "../../ops/runtime/collective.ts";
 import { type Launch, launchedAs, mpiLibraries } from "./launch.ts";
 import { type MpiLibrary, type MpiMissingError, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
 import type { Environment } from "./shared_library.ts";
@@ -117,7 +117,7 @@ const shape = (
   world: number,
   { functions: mpi, constants: { world: all, float, byte, sum, inPlace } }: MpiLibrary,
   exchange: (during: string, calls: readonly Call[]) => Effect.Effect<void, CollectiveError>,
-): CollectiveShape => ({
+): Collective => ({
   rank,
   world,
   allReduceSum: (own) =>
