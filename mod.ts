@@ -18,12 +18,19 @@ export * from "./pipeline/weights/mod.ts";
 export {
   Config,
   configure,
+  METHOD_OPTIONS,
   type OptionName,
   OPTIONS,
   type PresetName,
   PRESETS,
 } from "./pipeline/pretrain/config.ts";
-export { ConfigError, type ConfigOf, type Option, type Settings } from "./pipeline/run/options.ts";
+export {
+  ConfigError,
+  type ConfigOf,
+  type Option,
+  RUN_OPTIONS,
+  type Settings,
+} from "./pipeline/run/options.ts";
 export { type Dataset, ImageListError, listImages } from "./data/datasets/image_list.ts";
 export { layerTuned } from "./pipeline/run/tuned_kernels.ts";
 export { DeviceError, rankGpu } from "./pipeline/ranks/device.ts";

@@ -31,7 +31,7 @@ const outputStride = Schema.Literals([8, 16, 32]);
  * The options of a pretraining run, in the order of `--help` and `config.json`. The casts are for JSR, as in run/options.ts.
  */
 // deno-fmt-ignore: a table
-export const OPTIONS = {
+export const METHOD_OPTIONS = {
   dataset: choice(datasets, "COCO", datasetHelp) as Option<Dataset>,
   dataDir: DATA_DIR as Option<string>,
   imageSize: integer(224, atLeast(16), "side of the square views, in pixels") as Option<number>,
@@ -60,9 +60,13 @@ export const OPTIONS = {
   epochs: integer(800, atLeast(1), "epochs of the whole run, which the schedules span") as Option<number>,
   startEpoch: incidental(integer(1, atLeast(1), "epoch to start with, from 1; a checkpoint of ours knows its own")) as Option<number>,
   steps: incidental(open(integer(1, atLeast(1), "stop after this many steps in all; the schedules still span the epochs"))) as Option<number | null>,
+};
 
+/** The options of a pretraining run, in the order of `--help` and `config.json`. */
+export const OPTIONS: typeof METHOD_OPTIONS & typeof RUN_OPTIONS = {
+  ...METHOD_OPTIONS,
   ...RUN_OPTIONS,
-  resume: incidental(open(path("", "checkpoint to go on from: of this project or of the published code"))) as Option<string | null>,
+  resume: incidental(open(path("", "checkpoint to go on from: of this project or of the published code"))),
 };
 
 /** The name of an option, as in `config.json`. */
@@ -77,8 +81,8 @@ const imagenet = { dataset: "ImageNet", numPrototypes: 2048, saveFreq: 5, autoRe
 export const PRESETS = {
   "coco-800": { dataset: "COCO", autoResume: true },
   "cocoplus-800": { dataset: "COCOplus", autoResume: true },
-  "imagenet-100": { ...imagenet, epochs: 100 },
-  "imagenet-200": { ...imagenet, epochs: 200 },
+  "imagenet-100": { ...imagenet, epochs: 100 } as Partial<Config>,
+  "imagenet-200": { ...imagenet, epochs: 200 } as Partial<Config>,
   "demo": {
     dataset: "COCO",
     dataDir: "runs/demo/data",
