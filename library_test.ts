@@ -1,7 +1,7 @@
 /** The library as its users meet it: what is documented, what is published, what runs in a browser. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { inTestFolder } from "./data/_test_folder.ts";
+import { inTestFolder } from "./data/_test_kit.ts";
 import config from "./deno.json" with { type: "json" };
 
 const ROOT = import.meta.dirname!;

@@ -84,11 +84,19 @@ const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
 export const FORMATS: readonly Format[] = Object.keys(ROWS) as Format[];
 
 /** A file does not hold what a format needs, or a format cannot hold what is in a file. */
-export class ConvertError extends Schema.TaggedError<ConvertError>()("ConvertError", {
-  subject: Schema.String,
-  to: Schema.Literals(FORMATS),
-  reason: Schema.String,
-}) {
+export class ConvertError extends Data.Error<{
+  readonly subject: string;
+  readonly to: Format;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ConvertError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot convert "${this.subject}" to ${this.to}: ${this.reason}`;
   }

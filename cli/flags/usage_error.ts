@@ -1,12 +1,20 @@
 /** What is wrong with a command line, and checks of numbers on it. */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 
 /** A flag or operand cannot be meant as it is given. */
-export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
-  subject: Schema.String, // "--batch-size", or an operand in capitals as in the help
-  reason: Schema.String,
-  remedy: Schema.optional(Schema.String),
-}) {
+export class UsageError extends Data.Error<{
+  readonly subject: string; // "--batch-size", or an operand in capitals as in the help
+  readonly reason: string;
+  readonly remedy?: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "UsageError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return [this.subject, this.reason, ...this.remedy === undefined ? [] : [this.remedy]].join(": ");
   }

@@ -4,10 +4,18 @@ import { Data, Effect } from "effect";
 import { PICTURE } from "./image_list.ts";
 
 /** The folders do not say which picture is of which class. */
-export class ClassFolderError extends Schema.TaggedError<ClassFolderError>()("ClassFolderError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class ClassFolderError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ClassFolderError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot take classes from "${this.subject}": ${this.reason}`;
   }

@@ -26,10 +26,18 @@ export type LabelKind = (typeof LABEL_KINDS)[number];
 export type Split = "train" | "val";
 
 /** Annotations are missing, or are not what they should be. */
-export class LabelError extends Schema.TaggedError<LabelError>()("LabelError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class LabelError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "LabelError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot read labels from "${this.subject}": ${this.reason}`;
   }

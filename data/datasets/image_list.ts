@@ -46,11 +46,19 @@ export const datasetHelp: string = ["layout of the data folder"].concat(
 export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
 
 /** There is nothing to train on, and why. */
-export class ImageListError extends Schema.TaggedError<ImageListError>()("ImageListError", {
-  subject: Schema.String,
-  reason: Schema.Literals(["missing", "unreadable", "wrong layout", "no pictures", "not text", "no paths"]),
-  lookedFor: Schema.String,
-}) {
+export class ImageListError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: "missing" | "unreadable" | "wrong layout" | "no pictures" | "not text" | "no paths";
+  readonly lookedFor: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ImageListError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     const { subject, lookedFor } = this;
     return match(this.reason)

@@ -24,10 +24,18 @@ export interface SceneSet {
   readonly size: number; // width and height of each in pixels
 }
 
-export class SceneError extends Schema.TaggedError<SceneError>()("SceneError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class SceneError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "SceneError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot make scenes in "${this.subject}": ${this.reason}`;
   }

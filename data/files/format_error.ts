@@ -1,10 +1,18 @@
 import { Data } from "effect";
 
 /** A file that another tool wrote (or that a disk damaged) cannot be read: which file, and what is wrong with it. */
-export class FormatError extends Schema.TaggedError<FormatError>()("FormatError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class FormatError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "FormatError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot read "${this.subject}": ${this.reason}`;
   }

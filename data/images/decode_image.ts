@@ -15,10 +15,18 @@ export interface Picture {
 }
 
 /** A file that is no picture, is damaged, or cannot be read. */
-export class DecodeError extends Schema.TaggedError<DecodeError>()("DecodeError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class DecodeError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "DecodeError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot decode "${this.subject}": ${this.reason}`;
   }

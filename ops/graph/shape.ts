@@ -8,11 +8,18 @@ export type Shape = readonly number[];
 export type DType = "f32" | "u32";
 
 /** Shapes do not fit together. Raised while a graph is being built: a programming or configuration mistake. */
-export class ShapeError extends Schema.TaggedError<ShapeError>()("ShapeError", {
-  op: Schema.String,
-  needs: Schema.String,
-  found: Schema.Array(Schema.Array(Schema.Number)),
-}) {
+export class ShapeError extends Data.Error<{
+  readonly op: string;
+  readonly needs: string;
+  readonly found: readonly (readonly number[])[];
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ShapeError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** Op, need and found shapes as a sentence. */
   override get message(): string {
     return `Cannot build ${this.op} as it needs ${this.needs}: found ${

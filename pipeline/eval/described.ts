@@ -1,7 +1,7 @@
 /**
  * Images of a list, resized, cropped and described: every image is decoded once, however many descriptors there are.
  */
-import { Effect, Schema, Stream } from "effect";
+import { Data, Effect, Stream } from "effect";
 import { release } from "../../data/images/release.ts";
 import type { Descriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
@@ -10,8 +10,15 @@ import type { WorkerError } from "../run/worker.ts";
 import { EvaluationProgress } from "./progress.ts";
 
 /** An image cannot be decoded. Scores without it would be those of another data set. */
-export class PictureError
-  extends Schema.TaggedError<PictureError>()("PictureError", { reason: Schema.String }) {
+export class PictureError extends Data.Error<{ readonly reason: string }> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "PictureError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `${this.reason}. Mend it or leave it out: an evaluation needs all of its pictures`;
   }

@@ -32,10 +32,18 @@ export interface DecodeConfig
 }
 
 /** The data set has fewer images than a batch. */
-export class BatchTooLargeError extends Schema.TaggedError<BatchTooLargeError>()("BatchTooLargeError", {
-  batchSize: Schema.Int,
-  images: Schema.Int,
-}) {
+export class BatchTooLargeError extends Data.Error<{
+  readonly batchSize: number;
+  readonly images: number;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "BatchTooLargeError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `--batch-size ${this.batchSize} is more than the ${this.images} pictures of the data set: lower it`;
   }

@@ -16,10 +16,18 @@ import { Gpu, type GpuError } from "../../ops/runtime/gpu.ts";
 import { CHOOSING, type VulkanDevice, vulkanDevices } from "./vulkan.ts";
 
 /** There is no adapter such as --device asks for, or ranks share one. */
-export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError", {
-  reason: Schema.String,
-  remedy: Schema.String,
-}) {
+export class DeviceError extends Data.Error<{
+  readonly reason: string;
+  readonly remedy: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "DeviceError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `${this.reason}: ${this.remedy}`;
   }

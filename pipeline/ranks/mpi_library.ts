@@ -2,12 +2,19 @@
  * The C library of MPI: the functions that are called here, and constants of its header, which differ between two
  * families.
  */
-import { Effect, Schema } from "effect";
+import { Data, Effect } from "effect";
 import { type Library, openLibrary } from "./shared_library.ts";
 
 /** There is no MPI to start several ranks, or to join them. */
-export class MpiMissingError
-  extends Schema.TaggedError<MpiMissingError>()("MpiMissingError", { reason: Schema.String }) {
+export class MpiMissingError extends Data.Error<{ readonly reason: string }> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "MpiMissingError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Several ranks need MPI, and ${this.reason}: install Open MPI (Debian and Ubuntu: the package openmpi-bin; ` +
       "Fedora: openmpi; Homebrew: open-mpi)";

@@ -4,12 +4,19 @@ import { randomStream } from "../../data/random/random.ts";
 import type { RunConfig } from "./options.ts";
 
 /** A data set has more unreadable images than `--max-bad-images` allows. */
-export class TooManyBadImagesError
-  extends Schema.TaggedError<TooManyBadImagesError>()("TooManyBadImagesError", {
-    reasons: Schema.Array(Schema.String), // of each bad file, in the order of their discovery
-    images: Schema.Int,
-    maxBadImages: Schema.Finite,
-  }) {
+export class TooManyBadImagesError extends Data.Error<{
+  readonly reasons: readonly string[]; // of each bad file, in the order of their discovery
+  readonly images: number;
+  readonly maxBadImages: number;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "TooManyBadImagesError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     const { reasons, images, maxBadImages } = this;
     const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");

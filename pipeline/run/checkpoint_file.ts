@@ -53,11 +53,18 @@ export interface Checkpoint<Meta extends RunMeta = RunMeta> extends Omit<OpenChe
 }
 
 /** A checkpoint cannot be saved, or is not one that this run can go on from. */
-export class CheckpointError extends Schema.TaggedError<CheckpointError>()("CheckpointError", {
-  subject: Schema.String,
-  action: Schema.Literals(["save", "load", "resume from", "start from"]),
-  reason: Schema.String,
-}) {
+export class CheckpointError extends Data.Error<{
+  readonly subject: string;
+  readonly action: "save" | "load" | "resume from" | "start from";
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "CheckpointError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
   /** Action, file and reason as a sentence. */
   override get message(): string {
     const what = this.action === "start from" ? "" : "checkpoint ";

@@ -2,12 +2,20 @@
 import { Data, Effect } from "effect";
 
 /** The loss is not a number any more: the run cannot go on from here. */
-export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()("NonFiniteLossError", {
-  step: Schema.Int,
-  loss: Schema.Number,
-  images: Schema.Array(Schema.String),
-  remedy: Schema.String, // which options of the task to change
-}) {
+export class NonFiniteLossError extends Data.Error<{
+  readonly step: number;
+  readonly loss: number;
+  readonly images: readonly string[];
+  readonly remedy: string; // which options of the task to change
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "NonFiniteLossError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `The loss of step ${this.step} is ${this.loss}: ${this.remedy}, and go on from the last checkpoint with ` +
       `--auto-resume. The pictures of that step: ${this.images.join(", ")}`;
@@ -15,11 +23,18 @@ export class NonFiniteLossError extends Schema.TaggedError<NonFiniteLossError>()
 }
 
 /** However small the loss is scaled, gradients are not finite in half precision. */
-export class NonFiniteGradientsError
-  extends Schema.TaggedError<NonFiniteGradientsError>()("NonFiniteGradientsError", {
-    step: Schema.Int,
-    scale: Schema.Number,
-  }) {
+export class NonFiniteGradientsError extends Data.Error<{
+  readonly step: number;
+  readonly scale: number;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "NonFiniteGradientsError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `The gradients of step ${this.step} are not finite, as those of the steps before, though the loss scale is down ` +
       `to ${this.scale}: go on from the last checkpoint with --auto-resume and --precision f32, or a lower --base-lr`;

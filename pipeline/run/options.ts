@@ -233,10 +233,18 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
 };
 
 /** Something is wrong with an option: where it was given, and what to write instead. */
-export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError", {
-  subject: Schema.String, // "--batch-size", or a line of a file
-  reason: Schema.String,
-}) {
+export class ConfigError extends Data.Error<{
+  readonly subject: string; // "--batch-size", or a line of a file
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ConfigError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `${this.subject}: ${this.reason}`;
   }

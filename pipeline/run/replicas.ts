@@ -17,9 +17,17 @@ import type { StartingPoint } from "./resume.ts";
 import { checkpointShapes, type StateTensor } from "./state_layout.ts";
 
 /** A replica differs from rank 0: which one, and in what. */
-export class RanksDifferError extends Schema.TaggedError<RanksDifferError>()("RanksDifferError", {
-  reason: Schema.String,
-}) {
+export class RanksDifferError extends Data.Error<{
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "RanksDifferError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return this.reason;
   }

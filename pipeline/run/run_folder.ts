@@ -14,10 +14,18 @@ import { isPrinted, metricsLine, type RunPlan, stepLine, type StepReport } from 
 import { openTensorBoard } from "./tensorboard.ts";
 
 /** A file of a run's folder cannot be written. */
-export class RunFolderError extends Schema.TaggedError<RunFolderError>()("RunFolderError", {
-  subject: Schema.String,
-  reason: Schema.String,
-}) {
+export class RunFolderError extends Data.Error<{
+  readonly subject: string;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "RunFolderError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot write "${this.subject}": ${this.reason}; choose another --output-dir, or mend this one`;
   }

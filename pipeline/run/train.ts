@@ -88,10 +88,18 @@ export interface Observer {
 export type Images = ReadonlyMap<string, EncodedPicture>;
 
 /** The ranks cannot share a batch evenly. */
-export class UnevenBatchError extends Schema.TaggedError<UnevenBatchError>()("UnevenBatchError", {
-  batchSize: Schema.Int,
-  world: Schema.Int,
-}) {
+export class UnevenBatchError extends Data.Error<{
+  readonly batchSize: number;
+  readonly world: number;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "UnevenBatchError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `--batch-size ${this.batchSize} cannot be shared by ${this.world} ranks: expected a multiple of ${this.world}`;
   }

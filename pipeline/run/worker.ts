@@ -2,9 +2,17 @@
 import { Data, Deferred, Effect, type Scope } from "effect";
 
 /** A worker cannot go on, for a reason of its own: images that cannot be decoded are part of its replies. */
-export class WorkerError extends Schema.TaggedError<WorkerError>()("WorkerError", {
-  reason: Schema.String,
-}) {
+export class WorkerError extends Data.Error<{
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "WorkerError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `A decoding worker stopped: ${this.reason}`;
   }

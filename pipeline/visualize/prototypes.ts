@@ -45,9 +45,17 @@ export interface ShownPrototypes {
 }
 
 /** A file could be decoded for the ranking and cannot be decoded for drawing. */
-export class ChangedImageError extends Schema.TaggedError<ChangedImageError>()("ChangedImageError", {
-  subject: Schema.String,
-}) {
+export class ChangedImageError extends Data.Error<{
+  readonly subject: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ChangedImageError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `"${this.subject}" could be decoded at first and no longer can: run the command again`;
   }

@@ -2,7 +2,7 @@
  * The nearest images of every prototype, and how often each is used (docs/method.md, section 11, and section 12, point
  * 20).
  */
-import { Effect, Schema, type Stream } from "effect";
+import { Data, Effect, type Stream } from "effect";
 import type { RunError } from "../inference/descriptors.ts";
 import type { FramedBatch } from "../inference/framed_batches.ts";
 import { type PictureOutput, runBatches, type SlotProgram } from "../inference/slot_program.ts";
@@ -85,8 +85,15 @@ export interface Retrieval {
 }
 
 /** A teacher's scores are not finite: its weights are damaged. */
-export class NonFiniteScoresError
-  extends Schema.TaggedError<NonFiniteScoresError>()("NonFiniteScoresError", { place: Schema.Int }) {
+export class NonFiniteScoresError extends Data.Error<{ readonly place: number }> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "NonFiniteScoresError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return "The teacher gives values that are no numbers: its weights are damaged, `slotcon inspect` says which";
   }

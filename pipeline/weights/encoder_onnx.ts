@@ -21,7 +21,15 @@ import { StateBuilder } from "../model/state_builder.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
 
 /** An encoder cannot be written as ONNX. */
-export class ExportError extends Schema.TaggedError<ExportError>()("ExportError", { reason: Schema.String }) {
+export class ExportError extends Data.Error<{ readonly reason: string }> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "ExportError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
   override get message(): string {
     return `Cannot export the encoder as ONNX: ${this.reason}`;
   }
