@@ -83,7 +83,7 @@ export interface SegmentationEvaluation {
 const SEGMENTATION_PROBE = 8;
 /** Images by which features are scaled. */
 const SCALED = 256;
-/** Bytes of features that are kept, unless told otherwise. */
+/** Bytes of features that are kept if the options do not say. */
 const MEMORY = 2 ** 31;
 
 /**

@@ -67,9 +67,9 @@ export const vulkanDevices = (
     const handles = new BigUint64Array(count[0]);
     vk.vkEnumeratePhysicalDevices(instance[0], count, handles);
     const devices = [...handles.subarray(0, count[0])].map((handle) => {
-      const told = properties(vk, extensions(vk, handle).includes("VK_EXT_pci_bus_info"));
-      vk.vkGetPhysicalDeviceProperties2(handle, told.all);
-      return described(told);
+      const found = properties(vk, extensions(vk, handle).includes("VK_EXT_pci_bus_info"));
+      vk.vkGetPhysicalDeviceProperties2(handle, found.all);
+      return described(found);
     });
     return devices.sort((a, b) => PREFERENCE.indexOf(a.kind) - PREFERENCE.indexOf(b.kind));
   } finally {

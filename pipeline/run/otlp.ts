@@ -55,7 +55,7 @@ const layerOtlp = (config: ExportedRun, url: string) =>
       measure(report, config.batchSize).pipe(
         Effect.provideService(Metric.MetricRegistry, registry),
         Effect.andThen(progress.step(report)),
-        Effect.andThen(collector.tellOnce),
+        Effect.andThen(collector.warnOnce),
       );
     const stageSpan = (stage: string, step: number) =>
       Effect.withSpan(stage, { attributes: { step } }, { captureStackTrace: false }) as typeof identity;
@@ -89,7 +89,7 @@ const layerOtlp = (config: ExportedRun, url: string) =>
       Layer.provideMerge(Layer.mergeAll(
         Layer.succeed(StageSpan, stageSpan),
         Layer.succeed(Progress, { ...progress, step }),
-        Layer.effectDiscard(Effect.addFinalizer(() => collector.tellOnce)),
+        Layer.effectDiscard(Effect.addFinalizer(() => collector.warnOnce)),
       )),
     );
   }));
@@ -111,7 +111,7 @@ const measure = Effect.fnUntraced(function* (report: StepReport, batchSize: numb
 /** A client that gives a collector ten seconds to answer, and a warning, once, of the first failure. */
 const collectorAt = (url: string) => {
   let trouble: string | null = null;
-  let told = false;
+  let warned = false;
   const client = Layer.effect(HttpClient.HttpClient)(Effect.map(
     HttpClient.HttpClient,
     HttpClient.transform((answer, request) =>
@@ -133,9 +133,9 @@ const collectorAt = (url: string) => {
   ));
   return {
     client: client.pipe(Layer.provide(FetchHttpClient.layer)),
-    tellOnce: Effect.suspend(() => {
-      if (trouble === null || told) return Effect.void;
-      told = true;
+    warnOnce: Effect.suspend(() => {
+      if (trouble === null || warned) return Effect.void;
+      warned = true;
       return Effect.logWarning(
         `Cannot send to --otlp ${url}: ${trouble}; expected a collector of OTLP over HTTP there, whose port is often ` +
           `4318. The run goes on and tries again now and then`,

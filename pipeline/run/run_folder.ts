@@ -87,7 +87,7 @@ export const openRunFolder: (
       ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, { ...config }, plan.firstStep))
       : null;
 
-    let full = false; // whether this has been told
+    let full = false; // whether a warning has been logged
     let seconds: Seconds[] = [];
     const starving = watchForStarving();
     return {
@@ -136,16 +136,16 @@ const STARVING =
   `More than ${100 * WAITING.most} % of the time goes into waiting for pictures, as times.jsonl shows: ` +
   "raise --num-workers, make the files smaller, or move them to a faster disk";
 
-/** A function that is told the time of every step and says once, by true, that the device waits for images too long. */
+/** A function that takes the time of every step, and returns true once, when the device waits for images too long. */
 const watchForStarving = () => {
-  let steps = 0, all = 0, waiting = 0, told = false;
+  let steps = 0, all = 0, waiting = 0, warned = false;
   return ({ host }: Seconds): boolean => {
     if (steps++ < WAITING.after) return false;
     waiting += host.decode;
     all += Object.values(host).reduce((sum, part) => sum + part);
-    const tell = !told && all > WAITING.over && waiting > WAITING.most * all;
-    told ||= tell;
-    return tell;
+    const warn = !warned && all > WAITING.over && waiting > WAITING.most * all;
+    warned ||= warn;
+    return warn;
   };
 };
 

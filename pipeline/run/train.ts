@@ -362,10 +362,10 @@ const stopwatch = (images: number) => {
 // --- Streams ---
 
 /** Goes on until any rank is to stop: all ranks stop before the same step. */
-const untilAnyStops = (told: Effect.Effect<boolean>) => <A, E, R>(stream: Stream.Stream<A, E, R>) =>
+const untilAnyStops = (stopRequested: Effect.Effect<boolean>) => <A, E, R>(stream: Stream.Stream<A, E, R>) =>
   stream.pipe(
     Stream.mapEffect((batch) =>
-      Effect.map(Effect.flatMap(told, anyRankStops), (stops) => stops ? [] : [batch])
+      Effect.map(Effect.flatMap(stopRequested, anyRankStops), (stops) => stops ? [] : [batch])
     ),
     Stream.takeWhile((batch) => batch.length > 0),
     Stream.flattenIterable,
