@@ -38,9 +38,10 @@ const LAYOUTS: Readonly<Record<Dataset, Layout>> = {
 export const datasets: readonly Dataset[] = Object.keys(LAYOUTS) as Dataset[];
 
 /** What the option `dataset` of a command means. */
-export const datasetHelp: string = ["layout of the data folder"].concat(
-  datasets.flatMap((name) => LAYOUTS[name].help === null ? [] : [`${name}: ${LAYOUTS[name].help}`]),
-).join("; ");
+export const datasetHelp: string = [
+  "layout of the data folder",
+  ...datasets.filter((name) => LAYOUTS[name].help !== null).map((name) => `${name}: ${LAYOUTS[name].help}`),
+].join("; ");
 
 /** The suffixes under which a folder's pictures are looked for; which format it is, the content says. */
 export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;

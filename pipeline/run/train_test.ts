@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { Effect, Logger, Schema, Stream } from "effect";
+import { testFolder } from "../../data/_test_kit.ts";
 import { gpuTest, numbers } from "../../ops/_test_kit.ts";
 import { mul, sub } from "../../ops/arithmetic.ts";
 import { input } from "../../ops/graph/tensor.ts";
@@ -99,10 +100,7 @@ const runToy = Effect.fnUntraced(function* (config: Config, lastStep: number) {
 gpuTest(
   "train() trains any task: with its own options and metadata, and programs for several shapes over one state",
   function* () {
-    const folder = yield* Effect.acquireRelease(
-      Effect.sync(() => Deno.makeTempDirSync()),
-      (folder) => Effect.sync(() => Deno.removeSync(folder, { recursive: true })),
-    );
+    const folder = yield* testFolder;
     const said: string[] = [];
     const quietly = Effect.provide(
       Logger.layer([Logger.make(({ message }) => void said.push(`${message}`))]),
