@@ -11,8 +11,8 @@
  */
 
 export * from "./ops/mod.ts";
-export * from "./pipeline/model/mod.ts";
-export * from "./pipeline/weights/mod.ts";
+export * from "./pipeline/model.ts";
+export * from "./pipeline/weights.ts";
 
 // A run: configuration, images, device, ranks.
 export {
