@@ -1,5 +1,6 @@
 import { Effect, type Scope } from "effect";
 import { FormatError } from "./format_error.ts";
+import { kindOf } from "./regular_file.ts";
 
 /** Bytes that are read where they lie: of a file however large, or of an array. */
 export interface ByteSource {
@@ -19,12 +20,14 @@ export const openBytes = Effect.fn("openBytes")(
       return fail((error as Error).message);
     };
     const fail = (reason: string) => new FormatError({ subject: path, reason });
+    const info = yield* Effect.try({ try: () => Deno.statSync(path), catch: refuse });
+    if (info.isDirectory) return yield* fail("it is a folder");
+    if (!info.isFile) return yield* fail(`it is ${kindOf(info)}, not a file`); // opening a pipe would block
     const file = yield* Effect.acquireRelease(
       Effect.try({ try: () => Deno.openSync(path), catch: refuse }),
       (file) => Effect.sync(() => file.close()),
     );
-    const { size, isDirectory } = yield* Effect.try({ try: () => file.statSync(), catch: refuse });
-    if (isDirectory) return yield* fail("it is a folder");
+    const { size } = yield* Effect.try({ try: () => file.statSync(), catch: refuse });
 
     // Moving to a place and reading there must not be torn apart by another reader: hence the synchronous calls.
     const read = (offset: number, length: number): Uint8Array<ArrayBuffer> => {

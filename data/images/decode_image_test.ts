@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { Effect, Result } from "effect";
 import sharp from "sharp";
-import { decodeImage } from "./decode_image.ts";
+import { inTestFolder, shell } from "../_test_kit.ts";
+import { pythonTest } from "../_test_python.ts";
+import { decodeImage, readPicture } from "./decode_image.ts";
 
 const decode = (bytes: Uint8Array) => Effect.runPromise(decodeImage(bytes, "the file"));
 const reason = async (bytes: Uint8Array) => {
@@ -96,3 +100,169 @@ Deno.test("decodeImage() refuses a small file that claims to be a huge picture",
   bomb.fill(0xfa, frame + 5, frame + 9);
   assert.match(await reason(bomb), /claims 64250 x 64250 pixels/);
 });
+
+interface Kinds {
+  readonly pillow: string;
+  readonly pictures: Readonly<Record<string, Kind>>;
+}
+
+interface Kind {
+  readonly file: string; // base64
+  readonly width: number;
+  readonly height: number;
+  readonly sha256: string | null; // of the RGB bytes; null where Pillow does not read it
+}
+
+const recordings = new URL("../../testdata/decode/", import.meta.url);
+const recordedKinds: Kinds = JSON.parse(Deno.readTextFileSync(new URL("kinds.json", recordings)));
+
+const expectPillows = async ({ pictures }: Kinds) => {
+  for (const [name, { file, width, height, sha256 }] of Object.entries(pictures)) {
+    const decoded = await Effect.runPromise(decodeImage(Uint8Array.fromBase64(file), name));
+    const digest = createHash("sha256").update(decoded.rgb).digest("hex");
+    assert.deepEqual([decoded.width, decoded.height, digest], [width, height, sha256], name);
+  }
+};
+
+Deno.test("decodeImage() equals Pillow to the bit for 187 kinds of pictures, as recorded", async () => {
+  assert.equal(Object.keys(recordedKinds.pictures).length, 187);
+  await expectPillows(recordedKinds);
+});
+
+pythonTest("decodeImage() equals the Pillow that is installed to the bit", "PIL", async (python) => {
+  const kinds = await python(await Deno.readTextFile(new URL("kinds.py", recordings))) as Kinds;
+  const [major, minor] = kinds.pillow.split(".").map(Number);
+  if (major > 9 || major === 9 && minor >= 4) await expectPillows(kinds);
+});
+
+/** A file of `kinds.json`, changed. */
+const changed = (name: string, change: (bytes: Uint8Array) => Uint8Array | void): Uint8Array => {
+  const bytes = Uint8Array.fromBase64(recordedKinds.pictures[name].file);
+  return change(bytes) ?? bytes;
+};
+
+/** Sets the value of a tag in the directory of a little-endian TIFF, a SHORT or a LONG. */
+const setTag = (bytes: Uint8Array, tag: number, value: number): void => {
+  const view = new DataView(bytes.buffer);
+  const at = view.getUint32(4, true);
+  for (let i = 0; i < view.getUint16(at, true); i++) {
+    const entry = at + 2 + 12 * i;
+    if (view.getUint16(entry, true) === tag) return view.setUint32(entry + 8, value, true);
+  }
+  assert.fail(`no tag ${tag}`);
+};
+
+Deno.test("decodeImage() refuses TIFF that it would read as something else: damaged tiles, methods and kinds of its own", async () => {
+  const { file } = recordedKinds.pictures["tiff_tile.tif"];
+  const whole = Uint8Array.fromBase64(file);
+  // A tile that cannot be read stays black in libvips: 0 is no method of Deflate.
+  assert.match(
+    await reason(changed("tiff_tile.tif", (bytes) => void bytes.fill(0, 12, 40))),
+    /truncated or damaged/,
+  );
+  assert.equal(await reason(whole), "decoded");
+  const refusals: readonly (readonly [tag: number, value: number, words: RegExp])[] = [
+    [259, 34925, /compressed by TIFF's method 34925/], // LZMA
+    [259, 50000, /method 50000/], // Zstandard
+    [262, 8, /a kind that is not read: 3 x 8\/8\/8 bits, photometric 8/], // CIELAB
+    [262, 6, /photometric 6/], // YCbCr that is not JPEG
+    [256, 2 ** 31, /claims 2147483648 x 9 pixels/],
+    [322, 0, /claims 0 x 16 pixels/], // a tile's width
+  ];
+  for (const [tag, value, words] of refusals) {
+    assert.match(await reason(changed("tiff_tile.tif", (bytes) => setTag(bytes, tag, value))), words);
+  }
+  const strips = "tiff_rgb8_little.tif";
+  assert.match(await reason(changed(strips, (bytes) => bytes.subarray(0, 200))), /truncated or damaged/);
+  assert.match(await reason(changed(strips, (bytes) => void bytes.fill(255, 4, 8))), /truncated or damaged/);
+});
+
+Deno.test("decodeImage() turns no AVIF: rotations for display are the viewer's matter, as orientations of JPEG are", async () => {
+  const { width, height } = await decode(Uint8Array.fromBase64(TURNED_AVIF));
+  assert.deepEqual([width, height], [37, 29]);
+});
+
+Deno.test("decodeImage() takes no longer for a WebP of a hundred thousand frames than for its first", async () => {
+  const animation = changed("webp_animated.webp", (bytes) => {
+    const frame = bytes.subarray(findText(bytes, "ANMF"));
+    const frames = Array.from({ length: 100_000 }, () => frame);
+    const whole = new Uint8Array(bytes.length + frame.length * frames.length);
+    whole.set(bytes);
+    frames.forEach((each, i) => whole.set(each, bytes.length + i * each.length));
+    new DataView(whole.buffer).setUint32(4, whole.length - 8, true);
+    return whole;
+  });
+  const begin = performance.now();
+  assert.equal((await decode(animation)).width, 13);
+  assert.ok(performance.now() - begin < 5000);
+});
+
+const findText = (bytes: Uint8Array, text: string) => new TextDecoder("latin1").decode(bytes).indexOf(text);
+
+Deno.test("decodeImage() refuses small files that hold or claim far more than they have", async () => {
+  const gif = (screen: number, frame: number) => {
+    const bytes = Uint8Array.from([
+      ...new TextEncoder().encode("GIF89a"),
+      ...[0, 0, 0, 0, 0, 0, 0, 0x2c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0x44, 1, 0, 0x3b],
+    ]);
+    new DataView(bytes.buffer).setUint16(6, screen, true);
+    new DataView(bytes.buffer).setUint16(8, screen, true);
+    new DataView(bytes.buffer).setUint16(18, frame, true);
+    new DataView(bytes.buffer).setUint16(20, frame, true);
+    return bytes;
+  };
+  assert.equal(await reason(gif(1, 1)), "decoded");
+  assert.match(await reason(gif(65535, 1)), /claims 65535 x 65535 pixels/);
+  assert.match(await reason(gif(1, 65535)), /claims 65535 x 65535 pixels/);
+  assert.match(await reason(gif(100, 100)), /truncated or damaged/);
+  const png = changed("png_rgb8.png", (bytes) => new DataView(bytes.buffer).setUint32(16, 2 ** 31 - 1));
+  assert.match(await reason(png), /claims 2147483647 x 9 pixels/);
+  assert.match(
+    await reason(changed("png_rgb8.png", (bytes) => bytes.subarray(0, 20))),
+    /truncated or damaged/,
+  );
+});
+
+Deno.test("decodeImage() hands no other format to a decoder, under whatever name or beginning", async () => {
+  const texts = [
+    '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>',
+    "%PDF-1.4\n",
+    "P3\n1 1\n255\n1 2 3\n",
+    "#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n1234",
+    "\0\0\0\x14ftypheic\0\0\0\0mif1",
+  ];
+  for (const text of texts) assert.match(await reason(new TextEncoder().encode(text)), /none of JPEG, PNG/);
+  const drawing = texts[0].repeat(1000);
+  for (const beginning of ["GIF89a", "RIFF<svgWEBP", "\x89PNG\r\n\x1a\n", "II*\0"]) {
+    const bytes = Uint8Array.from(beginning + drawing, (character) => character.charCodeAt(0));
+    assert.match(await reason(bytes), /truncated or damaged|claims|no frame/, beginning);
+  }
+});
+
+Deno.test(
+  "readPicture() names pipes, devices, endless links, folders and other files without opening them",
+  inTestFolder(async (folder) => {
+    const path = (name: string) => join(folder, name);
+    const refusal = (name: string) =>
+      Effect.runPromise(Effect.flip(readPicture(path(name)))).then(({ message }) => message);
+    await shell('mkfifo "$0"', [path("pipe.jpg")]).output();
+    Deno.symlinkSync("/dev/zero", path("zero.jpg"));
+    Deno.symlinkSync("loop.jpg", path("loop.jpg"));
+    Deno.mkdirSync(path("folder.jpg"));
+    Deno.writeTextFileSync(path("large.jpg"), " ".repeat(300_000));
+    Deno.writeTextFileSync(path("empty.jpg"), "");
+    assert.match(await refusal("pipe.jpg"), /pipe\.jpg": it is a named pipe, not a file/);
+    assert.match(await refusal("zero.jpg"), /it is a device, not a file/);
+    assert.match(await refusal("loop.jpg"), /cannot be read \(Too many levels of symbolic links/);
+    assert.match(await refusal("folder.jpg"), /it is a folder, not a file/);
+    assert.match(await refusal("large.jpg"), /none of JPEG, PNG/);
+    assert.match(await refusal("empty.jpg"), /the file is empty/);
+    assert.match(await refusal("none.jpg"), /cannot be read \(No such file/);
+    Deno.truncateSync(path("large.jpg"), 2 ** 31);
+    assert.match(await refusal("large.jpg"), /it has 2147483648 bytes, at most 1073741824 are read/);
+  }),
+);
+
+// 37 x 29 pixels, to be turned by 90 degrees for display.
+const TURNED_AVIF =
+  "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAAD1bWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAAAQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAEdAAABwQAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAAB0aXBycAAAAFRpcGNvAAAAFGlzcGUAAAAAAAAAJQAAAB0AAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwAAAAAE2NvbHJuY2x4AAEADQAGgAAAAAlpcm90AwAAABhpcG1hAAAAAAAAAAEAAQUBAoMEhQAAAcltZGF0EgAKCRgVJONEBDQaEDKxAxTHh4ZlAgggnlAAAAjxZTkNWmADhje+lfyCgVrJOdLr25b1i/zBbP4qM98PhZUdr0kOsH8/LQLT1rfuFg+YvUynykmfZsHDUOKXrwGA4+ASIBQoZorCGOkKUlrBS8J1lnBCzkHnnArSbAn6hCn2ACBtEsfpSuz+fk7HPN1GEydL/cyIiejjYeVHzkPiW5HKYu+vDvM93wgc1WgpIwPAO5yRQkAWj7xm7a5ZXiFH5skTQ6Dz6PtfgSzZ9tU+a7UfurrpSSDA6Mw1h/+yRshRAZnYwlpeTuaGqYyQpWU9ojQMIzi3pz+al/w3noQtfzgmhnNLovzKIT3RyU8qc+9usM1ylTCf64yN5PDbED4RECXLE5kY00rZHWteWM7pv7wwHQpa6bmLVWnzXo0BV5CXEO9phCGrQQ8mudBWbmsBO9U4kVwiKV86Ubu3KcPss9rP4tsk6Ss+jq/TDDJfyzSA2XZZA3kHs1EWG/neyase0qF5wz7W5OMqACPMaEQnUmFpgPC79DlVnhRPh+LSuRe3SaMkXI3h4vq1uK7Q1u+jhunZbilqZu3MIoGQ8NqE6S6Y+8A=";

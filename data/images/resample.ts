@@ -11,9 +11,9 @@
  * divided by their sum and rounded to 22 binary digits. Both passes, first along rows, then along columns, round their
  * sums to 8 bits.
  */
-import type { Picture } from "./decode_image.ts";
+import type { Picture } from "./picture.ts";
 
-/** Top, left, height and width of a crop, in pixels of the picture. */
+/** Top, left, height and width of a crop, in pixels of the image. */
 export type Box = readonly [top: number, left: number, height: number, width: number];
 
 /** Binary digits of the weights behind the point. */
@@ -55,19 +55,21 @@ export const bicubicTaps = (length: number, size: number, maxTaps = tapsNeeded(l
   return filterTaps(BICUBIC, length, size, maxTaps);
 };
 
+/** The rows of `count` outputs from the `first` on, of all where these are not given. */
 const filterTaps = (
   filter: Filter,
   length: number,
   size: number,
   maxTaps = tapsOf(filter, length, size),
+  { first: firstOutput, count } = { first: 0, count: size },
 ): Int32Array => {
   const { radius, weight } = filter;
-  const rows = new Int32Array(size * (2 + maxTaps));
+  const rows = new Int32Array(count * (2 + maxTaps));
   const scale = length / size;
   const filterScale = Math.max(1, scale);
   const inverse = 1 / filterScale;
   const weights = new Float64Array(maxTaps + 2); // Pillow's bounds may take in a pixel of weight 0 at either end
-  for (let output = 0; output < size; output++) {
+  for (let output = firstOutput; output < firstOutput + count; output++) {
     const center = (output + 0.5) * scale;
     const first = Math.max(0, Math.trunc(center - radius * filterScale + 0.5));
     const end = Math.min(length, Math.trunc(center + radius * filterScale + 0.5));
@@ -83,7 +85,7 @@ const filterTaps = (
       from = Math.min(from, i);
       to = i + 1;
     }
-    const row = output * (2 + maxTaps);
+    const row = (output - firstOutput) * (2 + maxTaps);
     rows[row] = first + from;
     rows[row + 1] = to - from;
     for (let i = from; i < to; i++) rows[row + 2 + i - from] = weights[i];
@@ -91,11 +93,11 @@ const filterTaps = (
   return rows;
 };
 
-/** The box of a picture, resized to size x size with the bicubic filter. */
+/** The box of an image, resized to size x size with the bicubic filter. */
 export const cropResize = (picture: Picture, box: Box, size: number): Picture =>
   resample(BICUBIC, picture, box, { width: size, height: size }, [0, 0, size, size]);
 
-/** The box of what a picture is in another size, with the bilinear filter. */
+/** The box of what an image is in another size, with the bilinear filter. */
 export const resizeCrop = (picture: Picture, to: Size, box: Box): Picture =>
   resample(BILINEAR, picture, [0, 0, picture.height, picture.width], to, box);
 
@@ -104,32 +106,48 @@ interface Size {
   readonly height: number;
 }
 
-/** Resizes the box `from` to `size` and makes the box `kept` of that. */
+/**
+ * Resizes the box `from` to `size` and makes the box `kept` of that. Only what the kept box takes is computed, in bands
+ * of rows, so that memory is bounded for panoramas of any length.
+ */
 const resample = (filter: Filter, picture: Picture, from: Box, size: Size, kept: Box): Picture => {
   const [fromTop, fromLeft, fromHeight, fromWidth] = from;
   const [top, left, height, width] = kept;
-  const rows = new Uint8Array(fromHeight * width * 3); // after the first pass
-  const source = (3 * (fromTop * picture.width + fromLeft)) | 0;
-  resamplePass(
-    filter,
-    { length: fromWidth, size: size.width, first: left, count: width },
-    { bytes: picture.rgb, outer: 3 * picture.width, step: 3, from: source },
-    { bytes: rows, outer: 3 * width, step: 3, from: 0 },
-    fromHeight,
-  );
+  const across = axisTaps(filter, { length: fromWidth, size: size.width, first: left, count: width });
   const rgb = new Uint8Array(height * width * 3);
-  const down = { outer: 3, step: 3 * width, from: 0 };
-  resamplePass(
-    filter,
-    { length: fromHeight, size: size.height, first: top, count: height },
-    { bytes: rows, ...down },
-    { bytes: rgb, ...down },
-    width,
-  );
+  const bands = Math.min(height, Math.ceil(3 * width * fromHeight / MOST_BYTES));
+  for (let band = 0; band < bands; band++) {
+    const [first, end] = [band, band + 1].map((edge) => Math.floor(edge * height / bands));
+    const down = axisTaps(filter, {
+      length: fromHeight,
+      size: size.height,
+      first: top + first,
+      count: end - first,
+    });
+    const lines = down.end - down.begin;
+    const rows = new Uint8Array(lines * width * 3); // after the first pass
+    const source = (3 * ((fromTop + down.begin) * picture.width + fromLeft)) | 0;
+    resamplePass(
+      across,
+      { bytes: picture.rgb, outer: 3 * picture.width, step: 3, from: source },
+      { bytes: rows, outer: 3 * width, step: 3, from: 0 },
+      lines,
+    );
+    const columns = { outer: 3, step: 3 * width };
+    resamplePass(
+      down,
+      { bytes: rows, ...columns, from: -down.begin * columns.step },
+      { bytes: rgb, ...columns, from: first * columns.step },
+      width,
+    );
+  }
   return { width, height, rgb };
 };
 
-/** Where lines of pixels lie: the first one, bytes from line to line, bytes from pixel to pixel of a line. */
+/** Bytes of an image after its first pass. */
+const MOST_BYTES = 2 ** 28;
+
+/** Where lines of pixels are: the first one, bytes from line to line, bytes from pixel to pixel of a line. */
 interface Lines {
   readonly bytes: Uint8Array;
   readonly from: number;
@@ -145,13 +163,31 @@ interface Axis {
   readonly count: number;
 }
 
+/** The rows of taps of an axis, and which of its pixels they take. */
+interface AxisTaps {
+  readonly taps: Int32Array;
+  readonly count: number; // of outputs
+  readonly begin: number;
+  readonly end: number;
+}
+
+const axisTaps = (filter: Filter, { length, size, first, count }: Axis): AxisTaps => {
+  const taps = filterTaps(filter, length, size, tapsOf(filter, length, size), { first, count });
+  const stride = taps.length / count;
+  let begin = length, end = 0;
+  for (let row = 0; row < taps.length; row += stride) {
+    begin = Math.min(begin, taps[row]);
+    end = Math.max(end, taps[row] + taps[row + 1]);
+  }
+  return { taps, count, begin, end };
+};
+
 /** Resamples `lines` lines along an axis. */
-const resamplePass = (filter: Filter, axis: Axis, from: Lines, to: Lines, lines: number) => {
-  const taps = filterTaps(filter, axis.length, axis.size);
-  const stride = taps.length / axis.size;
+const resamplePass = ({ taps, count: outputs }: AxisTaps, from: Lines, to: Lines, lines: number) => {
+  const stride = taps.length / outputs;
   const source = from.bytes, target = to.bytes;
-  for (let output = 0; output < axis.count; output++) {
-    const row = (axis.first + output) * stride;
+  for (let output = 0; output < outputs; output++) {
+    const row = output * stride;
     const first = from.from + taps[row] * from.step;
     const count = taps[row + 1];
     for (let line = 0; line < lines; line++) {

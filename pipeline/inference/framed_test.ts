@@ -38,6 +38,17 @@ Deno.test("framed() leaves a picture that has the size already as it is", () => 
   assert.deepEqual(framed(picture, { resize: 8, crop: 8 }), picture);
 });
 
+Deno.test("framed() takes the middle of strips of any length, in bounded time and memory", () => {
+  const LONG = 20_000_000;
+  for (const [width, height] of [[LONG, 1], [1, LONG]]) {
+    const rgb = new Uint8Array(3 * LONG).fill(50);
+    rgb.fill(200, 3 * (LONG / 2 - 100), 3 * (LONG / 2 + 100));
+    const begin = performance.now();
+    const middle = framed({ width, height, rgb }, { resize: 73, crop: 64 });
+    assert.ok(middle.rgb.every((value) => value === 200) && performance.now() - begin < 5000);
+  }
+});
+
 const pictures = ["astronaut_png.JPEG", "chelsea_progressive.jpg", "coffee_420.jpg", "hubble_cmyk.jpg"]
   .map((name) => new URL(`../../testdata/augment/pictures/${name}`, import.meta.url).pathname);
 

@@ -6,7 +6,7 @@
  * not on the worker that makes it or on the time.
  */
 import { Effect, Result } from "effect";
-import { DecodeError, decodeImage } from "../../data/images/decode_image.ts";
+import { readPicture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
 import { randomStream } from "../../data/random/random.ts";
 import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
@@ -72,18 +72,9 @@ const makeBatch = Effect.fnUntraced(function* ({ id, paths, keys, minScale, tabl
 const now = () => performance.timeOrigin + performance.now();
 
 const readSample = Effect.fnUntraced(function* (path: string, key: readonly number[], minScale: number) {
-  const bytes = yield* Effect.tryPromise({
-    try: () => Deno.readFile(path),
-    catch: (error) => new DecodeError({ subject: path, reason: `it cannot be read (${whyOf(error)})` }),
-  });
-  const picture = yield* decodeImage(bytes, path);
-  release(bytes);
+  const picture = yield* readPicture(path);
   return { picture, draw: drawTwoCrops(randomStream(...key), picture, { minScale }) };
 });
-
-/** The system's message, without the path that Deno adds. */
-const whyOf = (error: unknown): string =>
-  String(error instanceof Error ? error.message : error).split(": ")[0];
 
 /**
  * The sample with its views finished here, so that a batch of large photographs takes no more memory than one of small
