@@ -4,8 +4,8 @@
  * command, so it imports little, and no command.
  */
 import { dirname, join, resolve } from "node:path";
-import { isFile } from "../../data/files/exists.ts";
 import { launchedAs } from "../../pipeline/ranks/launch.ts";
+import { withListed } from "./listed_folders.ts";
 
 /** What a command may touch beyond the project's own folder: paths and hosts. Empty paths count for nothing. */
 export interface Access {
@@ -116,9 +116,8 @@ type Option = Request["option"];
 
 /** What the options of a run let it read. */
 const runInputs = (option: Option): string[] => [
-  ...[option("data-dir") || defaultFolders(option).data, option("config"), option("init")].flatMap(
-    withListed,
-  ),
+  ...withListed(option("data-dir") || defaultFolders(option).data),
+  ...[option("config"), option("init")],
   folderOf(option("resume")), // if that checkpoint is damaged, a good one beside it is looked for
 ];
 
@@ -145,16 +144,3 @@ const hostOf = (url: string): string[] => {
 };
 
 const folderOf = (path: string): string => path === "" ? "" : dirname(resolve(path));
-
-/** A data set may be a text file of paths: then also the folder that holds them all. */
-const withListed = (path: string): string[] => {
-  if (!path.endsWith(".txt") || !isFile(path)) return [path];
-  const folders = Deno.readTextFileSync(path).split(/\r?\n/).filter((line) => line.trim() !== "")
-    .map((line) => dirname(resolve(dirname(path), line)));
-  return folders.length === 0 ? [path] : [path, folders.reduce(commonFolder)];
-};
-
-const commonFolder = (a: string, b: string): string => {
-  while (a !== dirname(a) && a !== b && !b.startsWith(`${a}/`)) a = dirname(a);
-  return a;
-};

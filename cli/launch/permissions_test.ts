@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { inTestFolder } from "../../data/_test_kit.ts";
+import { inTestFolder, shell } from "../../data/_test_kit.ts";
 import { permissionFlags } from "./permissions.ts";
 
 const allowed = async (kind: "read" | "write" | "net" | "run", ...args: string[]): Promise<string[]> => {
@@ -71,6 +71,11 @@ Deno.test(
   inTestFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/list.txt`, "/photos/a/1.jpg\n/photos/ab/2.jpg\n");
     assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/list.txt`)).includes("/photos"));
+    await Deno.rename(`${folder}/list.txt`, `${folder}/list`); // its name does not matter, a configuration is no list
+    assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/list`)).includes("/photos"));
+    assert.ok(!(await allowed("read", "pretrain", "--init", `${folder}/list`)).includes("/photos"));
+    await shell('mkfifo "$0"', [`${folder}/pipe`]).output();
+    assert.ok((await allowed("read", "pretrain", "--data-dir", `${folder}/pipe`)).includes(`${folder}/pipe`));
   }),
 );
 

@@ -1,7 +1,8 @@
 /** Pictures sorted into a folder a class, in ImageNet's layout: `train/<class>/*.JPEG`, `val/<class>/*.JPEG`. */
 import { join } from "node:path";
 import { Data, Effect } from "effect";
-import { PICTURE } from "./image_list.ts";
+import { systemReason } from "../files/regular_file.ts";
+import { PICTURE, visibleEntries } from "./image_list.ts";
 
 /** The folders do not say which picture is of which class. */
 export class ClassFolderError extends Data.Error<{
@@ -61,7 +62,7 @@ export const classFolders = Effect.fn("classFolders")(
 
 const classesIn = Effect.fnUntraced(function* (path: string) {
   const all = yield* entries(path);
-  const folders = all.filter(({ isFile, name }) => !isFile && !name.startsWith("."));
+  const folders = all.filter(({ isDirectory }) => isDirectory);
   if (folders.length === 0) {
     const loose = all.filter(({ name }) => PICTURE.test(name)).length;
     const found = loose > 0 ? `pictures (${loose}), but no folder of a class` : "no folder of a class";
@@ -85,10 +86,10 @@ const classesIn = Effect.fnUntraced(function* (path: string) {
 
 const entries = (path: string) =>
   Effect.tryPromise({
-    try: () => Array.fromAsync(Deno.readDir(path)),
+    try: () => visibleEntries(path),
     catch: (error) => {
       const gone = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
-      const reason = gone ? `there is no such folder; ${LAYOUT}` : (error as Error).message;
+      const reason = gone ? `there is no such folder; ${LAYOUT}` : systemReason(error);
       return new ClassFolderError({ subject: path, reason });
     },
   });

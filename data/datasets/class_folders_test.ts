@@ -18,6 +18,7 @@ Deno.test(
   inTestFolder(async (folder) => {
     put(folder, "train/b/2.png", "train/b/1.JPEG", "train/a/x.jpg", "train/a/notes.txt", "train/README");
     put(folder, "val/a/v.jpeg", "val/b/v.webp", "val/.cache/c.jpg");
+    put(folder, "train/a/._x.jpg", "val/b/._v.webp", "train/a/Thumbs.db", "val/.DS_Store"); // hidden, and of the system
     const { classes, train, val } = await Effect.runPromise(classFolders(folder));
     assert.deepEqual(classes, ["a", "b"]);
     const named = (split: typeof train) =>

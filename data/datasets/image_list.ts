@@ -3,9 +3,10 @@
  *
  * The order is the same on every machine, since the random draws know a picture by its place in the list.
  */
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { Data, Effect } from "effect";
 import { match } from "ts-pattern";
+import { LARGEST_LIST, MOST_PATHS, type PathListProblem, pathsInList } from "./path_list.ts";
 
 /** The name of a layout of data folders. */
 export type Dataset = "COCO" | "COCOplus" | "COCOval" | "ImageNet" | "Folder";
@@ -49,7 +50,14 @@ export const PICTURE = /\.(jpg|jpeg|jpe|jfif|png|webp|gif|tif|tiff|avif)$/i;
 /** There is nothing to train on, and why. */
 export class ImageListError extends Data.Error<{
   readonly subject: string;
-  readonly reason: "missing" | "unreadable" | "wrong layout" | "no pictures" | "not text" | "no paths";
+  readonly reason:
+    | "missing"
+    | "unreadable"
+    | "wrong layout"
+    | "no pictures"
+    | "not text"
+    | "no paths"
+    | "too large";
   readonly lookedFor: string;
 }> {
   /** Tells this error from others, as `Effect.catchTag` does. */
@@ -72,6 +80,12 @@ export class ImageListError extends Data.Error<{
       .with("no pictures", () => `There are no pictures in "${subject}": looked for ${lookedFor}`)
       .with("not text", () => `"${subject}" is neither a folder nor text: --data-dir must name ${lookedFor}`)
       .with("no paths", () => `The text file "${subject}" is empty: it must name pictures, one path a line`)
+      .with(
+        "too large",
+        () =>
+          `"${subject}" is no list of pictures: one has at most ${MOST_PATHS} lines, ` +
+          `each no longer than a path can be`,
+      )
       .exhaustive();
   }
 }
@@ -85,11 +99,14 @@ export const listImages: (
 ) => Effect.Effect<readonly string[], ImageListError> = Effect.fn("listImages")(
   function* ({ dataset, dataDir }) {
     const { lookedFor, list } = LAYOUTS[dataset];
-    const { isFile } = yield* attempt(() => Deno.stat(dataDir), {
+    const { isFile, isDirectory } = yield* attempt(() => Deno.stat(dataDir), {
       path: dataDir,
       lookedFor,
       missing: "missing",
     });
+    if (!isFile && !isDirectory) { // opening a pipe or a device may block without end
+      return yield* new ImageListError({ subject: dataDir, lookedFor, reason: "not text" });
+    }
     return yield* list(dataDir, isFile);
   },
 );
@@ -106,7 +123,7 @@ const inFolders = Effect.fnUntraced(function* (root: string, folders: readonly s
 const inClassFolders = Effect.fnUntraced(function* (root: string) {
   const path = join(root, "train");
   const lookedFor = "train/<wnid>/*.JPEG";
-  const classes = (yield* entries(path, lookedFor)).filter((entry) => !entry.isFile);
+  const classes = (yield* entries(path, lookedFor)).filter(({ isDirectory }) => isDirectory);
   const lists = yield* Effect.forEach(
     classes,
     ({ name }) => endingWith(".JPEG", join(path, name), lookedFor),
@@ -135,14 +152,11 @@ const anywhere = Effect.fnUntraced(function* (root: string) {
 
 const inTextFile = Effect.fnUntraced(function* (file: string) {
   const lookedFor = "a folder of pictures or a text file of paths";
-  const bytes = yield* attempt(() => Deno.readFile(file), { path: file, lookedFor });
-  const text = new TextDecoder().decode(bytes);
-  if (/[\0\uFFFD]/.test(text)) {
-    return yield* new ImageListError({ subject: file, lookedFor, reason: "not text" });
-  }
-  const paths = text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
-  if (paths.length === 0) return yield* new ImageListError({ subject: file, lookedFor, reason: "no paths" });
-  return paths.map((path) => resolve(dirname(file), path));
+  const refuse = (reason: PathListProblem) => new ImageListError({ subject: file, lookedFor, reason });
+  const { size } = yield* attempt(() => Deno.stat(file), { path: file, lookedFor });
+  if (size > LARGEST_LIST) return yield* refuse("too large");
+  const paths = pathsInList(file, yield* attempt(() => Deno.readFile(file), { path: file, lookedFor }));
+  return typeof paths === "string" ? yield* refuse(paths) : paths;
 });
 
 const endingWith = (suffix: string, folder: string, lookedFor: string) =>
@@ -151,15 +165,22 @@ const endingWith = (suffix: string, folder: string, lookedFor: string) =>
     (found) => found.filter(({ name }) => name.endsWith(suffix)).map(({ name }) => join(folder, name)),
   );
 
-/** What lies in a folder, sorted by name; links as what they lead to, hidden entries left out as `glob` does. */
 const entries = (folder: string, lookedFor: string) =>
-  attempt(async () => {
-    const all = await Array.fromAsync(Deno.readDir(folder));
-    const visible = all.filter(({ name }) => !name.startsWith("."));
-    return await Promise.all(
-      visible.sort(byName).map((entry) => entry.isSymlink ? follow(folder, entry) : entry),
-    );
-  }, { path: folder, lookedFor });
+  attempt(() => visibleEntries(folder), { path: folder, lookedFor });
+
+/**
+ * The entries of a folder, sorted by name; links have the type of their targets. Hidden entries are left out, as `glob`
+ * does: macOS leaves a `._photo.jpg` beside a photo.jpg on other disks.
+ */
+export const visibleEntries = async (
+  folder: string,
+): Promise<Pick<Deno.DirEntry, "name" | "isFile" | "isDirectory">[]> => {
+  const all = await Array.fromAsync(Deno.readDir(folder));
+  const visible = all.filter(({ name }) => !name.startsWith("."));
+  return await Promise.all(
+    visible.sort(byName).map((entry) => entry.isSymlink ? follow(folder, entry) : entry),
+  );
+};
 
 const byName = (a: Deno.DirEntry, b: Deno.DirEntry) => a.name < b.name ? -1 : 1;
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { Effect } from "effect";
-import { inTestFolder } from "../_test_kit.ts";
+import { inTestFolder, shell } from "../_test_kit.ts";
 import { type Dataset, listImages } from "./image_list.ts";
 
 /** A folder of empty files, gone after the test. */
@@ -77,4 +77,32 @@ Deno.test("listImages() says in one sentence what is missing and what it looked 
       assert.match(await problem("Folder", join(dir, "picture.jpg")), /neither a folder nor text/);
     },
   );
+});
+
+Deno.test("listImages() reads a list of any name, of any system's lines, and refuses pipes, devices and what is no list", async () => {
+  await withFiles(["some.lst", "train/n01/1.JPEG", "train/n01/._1.JPEG"], async (dir) => {
+    const file = join(dir, "some.lst");
+    const listed = async (contents: string | Uint8Array) => {
+      await Deno.writeFile(
+        file,
+        typeof contents === "string" ? new TextEncoder().encode(contents) : contents,
+      );
+      return await Effect.runPromise(listImages({ dataset: "Folder", dataDir: file })).then(
+        (paths) => paths.map((path) => path.slice(dir.length + 1)),
+        ({ message }) => message,
+      );
+    };
+    const odd = "a, b;'c\"$(d)*é\u{1f600}.jpg";
+    assert.deepEqual(await listed(`\ufeff--x.jpg\r\r\n \t\n${odd}\r-y.png`), ["--x.jpg", odd, "-y.png"]);
+    assert.match(await listed("\ufeff\r\n \n"), /text file .* is empty/);
+    assert.match(await listed(Uint8Array.of(0xff, 0xfe, 0x61, 0, 0x0a, 0)), /neither a folder nor text/);
+    assert.match(await listed("x".repeat(5000)), /is no list of pictures: .* no longer than a path can be/);
+    await shell('mkfifo "$0"', [join(dir, "pipe.txt")]).output();
+    await shell('mkfifo "$0"', [join(dir, "train/pipe")]).output();
+    await Deno.symlink("/dev/zero", join(dir, "zero.txt"));
+    for (const name of ["pipe.txt", "zero.txt"]) {
+      assert.match(await problem("Folder", join(dir, name)), /is neither a folder nor text/);
+    }
+    assert.deepEqual(await list("ImageNet", dir), ["train/n01/1.JPEG"]);
+  });
 });
