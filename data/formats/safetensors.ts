@@ -7,9 +7,9 @@
  *
  * Source: the format's own description in huggingface/safetensors. Every machine that Deno runs on is little-endian.
  */
-import { Effect, Schema } from "effect";
+import { Effect } from "effect";
 import { bytesInMemory, type ByteSource } from "../files/byte_source.ts";
-import { FormatError } from "../files/format_error.ts";
+import { FormatError, isObject, shown } from "../files/format_error.ts";
 import { arrayOver, ARRAYS, type FileTensor, isFileDtype, type StoredTensor } from "./file_tensor.ts";
 
 export interface TensorFile {
@@ -32,19 +32,57 @@ export interface OpenTensorFile {
 // What other readers accept at most; a header of a million tensors is smaller.
 const LARGEST_HEADER = 100_000_000;
 
-const Size = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0));
-const Header = Schema.StructWithRest(
-  Schema.Struct({ __metadata__: Schema.optional(Schema.Record(Schema.String, Schema.String)) }),
-  [Schema.Record(
-    Schema.String.check(Schema.isPattern(/^(?!__metadata__$)/)),
-    Schema.Struct({
-      dtype: Schema.String,
-      shape: Schema.Array(Size),
-      data_offsets: Schema.Tuple([Size, Size]),
-    }),
-  )],
-);
-const decodeHeader = Schema.decodeUnknownEffect(Header);
+// Objects, lists and names in it: four names and three brackets a tensor. Each may take a hundred bytes of memory.
+const MOST_PARTS = 1 << 22;
+const MOST_DIMENSIONS = 64;
+
+interface Header {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly entries: readonly (readonly [name: string, entry: Entry])[];
+}
+
+interface Entry {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly data_offsets: readonly [begin: number, end: number];
+}
+
+/** Checks a header, or says what is wrong with it. */
+const headerOf = (value: unknown): Header | string => {
+  if (!isPlainObject(value)) {
+    return `Expected object, found ${Array.isArray(value) ? "a list" : shown(value)}`;
+  }
+  const { __metadata__: metadata = {} } = value;
+  if (!isPlainObject(metadata) || !Object.values(metadata).every((text) => typeof text === "string")) {
+    return '"__metadata__" is no object of texts';
+  }
+  const entries: [string, Entry][] = [];
+  for (const [name, entry] of Object.entries(value)) {
+    if (name === "__metadata__") continue;
+    const { dtype, shape, data_offsets: offsets } = isPlainObject(entry) ? entry : {};
+    if (typeof dtype !== "string") return `tensor ${shown(name)} has no dtype`;
+    if (!isSizes(shape) || shape.length > MOST_DIMENSIONS) {
+      return `the shape of tensor ${shown(name)} is no list of whole numbers from 0 on`;
+    }
+    if (!isSizes(offsets) || offsets.length !== 2) {
+      return `tensor ${shown(name)} has no data_offsets of begin and end`;
+    }
+    entries.push([name, { dtype, shape, data_offsets: [offsets[0], offsets[1]] }]);
+  }
+  return { metadata: metadata as Record<string, string>, entries };
+};
+
+const isPlainObject = (value: unknown): value is Record<string, unknown> =>
+  isObject(value) && !Array.isArray(value);
+
+const isSizes = (value: unknown): value is readonly number[] =>
+  Array.isArray(value) && value.every((each) => Number.isSafeInteger(each) && each >= 0);
+
+const partsIn = (json: Uint8Array): number => {
+  let parts = 0;
+  for (const byte of json) if (byte === 0x7b || byte === 0x5b || byte === 0x3a) parts++; // { [ :
+  return parts;
+};
 
 /** Reads a whole safetensors file from memory. Fails as `openSafetensors` does; errors name `name`. */
 export const readSafetensors = Effect.fn("readSafetensors")(
@@ -61,8 +99,8 @@ export const readSafetensors = Effect.fn("readSafetensors")(
 /**
  * Reads the header of a safetensors file; values are read when they are asked for.
  *
- * Fails with a `FormatError` when the header is damaged, a type is unknown, or the tensors do not fill the data exactly:
- * nothing beyond the file's end is ever reserved.
+ * Fails with a `FormatError` when the header is damaged, a type is unknown, or the tensors do not fill the data
+ * exactly: nothing beyond the file's end is ever reserved.
  */
 export const openSafetensors = Effect.fn("openSafetensors")(
   function* (source: ByteSource): Effect.fn.Return<OpenTensorFile, FormatError> {
@@ -85,32 +123,39 @@ export const openSafetensors = Effect.fn("openSafetensors")(
       );
     }
     const header = yield* source.read(8, dataStart - 8);
-    const { __metadata__: metadata = {}, ...entries } = yield* Effect.try({
-      try: () => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(header)),
-      catch: (error) => damaged(`its header is not JSON in UTF-8 (${(error as Error).message})`),
-    }).pipe(
-      Effect.flatMap(decodeHeader),
-      Effect.catchTag("SchemaError", (error) => damaged(`its header is wrong: ${oneLine(error.message)}`)),
+    if (partsIn(header) > MOST_PARTS) {
+      return yield* damaged(`its header has more than ${MOST_PARTS} parts, which no model has`);
+    }
+    const read = headerOf(
+      yield* Effect.try({
+        try: () => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(header)) as unknown,
+        catch: (error) =>
+          damaged(`its header is not JSON in UTF-8 (${shown((error as Error).message).slice(1, -1)})`),
+      }),
     );
+    if (typeof read === "string") return yield* damaged(`its header is wrong: ${read}`);
+    const { metadata, entries } = read;
 
     const dataSize = fileSize - dataStart;
     const tensors = new Map<string, PlacedTensor>();
-    for (const [tensor, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(entries)) {
+    for (const [tensor, { dtype, shape, data_offsets: [begin, end] }] of entries) {
       if (!isFileDtype(dtype)) {
         const known = Object.keys(ARRAYS).join(", ");
-        return yield* damaged(`tensor "${tensor}" is of type ${dtype}, readable are ${known}`);
+        return yield* damaged(
+          `tensor ${shown(tensor)} is of type ${shown(dtype).slice(1, -1)}, readable are ${known}`,
+        );
       }
       const size = ARRAYS[dtype].BYTES_PER_ELEMENT;
       const needed = shape.reduce((product, length) => product * length, size);
       if (end - begin !== needed) {
         return yield* damaged(
-          `tensor "${tensor}" needs ${needed} bytes for ${dtype} [${shape.join(", ")}], ` +
+          `tensor ${shown(tensor)} needs ${needed} bytes for ${dtype} [${shape.join(", ")}], ` +
             `its offsets ${begin} to ${end} span ${end - begin}`,
         );
       }
       if (end > dataSize) {
         return yield* damaged(
-          `tensor "${tensor}" ends at byte ${end} of the data, the file holds ${dataSize}: ` +
+          `tensor ${shown(tensor)} ends at byte ${end} of the data, the file holds ${dataSize}: ` +
             `it was cut short or is damaged`,
         );
       }
@@ -130,7 +175,9 @@ export const openSafetensors = Effect.fn("openSafetensors")(
       `bytes ${begin - dataStart} to ${end - dataStart} of its data belong to no tensor`;
     for (const [tensor, { begin, end }] of ordered) {
       if (begin < filled) {
-        return yield* damaged(`tensor "${tensor}" overlaps the one before it at byte ${begin - dataStart}`);
+        return yield* damaged(
+          `tensor ${shown(tensor)} overlaps the one before it at byte ${begin - dataStart}`,
+        );
       }
       if (begin > filled) return yield* damaged(orphans(filled, begin));
       filled = end;
@@ -140,13 +187,12 @@ export const openSafetensors = Effect.fn("openSafetensors")(
   },
 );
 
-const oneLine = (text: string) => text.replace(/\s*\n\s*/g, " ");
-
 /**
- * The bytes of a safetensors file, in pieces to be written one after the other; the tensors' pieces are views, not copies.
+ * The bytes of a safetensors file, in pieces to be written one after the other; the tensors' pieces are views, not
+ * copies.
  *
- * The same tensors and metadata give the same bytes, in whatever order they come: wide types first, so that every tensor
- * is aligned without gaps, then by name. Throws a `RangeError` when a tensor's values do not fit its shape.
+ * The same tensors and metadata give the same bytes, in whatever order they come: wide types first, so that every
+ * tensor is aligned without gaps, then by name. Throws a `RangeError` when a tensor's values do not fit its shape.
  */
 export const writeSafetensors = (
   tensors: ReadonlyMap<string, FileTensor>,

@@ -106,3 +106,29 @@ Deno.test("readSafetensors() refuses damaged headers and says what is wrong", ()
     /bytes 4 to 8/,
   );
 });
+
+Deno.test("readSafetensors() bounds what a header takes, and shows no more of it than a sentence holds", () => {
+  assert.match(reasonOf(file(`{"a":${"[".repeat(5e6)}`)), /more than 4194304 parts/);
+  assert.match(
+    reasonOf(file({ w: { dtype: "F32", shape: new Array(65).fill(1), data_offsets: [0, 4] } }, 4)),
+    /shape of tensor "w"/,
+  );
+  const long = reasonOf(
+    file({ ["w\u001b[2J".repeat(1e5)]: { dtype: "x".repeat(1e6), shape: [], data_offsets: [0, 0] } }),
+  );
+  assert.ok(long.length < 1000 && !long.includes("\u001b"), long.slice(0, 100));
+  for (
+    const odd of [
+      { w: null },
+      { w: 3 },
+      { w: [] },
+      { __metadata__: [] },
+      { w: { dtype: "F32", shape: 4 } },
+      5,
+
+      null,
+    ]
+  ) {
+    assert.match(reasonOf(file(odd as never)), /header is wrong/);
+  }
+});

@@ -12,6 +12,7 @@ export interface ZipEntry {
 }
 
 const MOST_ENTRIES = 1 << 17; // about as many storages as a pickle can name
+const LARGEST_DIRECTORY = 1 << 26; // bytes: five hundred an entry
 const CHECKED_AT_ONCE = 1 << 22;
 const LOCAL_HEADER = 30; // bytes, before the name
 
@@ -119,6 +120,7 @@ class SourceReader extends Reader<ByteSource> {
   }
 
   override readUint8Array(index: number, length: number): Promise<Uint8Array> {
+    if (length > LARGEST_DIRECTORY) throw new Error(`it claims ${length} bytes`);
     return Effect.runPromise(this.source.read(index, Math.max(0, Math.min(length, this.size - index))));
   }
 }

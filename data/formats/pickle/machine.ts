@@ -7,6 +7,7 @@ import { BytesInFile, refuse, type Unpickling, whole } from "./values.ts";
 const MOST_OPCODES = 1 << 22;
 const LONGEST_LINE = 1 << 12; // of names and numbers
 const LONGEST_INTEGER = 1 << 10; // bytes
+const LONGEST_TEXT = 1 << 26; // bytes
 const LARGE_BYTES = 1 << 16; // byte strings from here on stay in the file
 export const WINDOW = 1 << 16;
 
@@ -126,7 +127,7 @@ export class Machine {
           const point = parseInt((short ?? long)!, 16);
           return point <= 0x10ffff ? String.fromCodePoint(point) : refuse(`it has the character ${point}`);
         };
-        return void stack.push(this.#line(Infinity).replace(escape, character));
+        return void stack.push(this.#line(LONGEST_TEXT).replace(escape, character));
       }
       case code("U"): // Python 2's str, be it text or bytes
         return void stack.push(latin1(this.#bytes(this.#byte())));
@@ -378,6 +379,10 @@ export class Machine {
   }
 
   #text(length: number): string {
+    if (length > LONGEST_TEXT) {
+      this.#fits(length);
+      refuse(`it has a text of ${length} bytes, at most ${LONGEST_TEXT} are read`);
+    }
     const place = this.#take(length);
     try {
       return utf8.decode(this.#window.subarray(place, place + length));

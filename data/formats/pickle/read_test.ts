@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { Effect } from "effect";
-import { bytesInMemory } from "../../files/byte_source.ts";
+import { bytesInMemory, type ByteSource } from "../../files/byte_source.ts";
 import { readPickle } from "./read.ts";
 import { BytesInFile, OrderedDict, refuse, type Unpickling } from "./values.ts";
 
@@ -163,6 +163,24 @@ Deno.test("readPickle() refuses damaged pickles and says what is wrong", () => {
   for (const [pickle, reason] of damaged) {
     assert.match(reasonOf(pickle), reason, JSON.stringify(pickle.slice(0, 40)));
   }
+});
+
+Deno.test("readPickle() refuses texts that are longer than any, before they are read", () => {
+  const size = 2 ** 26 + 1;
+  const read: number[] = [];
+  const source: ByteSource = {
+    name: "x.pkl",
+    size: size + 10,
+    read: (offset, length) => {
+      read.push(length);
+      const bytes = new Uint8Array(length);
+      if (offset === 0) bytes.set([0x58, ...new Uint8Array(new Uint32Array([size]).buffer)]); // X, length
+      return Effect.succeed(bytes);
+    },
+  };
+  const { message } = Effect.runSync(Effect.flip(readPickle(source, 0, unpickling)));
+  assert.match(message, /a text of 67108865 bytes, at most 67108864 are read/);
+  assert.ok(Math.max(...read) <= 2 ** 16);
 });
 
 Deno.test("readPickle() refuses values without an end, in bounded time and memory", () => {

@@ -46,6 +46,8 @@ export const openTorch = Effect.fn("openTorch")(
   },
 );
 
+/** Tensors are entries of their own: what is left is names and numbers, NumPy's arrays at most. */
+const LARGEST_PICKLE = 2 ** 30;
 const MAGIC_NUMBER = 0x1950a86a20f9469cfc6cn;
 
 const ends = ({ name, size }: ByteSource, end: number) => {
@@ -65,10 +67,12 @@ const readZip = Effect.fnUntraced(function* (source: ByteSource): Effect.fn.Retu
     return yield* new FormatError({ subject: source.name, reason });
   }
   const root = roots[0].slice(0, -"data.pkl".length);
-  const content = (name: string) => {
+  const content = Effect.fnUntraced(function* (name: string) {
     const { size, read } = entries.get(root + name)!;
-    return read(0, size);
-  };
+    if (size <= LARGEST_PICKLE) return yield* read(0, size);
+    const reason = `its entry ${shown(root + name)} has ${size} bytes, at most ${LARGEST_PICKLE} are read`;
+    return yield* new FormatError({ subject: source.name, reason });
+  });
   const byteOrder = entries.has(`${root}byteorder`)
     ? Buffer.from(yield* content("byteorder")).toString("latin1").trim()
     : "little";

@@ -41,7 +41,7 @@ export class TensorInFile implements StoredTensor {
     }
     const { dtype, length } = storage;
     const size = ARRAYS[dtype].BYTES_PER_ELEMENT;
-    const count = shape.reduce((product, size) => product * size, 1);
+    const count = shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);
     const span = count === 0 ? 0 : shape.reduce((last, size, d) => last + (size - 1) * strides[d], 0) + 1;
     const text = `a tensor ${dtype} [${shape.join(", ")}]`;
     if (first + span > length) {
