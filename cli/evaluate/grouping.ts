@@ -49,6 +49,7 @@ export const grouping = Command.make(
       coarse: flags.supercategories,
       objects: true,
     });
+    for (const warning of labels.warnings) yield* Console.error(`slotcon: ${warning}`);
     const files = yield* outputFiles(flags.output, file, "grouping");
     const labelled = evenly(labels.pictures, Option.getOrNull(flags.pictures));
     const evaluation = yield* evaluateGrouping({
@@ -67,6 +68,7 @@ export const grouping = Command.make(
       picturesWithObjects: evaluation.picturesWithObjects,
       imageSize,
       seed: flags.seed,
+      ...labels.warnings.length > 0 ? { leftOut: labels.warnings } : {},
     };
     const classes = classScores(evaluation, labels.classes);
     yield* Console.log(report(about, evaluation, classes));

@@ -58,6 +58,8 @@ export const segmentationProbe = Command.make(
         objects: false,
       });
     const [trained, scored] = [yield* labelsOf("train"), yield* labelsOf("val")];
+    const warnings = [...trained.warnings, ...scored.warnings];
+    for (const warning of warnings) yield* Console.error(`slotcon: ${warning}`);
     if (trained.kind !== scored.kind || trained.classes.join("\n") !== scored.classes.join("\n")) {
       const found =
         `${trained.classes.length} of ${trained.from} and ${scored.classes.length} of ${scored.from}`;
@@ -80,6 +82,7 @@ export const segmentationProbe = Command.make(
       train: train.length,
       val: val.length,
       ...{ imageSize, outputStride: stride, epochs, lr, momentum, weightDecay, seed },
+      ...warnings.length > 0 ? { leftOut: warnings } : {},
     };
 
     const evaluation = yield* Effect.gen(function* () {

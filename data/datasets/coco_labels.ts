@@ -1,5 +1,5 @@
 /**
- * What is where in the pictures of a data set in COCO's layout: the class of every pixel, and which object it belongs to.
+ * What is where in the images of a data set in COCO's layout: the class of every pixel, and which object it belongs to.
  *
  * Five kinds of annotations say so, and each is a file or folder that COCO or COCO-Stuff publishes:
  *
@@ -13,34 +13,32 @@
  * are none, but their pixels have a class.
  */
 import { join, parse } from "node:path";
-import { Data, Effect, Schema } from "effect";
-import { decode as decodePng } from "fast-png";
+import { Effect, Result } from "effect";
 import { match } from "ts-pattern";
 import { exists } from "../files/exists.ts";
-import { Segmentation, segmentationMask } from "../formats/coco_mask.ts";
+import { isObject, shown } from "../files/format_error.ts";
+import { readRegularFile, systemReason } from "../files/regular_file.ts";
+import { fillSpans, segmentationSpans, type Spans, spansArea } from "../formats/coco_mask.ts";
+import { type PngSamples, readPngSamples } from "../images/png.ts";
+import {
+  type AnnotatedPicture,
+  type Annotations,
+  categoriesIn,
+  type Category,
+  LabelError,
+  openAnnotations,
+} from "./coco_annotations.ts";
 import { sceneClasses } from "./draw_scene.ts";
+import { visibleEntries } from "./image_list.ts";
 
 export const LABEL_KINDS = ["panoptic", "stuffthing", "pixelmaps", "stuff", "instances"] as const;
 export type LabelKind = (typeof LABEL_KINDS)[number];
 
 export type Split = "train" | "val";
 
-/** Annotations are missing, or are not what they should be. */
-export class LabelError extends Data.Error<{
-  readonly subject: string;
-  readonly reason: string;
-}> {
-  /** Tells this error from others, as `Effect.catchTag` does. */
-  readonly _tag = "LabelError";
-  /** The tag, with which a stack trace begins. */
-  override get name(): string {
-    return this._tag;
-  }
-
-  /** What could not be done, and why, as a sentence. */
-  override get message(): string {
-    return `Cannot read labels from "${this.subject}": ${this.reason}`;
-  }
+export interface Size {
+  readonly width: number;
+  readonly height: number;
 }
 
 export interface LabelMap {
@@ -51,8 +49,12 @@ export interface LabelMap {
 }
 
 export interface LabelledFile {
-  readonly file: string; // the picture
-  readonly read: Effect.Effect<LabelMap, LabelError>;
+  readonly file: string; // the image
+  readonly from: string; // the file or folder that its classes come from
+  /**
+   * Reads the labels of the image, whose size is given. Fails where they are of another size, before they take memory.
+   */
+  readonly read: (picture: Size) => Effect.Effect<LabelMap, LabelError>;
 }
 
 export interface Labels {
@@ -60,6 +62,8 @@ export interface Labels {
   readonly from: string; // the file or folder that the classes come from
   readonly classes: readonly string[]; // by name
   readonly pictures: readonly LabelledFile[];
+  /** What was left out of the annotations, for whoever relies on the numbers: sentences. */
+  readonly warnings: readonly string[];
 }
 
 export interface LabelOptions {
@@ -73,7 +77,10 @@ export interface LabelOptions {
   readonly objects: boolean;
 }
 
-/** Opens the labels of a split. Fails with a `LabelError` that says what was looked for. */
+/**
+ * Opens the labels of a split. Fails with a `LabelError` that says what was looked for, or what contradicts itself in
+ * the annotations: ids that match nothing, no annotations, no masks at all.
+ */
 export const openLabels = Effect.fn("openLabels")(
   function* (
     { dataDir, split, kind: wanted, coarse, objects }: LabelOptions,
@@ -86,57 +93,46 @@ export const openLabels = Effect.fn("openLabels")(
       return yield* new LabelError({ subject: dataDir, reason: `it has none, looked for ${lookedFor}` });
     }
     const from = places[kind];
-    const index = kind === "stuff" || kind === "instances" ? yield* readIndex(from) : null;
-    const { categories, pictures } = yield* match(kind)
+    const masks = kind === "stuff" || kind === "instances"
+      ? yield* openAnnotations(from, "segmentation")
+      : null;
+    const source = yield* match(kind)
       .with("panoptic", () => panoptic(from, join(dataDir, "annotations", `panoptic_${split}2017`)))
       .with("stuffthing", () => maps(dataDir, from, (value) => value === 255 ? 0 : value + 1))
       .with("pixelmaps", () => maps(dataDir, from, (value) => value))
-      .with("stuff", "instances", () => Effect.succeed(annotated(index!)))
+      .with("stuff", "instances", () => Effect.succeed(annotated(masks!)))
       .exhaustive();
     const instances = !objects || kind === "panoptic" || !exists(places.instances)
       ? null
       : kind === "instances"
-      ? index
-      : yield* readIndex(places.instances);
+      ? masks
+      : yield* openAnnotations(places.instances, "segmentation");
 
-    const name = ({ name, supercategory }: Category) => coarse ? supercategory ?? name : name;
-    const classes = [...new Set(categories.map(name))];
-    const placeOf = new Map(categories.map((each) => [each.id, classes.indexOf(name(each)) + 1]));
+    const names = source.categories.map(({ name, supercategory }) => coarse ? supercategory ?? name : name);
+    const classes = [...new Set(names)];
+    const placeOf = new Map(classes.map((name, place) => [name, place + 1]));
+    const labelOf = Uint16Array.of(0, ...names.map((name) => placeOf.get(name)!)); // by place in the categories + 1
     const objectsIn = instances === null ? null : objectMaps(instances);
     const folder = join(dataDir, `${split}2017`);
     return {
       kind,
       from,
       classes,
-      pictures: pictures.map(({ name, read }) => ({
+      pictures: source.pictures.map(({ name, read }) => ({
         file: join(folder, name),
-        read: read.pipe(
-          Effect.flatMap(({ width, height, categories, objects: own }) =>
-            Effect.gen(function* () {
-              const labels = new Uint16Array(categories.length);
-              let last = 0, place = 0; // neighbours are mostly of one category
-              for (let i = 0; i < labels.length; i++) {
-                if (categories[i] !== last) {
-                  last = categories[i];
-                  place = last === 0 ? 0 : placeOf.get(last) ?? -1;
-                  if (place < 0) {
-                    const reason =
-                      `a pixel of "${name}" is of category ${last}, which is none of its categories`;
-                    return yield* new LabelError({ subject: from, reason });
-                  }
-                }
-                labels[i] = place;
-              }
-              return { width, height, labels, objects: own ?? (yield* objectsIn?.(name) ?? none) };
-            })
-          ),
-        ),
+        from,
+        read: Effect.fnUntraced(function* (picture) {
+          const { categories, objects: own } = yield* read(picture);
+          const { width, height } = picture;
+          for (let i = 0; i < categories.length; i++) categories[i] = labelOf[categories[i]];
+          const objects = own ?? (objectsIn === null ? null : yield* objectsIn(name, picture));
+          return { width, height, labels: categories, objects };
+        }),
       })),
+      warnings: [...new Set([...source.warnings, ...instances?.warnings ?? []])],
     };
   },
 );
-
-const none = Effect.succeed(null);
 
 const placesOf = (dataDir: string, split: Split): Readonly<Record<LabelKind, string>> => ({
   panoptic: join(dataDir, "annotations", `panoptic_${split}2017.json`),
@@ -146,222 +142,219 @@ const placesOf = (dataDir: string, split: Split): Readonly<Record<LabelKind, str
   instances: join(dataDir, "annotations", `instances_${split}2017.json`),
 });
 
-// --- Annotation files ---
-
-const Category = Schema.Struct({
-  id: Schema.Int.check(Schema.isGreaterThan(0)),
-  name: Schema.String,
-  supercategory: Schema.optional(Schema.String),
-  isthing: Schema.optional(Schema.Literals([0, 1])),
-});
-type Category = typeof Category.Type;
-
-const Picture = Schema.Struct({
-  id: Schema.Int,
-  file_name: Schema.String,
-  width: Schema.Int,
-  height: Schema.Int,
-});
-type Picture = typeof Picture.Type;
-
-// The annotations themselves are looked at when their picture is read: there may be a million of them.
-const Index = Schema.Struct({
-  images: Schema.Array(Picture),
-  categories: Schema.Array(Category),
-  annotations: Schema.Array(Schema.Unknown),
-});
-
-interface OpenIndex {
-  readonly path: string;
-  readonly pictures: readonly Picture[];
-  readonly categories: readonly Category[];
-  readonly annotationsOf: (picture: Picture) => readonly unknown[];
-}
-
-const Annotation = Schema.Struct({
-  category_id: Schema.Int,
-  iscrowd: Schema.optional(Schema.Literals([0, 1])),
-  segmentation: Segmentation,
-});
-
-const Panoptic = Schema.Struct({
-  file_name: Schema.String,
-  segments_info: Schema.Array(
-    Schema.Struct({ id: Schema.Int, category_id: Schema.Int, iscrowd: Schema.optional(Schema.Int) }),
-  ),
-});
-
-const readIndex = Effect.fnUntraced(function* (path: string) {
-  const { images, categories, annotations } = yield* Effect.tryPromise({
-    try: async () => {
-      if ((await Deno.stat(path)).size > LARGEST) {
-        throw new Error(
-          "it is too large to be read as a whole (512 MiB and more): choose others by --labels",
-        );
-      }
-      return JSON.parse(await Deno.readTextFile(path)) as unknown;
-    },
-    catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
-  }).pipe(Effect.flatMap(decoded(Index, path)));
-  const byPicture = new Map<unknown, unknown[]>();
-  for (const annotation of annotations) {
-    const id = (annotation as { image_id?: unknown } | null)?.image_id;
-    const known = byPicture.get(id);
-    if (known === undefined) byPicture.set(id, [annotation]);
-    else known.push(annotation);
-  }
-  return {
-    path,
-    pictures: images,
-    categories: categories.toSorted((a, b) => a.id - b.id),
-    annotationsOf: ({ id }) => byPicture.get(id) ?? [],
-  } satisfies OpenIndex as OpenIndex;
-});
-
-/** Bytes that fit into a string. */
-const LARGEST = 2 ** 29 - 24;
-
-const decoded = <A>(schema: Schema.Decoder<A>, path: string) => (value: unknown) =>
-  Schema.decodeUnknownEffect(schema)(value).pipe(
-    Effect.mapError(({ message }) =>
-      new LabelError({ subject: path, reason: message.replace(/\s*\n\s*/g, " ") })
-    ),
-  );
-
-// --- What a picture is made of ---
+// --- What an image is made of ---
 
 interface Source {
-  readonly categories: readonly Category[];
-  readonly pictures: readonly { readonly name: string; readonly read: Effect.Effect<Ids, LabelError> }[];
+  readonly categories: readonly Pick<Category, "name" | "supercategory">[];
+  readonly pictures: readonly SourcePicture[];
+  readonly warnings: readonly string[];
 }
 
-interface Ids {
-  readonly width: number;
-  readonly height: number;
-  readonly categories: ArrayLike<number>; // [H, W], a category's id, 0 where none is known
+interface SourcePicture {
+  readonly name: string; // path inside of the folder of images
+  readonly read: (picture: Size) => Effect.Effect<Places, LabelError>;
+}
+
+interface Places {
+  readonly categories: Uint16Array; // [H, W], place in the categories + 1, 0 where none is known
   readonly objects: Uint16Array | null;
 }
 
-/** Masks drawn one over the other: crowds first, then from the largest to the smallest. */
-const masksOf = Effect.fnUntraced(function* ({ path, annotationsOf }: OpenIndex, picture: Picture) {
-  const masks: { category: number; crowd: boolean; mask: Uint8Array; area: number }[] = [];
-  for (const annotation of annotationsOf(picture)) {
-    const { category_id, iscrowd, segmentation } = yield* decoded(Annotation, path)(annotation);
-    const mask = segmentationMask(segmentation, picture);
-    if (mask === null) {
-      const reason =
-        `run lengths of "${picture.file_name}" do not cover ${picture.width} x ${picture.height} pixels`;
-      return yield* new LabelError({ subject: path, reason });
-    }
-    const area = mask.reduce((sum, value) => sum + value, 0);
-    masks.push({ category: category_id, crowd: iscrowd === 1, mask, area });
-  }
-  return masks.sort((a, b) => Number(b.crowd) - Number(a.crowd) || b.area - a.area);
-});
+/** Labels of another size than their image would be stretched over it. */
+const expectSize = (
+  path: string,
+  name: string,
+  labels: Size,
+  picture: Size,
+): Effect.Effect<void, LabelError> => {
+  if (labels.width === picture.width && labels.height === picture.height) return Effect.void;
+  const remedy = labels.width === picture.height && labels.height === picture.width
+    ? "they were made for the picture as EXIF turns it, so save it turned"
+    : "both must be of one size";
+  const reason = `its labels of ${shown(name)} are for ${labels.width} x ${labels.height} pixels, ` +
+    `the picture has ${picture.width} x ${picture.height}: ${remedy}`;
+  return Effect.fail(new LabelError({ subject: path, reason }));
+};
 
-const annotated = (index: OpenIndex): Source => ({
+/**
+ * Limits that no photograph's annotations reach: what is kept of the masks of an image, and the pixels in all of them.
+ */
+const MOST_SPANS = 2 ** 25, MOST_MASKED = 2 ** 33;
+/** Objects are counted in 16 bits. */
+const MOST_OBJECTS = 2 ** 16 - 1;
+
+interface Mask {
+  readonly category: number; // place in the categories + 1
+  readonly isCrowd: boolean;
+  readonly spans: Spans;
+  readonly area: number; // pixels
+}
+
+/**
+ * Masks in the order in which they are drawn one over the other: crowds first, then from the largest to the smallest.
+ */
+const masksOf = Effect.fnUntraced(
+  function* ({ path, placeOf, annotationsOf }: Annotations, picture: AnnotatedPicture) {
+    const refuse = (reason: string) => new LabelError({ subject: path, reason });
+    const masks: Mask[] = [];
+    let kept = 0, masked = 0;
+    for (const { title, value, isCrowd } of yield* annotationsOf(picture)) {
+      const found = segmentationSpans(value.segmentation, picture);
+      if (Result.isFailure(found)) return yield* refuse(`${title}: ${found.failure}`);
+      const spans = found.success, area = spansArea(spans);
+      kept += spans.length;
+      masked += area;
+      if (kept > MOST_SPANS || masked > MOST_MASKED) {
+        return yield* refuse(`the masks of ${shown(picture.name)} are more than those of any photograph`);
+      }
+      masks.push({ category: placeOf.get(value.category_id)!, isCrowd, spans, area });
+    }
+    return masks.sort((a, b) => Number(b.isCrowd) - Number(a.isCrowd) || b.area - a.area);
+  },
+);
+
+const annotated = (index: Annotations): Source => ({
   categories: index.categories,
   pictures: index.pictures.map((picture) => ({
-    name: picture.file_name,
-    read: Effect.map(masksOf(index, picture), (masks) => {
-      const { width, height } = picture;
-      const categories = new Uint32Array(width * height);
-      for (const { category, mask } of masks) {
-        for (let i = 0; i < mask.length; i++) if (mask[i] === 1) categories[i] = category;
+    name: picture.name,
+    read: Effect.fnUntraced(function* (size) {
+      yield* expectSize(index.path, picture.name, picture, size);
+      const categories = new Uint16Array(size.width * size.height);
+      for (const { category, spans } of yield* masksOf(index, picture)) {
+        fillSpans(spans, size, categories, category);
       }
-      return { width, height, categories, objects: null };
+      return { categories, objects: null };
     }),
   })),
+  warnings: index.warnings,
 });
 
-/** The objects of a picture by its file's name; one that is not listed has none. */
-const objectMaps = (index: OpenIndex) => {
-  const named = new Map(index.pictures.map((picture) => [parse(picture.file_name).name, picture]));
-  return Effect.fnUntraced(function* (name: string) {
-    const picture = named.get(parse(name).name);
+/** The objects of an image by its file's name; one that is not listed has none. */
+const objectMaps = (index: Annotations) => {
+  const withoutSuffix = (path: string) => join(parse(path).dir, parse(path).name);
+  const named = new Map(index.pictures.map((picture) => [withoutSuffix(picture.name), picture]));
+  return Effect.fnUntraced(function* (name: string, size: Size) {
+    const picture = named.get(withoutSuffix(name));
     if (picture === undefined) return null;
-    const objects = new Uint16Array(picture.width * picture.height);
+    yield* expectSize(index.path, picture.name, picture, size);
+    const objects = new Uint16Array(size.width * size.height);
     let object = 0;
-    for (const { crowd, mask } of yield* masksOf(index, picture)) {
-      const value = crowd ? 0 : ++object;
-      for (let i = 0; i < mask.length; i++) if (mask[i] === 1) objects[i] = value;
+    for (const { isCrowd, spans } of yield* masksOf(index, picture)) {
+      fillSpans(spans, size, objects, isCrowd ? 0 : ++object);
     }
     return objects;
   });
 };
 
 const panoptic = Effect.fnUntraced(function* (path: string, folder: string) {
-  const index = yield* readIndex(path);
+  const index = yield* openAnnotations(path, "segments_info");
   if (!exists(folder)) {
     return yield* new LabelError({
       subject: path,
       reason: `the maps that belong to it are missing: ${folder}/*.png`,
     });
   }
-  const isThing = new Map(index.categories.map(({ id, isthing }) => [id, isthing !== 0]));
   return {
     categories: index.categories,
     pictures: index.pictures.map((picture) => ({
-      name: picture.file_name,
-      read: Effect.gen(function* () {
-        const [annotation] = index.annotationsOf(picture);
-        const { file_name, segments_info } = yield* decoded(Panoptic, path)(annotation);
-        const { width, height, data, channels } = yield* readMap(join(folder, file_name));
-        if (channels < 3) {
-          const reason = "it is no panoptic map: expected RGB";
-          return yield* new LabelError({ subject: join(folder, file_name), reason });
-        }
-        const segments = new Map<number, readonly [category: number, object: number]>([[0, [0, 0]]]);
-        let objects = 0;
-        for (const { id, category_id, iscrowd } of segments_info) {
-          const isObject = isThing.get(category_id) === true && iscrowd !== 1;
-          segments.set(id, [category_id, isObject ? ++objects : 0]);
-        }
-        const categories = new Uint32Array(width * height), owners = new Uint16Array(width * height);
-        let last = 0, segment = segments.get(0);
-        for (let i = 0; i < categories.length; i++) {
-          const at = channels * i;
-          const id = data[at] + 256 * data[at + 1] + 65536 * data[at + 2];
-          if (id !== last) [last, segment] = [id, segments.get(id)];
-          if (segment === undefined) {
-            const reason = `segment ${id} of "${file_name}" is not in its segments_info`;
-            return yield* new LabelError({ subject: path, reason });
-          }
-          [categories[i], owners[i]] = segment;
-        }
-        return { width, height, categories, objects: owners };
-      }),
+      name: picture.name,
+      read: (size: Size) => panopticPlaces(index, folder, picture, size),
     })),
+    warnings: index.warnings,
   } satisfies Source as Source;
 });
+
+/** A pixel's colour is the number of its segment: r + 256 g + 65536 b, 0 for none. */
+const panopticPlaces = Effect.fnUntraced(
+  function* (index: Annotations, folder: string, picture: AnnotatedPicture, size: Size) {
+    const refuse = (reason: string) => new LabelError({ subject: index.path, reason });
+    const annotations = yield* index.annotationsOf(picture);
+    if (annotations.length !== 1) {
+      return yield* refuse(
+        `it has ${annotations.length} annotations of ${shown(picture.name)}, expected one`,
+      );
+    }
+    const [{ title, value: { file_name: file, segments_info: listed } }] = annotations;
+    if (typeof file !== "string" || !Array.isArray(listed)) {
+      return yield* refuse(`${title} has no file_name or no segments_info`);
+    }
+    const segments = new Map<number, readonly [category: number, object: number]>([[0, [0, 0]]]);
+    let objects = 0;
+    for (const segment of listed) {
+      const { id, category_id: category, iscrowd } = isObject(segment)
+        ? segment as Record<string, unknown>
+        : {};
+      const place = index.placeOf.get(category);
+      if (typeof id !== "number" || place === undefined) {
+        return yield* refuse(
+          `${title} has a segment ${shown(id)} of category ${
+            shown(category)
+          }, which is none of its categories`,
+        );
+      }
+      const isCrowd = iscrowd === 1 || iscrowd === true;
+      segments.set(id, [place, index.categories[place - 1].isThing && !isCrowd ? ++objects : 0]);
+    }
+    if (objects > MOST_OBJECTS) {
+      return yield* refuse(`${title} has ${objects} objects, at most ${MOST_OBJECTS} are read`);
+    }
+
+    yield* expectSize(index.path, picture.name, picture, size);
+    const map = yield* readMap(join(folder, file));
+    yield* expectSize(join(folder, file), picture.name, map, size);
+    const { samples, channels } = map;
+    if (channels < 3) {
+      return yield* new LabelError({
+        subject: join(folder, file),
+        reason: "it is no panoptic map: expected RGB",
+      });
+    }
+    const categories = new Uint16Array(samples.length / channels),
+      owners = new Uint16Array(categories.length);
+    let last = 0, segment = segments.get(0);
+    for (let i = 0; i < categories.length; i++) {
+      const at = channels * i;
+      const id = samples[at] + 256 * samples[at + 1] + 65536 * samples[at + 2];
+      if (id !== last) [last, segment] = [id, segments.get(id)];
+      if (segment === undefined) {
+        return yield* refuse(`segment ${id} of "${file}" is not in its segments_info`);
+      }
+      [categories[i], owners[i]] = segment;
+    }
+    return { categories, objects: owners } satisfies Places as Places;
+  },
+);
 
 /** Maps with a category's number in every pixel, grey or by palette. Names come from whatever file lists them. */
 const maps = Effect.fnUntraced(
   function* (dataDir: string, folder: string, idOf: (value: number) => number) {
-    const names = yield* Effect.try({
-      try: () =>
-        Array.from(Deno.readDirSync(folder), ({ name }) => name).filter((name) => /\.png$/i.test(name)),
-      catch: (error) => new LabelError({ subject: folder, reason: (error as Error).message }),
+    const names = yield* Effect.tryPromise({
+      try: async () =>
+        (await visibleEntries(folder)).map(({ name }) => name).filter((name) => /\.png$/i.test(name)),
+      catch: (error) => new LabelError({ subject: folder, reason: systemReason(error) }),
     });
     if (names.length === 0) return yield* new LabelError({ subject: folder, reason: "it has no *.png" });
     const known = new Map((yield* knownCategories(dataDir)).map((category) => [category.id, category]));
+    const ids = Uint16Array.from({ length: 256 }, (_, value) => idOf(value));
     return {
       categories: Array.from(
         { length: 255 },
-        (_, i) => known.get(i + 1) ?? { id: i + 1, name: `class ${i + 1}` },
+        (_, i) => known.get(i + 1) ?? { name: `class ${i + 1}`, supercategory: null },
       ),
-      pictures: names.sort().map((name) => ({
+      pictures: names.map((name) => ({
         name: `${parse(name).name}.jpg`,
-        read: Effect.gen(function* () {
-          const { width, height, data, channels, depth } = yield* readMap(join(folder, name));
-          if (channels !== 1 || depth > 8) {
-            const reason =
-              `it is no label map: expected one channel of 8 bits, found ${channels} of ${depth}`;
-            return yield* new LabelError({ subject: join(folder, name), reason });
+        read: Effect.fnUntraced(function* (size: Size) {
+          const path = join(folder, name);
+          const map = yield* readMap(path);
+          if (map.channels !== 1) {
+            const reason = `it is no label map: expected one channel, found ${map.channels}`;
+            return yield* new LabelError({ subject: path, reason });
           }
-          return { width, height, categories: data.map(idOf), objects: null };
+          yield* expectSize(path, `${parse(name).name}.jpg`, map, size);
+          return { categories: Uint16Array.from(map.samples, (value) => ids[value]), objects: null };
         }),
       })),
+      warnings: [],
     } satisfies Source as Source;
   },
 );
@@ -369,34 +362,17 @@ const maps = Effect.fnUntraced(
 /** What lists categories: both splits have the same, and the files of the smaller one are read sooner. */
 const knownCategories = Effect.fnUntraced(function* (dataDir: string) {
   if (exists(join(dataDir, "scenes.json"))) {
-    return sceneClasses.map((name, i): Category => ({ id: i + 1, name }));
+    return sceneClasses.map((name, i): Category => ({ id: i + 1, name, supercategory: null, isThing: true }));
   }
   const { panoptic, stuff, instances } = placesOf(dataDir, "val");
-  const lists = yield* Effect.forEach(
-    [panoptic, stuff, instances].filter(exists),
-    (path) => Effect.map(readIndex(path), ({ categories }) => categories),
-  );
-  return lists.flat();
+  return (yield* Effect.forEach([panoptic, stuff, instances].filter(exists), categoriesIn)).flat();
 });
+
+const LARGEST_MAP = 2 ** 28; // bytes
 
 /** A PNG as it is written: of a palette the numbers, not the colours. */
-const readMap = Effect.fnUntraced(function* (path: string) {
-  return yield* Effect.tryPromise({
-    try: async () => {
-      const map = decodePng(await Deno.readFile(path));
-      return map.depth < 8 ? { ...map, data: unpacked(map) } : map;
-    },
+const readMap = (path: string): Effect.Effect<PngSamples, LabelError> =>
+  Effect.tryPromise({
+    try: async () => readPngSamples(await readRegularFile(path, { largest: LARGEST_MAP })),
     catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
   });
-});
-
-/** Values of 1, 2 or 4 bits, which share bytes; each row begins a new byte. */
-const unpacked = ({ width, height, data, depth }: ReturnType<typeof decodePng>): Uint8Array => {
-  const perByte = 8 / depth;
-  const rowBytes = Math.ceil(width / perByte);
-  return Uint8Array.from({ length: width * height }, (_, i) => {
-    const [x, y] = [i % width, Math.floor(i / width)];
-    const byte = data[y * rowBytes + Math.floor(x / perByte)];
-    return (byte >> (8 - depth * (x % perByte + 1))) & ((1 << depth) - 1);
-  });
-};

@@ -1,11 +1,10 @@
-/** Whether there is anything at a path. Throws where that cannot be told. */
+/** Whether there is anything at a path; true where that cannot be told, since reading it will tell why. */
 export const exists = (path: string): boolean => {
   try {
     Deno.statSync(path);
     return true;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
+    return !(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory);
   }
 };
 

@@ -32,6 +32,8 @@ export interface PictureBatch {
   readonly count: number;
   /** [count, S, S], a word a pixel. */
   readonly pixels: Uint32Array<ArrayBuffer>;
+  /** Width and height of each image in its file, [count, 2]. */
+  readonly sizes: Uint32Array;
 }
 
 /** The features of a batch's images. */
@@ -60,12 +62,12 @@ export const pictureBatches = (
   { stage, batch, frame }: BatchOptions,
 ): Stream.Stream<PictureBatch, PictureError | WorkerError> =>
   framedBatches(files, { batch, frame }).pipe(
-    Stream.mapEffect(Effect.fnUntraced(function* ({ first, pixels, problems }) {
+    Stream.mapEffect(Effect.fnUntraced(function* ({ first, pixels, sizes, problems }) {
       const problem = problems.find((problem) => problem !== null);
       if (problem !== undefined && problem !== null) return yield* new PictureError({ reason: problem });
       const progress = yield* EvaluationProgress;
       yield* progress(stage, first, files.length);
-      return { first, pixels, count: problems.length };
+      return { first, pixels, sizes, count: problems.length };
     })),
     Stream.onEnd(
       Effect.flatMap(EvaluationProgress, (progress) => progress(stage, files.length, files.length)),

@@ -1,6 +1,7 @@
 /** Unsupervised semantic segmentation: how well the slots of a teacher match the classes and objects in images. */
 import { Effect, Stream } from "effect";
-import type { LabelError, LabelledFile } from "../../data/datasets/coco_labels.ts";
+import type { LabelError } from "../../data/datasets/coco_annotations.ts";
+import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
 import type { Picture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
@@ -19,7 +20,7 @@ import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { fitColorClusters } from "./color_clusters.ts";
 import { evenly, pictureBatches, type PictureError } from "./described.ts";
 import { extremes } from "./extremes.ts";
-import { framedLabels } from "./framed_labels.ts";
+import { expectLabelled, readFramedLabels } from "./framed_labels.ts";
 import { type GroupingScore, noOverlap, scoreOverlap } from "./grouping.ts";
 
 /** What to evaluate, and on what. */
@@ -118,6 +119,7 @@ export const evaluateGrouping: (
       ...yield* colorMethods(evenly(labelled, CLUSTERED), options, frame),
     ];
     const { overlaps, indices, shared } = yield* counted(methods, options, frame);
+    yield* expectLabelled(labelled, overlaps[0]);
     const results = methods.map(({ method, slots }, m): GroupingResult => ({
       method,
       slots,
@@ -156,9 +158,8 @@ const counted = Effect.fnUntraced(function* (
   const indices = methods.map(() => new Map<number, number>());
   const shared: Shared[] = [];
   yield* pictureBatches(labelled.map(({ file }) => file), { stage: "scoring", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
-      const labels = yield* Effect.forEach(labelled.slice(first, first + count), ({ read }) => read);
-      const truth = labels.map((map) => framedLabels(map, frame));
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
+      const truth = yield* readFramedLabels(labelled.slice(first, first + count), sizes, frame);
       for (const [m, { map, slots: K }] of methods.entries()) {
         const slots = yield* map(pixels, count);
         truth.forEach(({ labels, objects }, i) => {
@@ -199,16 +200,16 @@ const shown = Effect.fnUntraced(function* (
   const found: ShownGrouping[] = [];
   const files = places.map((place) => labelled[place].file);
   yield* pictureBatches(files, { stage: "drawing", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
       const slots = yield* map(pixels, count);
-      for (let i = 0; i < count; i++) {
-        const place = places[first + i];
-        const { labels } = framedLabels(yield* labelled[place].read, frame);
+      const some = places.slice(first, first + count);
+      const truth = yield* readFramedLabels(some.map((place) => labelled[place]), sizes, frame);
+      for (const [i, place] of some.entries()) {
         found.push({
           ...pictures[place],
           picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
           slots: Float32Array.from(Array.prototype.slice.call(slots, i * S * S, (i + 1) * S * S)),
-          labels,
+          labels: truth[i].labels,
         });
       }
     })),
@@ -242,18 +243,18 @@ const colorMethods = Effect.fnUntraced(
   function* (sampled: readonly LabelledFile[], { model, seed }: GroupingOptions, frame: Frame) {
     const S = frame.crop;
     const sample: Picture[] = [];
+    const classes = new Set<number>();
     yield* pictureBatches(sampled.map(({ file }) => file), { stage: "clustering colours", batch: 16, frame })
       .pipe(
-        Stream.runForEach(({ pixels, count }) =>
-          Effect.sync(() => {
-            for (let i = 0; i < count; i++) {
-              sample.push(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S));
-            }
-          })
-        ),
+        Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
+          for (let i = 0; i < count; i++) {
+            sample.push(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S));
+            const size = { width: sizes[2 * i], height: sizes[2 * i + 1] };
+            const { labels } = yield* sampled[first + i].read(size);
+            labels.forEach((label) => label > 0 && classes.add(label));
+          }
+        })),
       );
-    const classes = new Set<number>();
-    for (const { read } of sampled) (yield* read).labels.forEach((label) => label > 0 && classes.add(label));
     return [...new Set([model.numPrototypes, classes.size])].filter((clusters) => clusters > 0).map(
       (clusters): Method => {
         const clusterOf = fitColorClusters(sample, { clusters, seed });

@@ -56,7 +56,7 @@ gpuTest(
     const counts = [6, 6, 6, CLASSES];
     const objects = yield* Effect.forEach(
       labels.pictures,
-      ({ read }) => Effect.map(read, ({ objects }) => objects!),
+      ({ read }) => Effect.map(read({ width: S, height: S }), ({ objects }) => objects!),
     );
     assert.equal(evaluation.results.length, slots.length);
     slots.forEach((maps, m) => {

@@ -1,6 +1,9 @@
 /** Labels of images as squares. */
-import type { LabelMap } from "../../data/datasets/coco_labels.ts";
+import { Effect } from "effect";
+import { LabelError } from "../../data/datasets/coco_annotations.ts";
+import type { LabelledFile, LabelMap } from "../../data/datasets/coco_labels.ts";
 import { type Frame, placed } from "../inference/framed.ts";
+import type { Overlap } from "./grouping.ts";
 
 /** The labels of an image's square. */
 export interface FramedLabels {
@@ -24,4 +27,30 @@ export const framedLabels = ({ width, height, labels, objects }: LabelMap, frame
   }
   const taken = (map: Uint16Array) => Uint16Array.from(places, (place) => map[place]);
   return { labels: taken(labels), objects: objects === null ? null : taken(objects) };
+};
+
+/**
+ * The labels of images in one frame, read one after the other, since those of a large image take much memory. `sizes`
+ * are the widths and heights of the images, [N, 2]. Fails with a `LabelError` where labels have another size.
+ */
+export const readFramedLabels = (
+  labelled: readonly LabelledFile[],
+  sizes: Uint32Array,
+  frame: Frame,
+): Effect.Effect<readonly FramedLabels[], LabelError> =>
+  Effect.forEach(labelled, ({ read }, i) =>
+    Effect.map(
+      read({ width: sizes[2 * i], height: sizes[2 * i + 1] }),
+      (map) => framedLabels(map, frame),
+    ));
+
+/** Fails with a `LabelError` where no pixel has a known class, since there is nothing to score. */
+export const expectLabelled = (
+  labelled: readonly LabelledFile[],
+  overlap: Overlap,
+): Effect.Effect<void, LabelError> => {
+  if (overlap.some((row) => row.some((pixels) => pixels > 0))) return Effect.void;
+  const reason =
+    `no pixel of its ${labelled.length} pictures is of a known class, so there is nothing to score`;
+  return Effect.fail(new LabelError({ subject: labelled[0].from, reason }));
 };

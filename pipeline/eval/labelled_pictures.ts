@@ -1,6 +1,7 @@
 /** Small sets of labelled images, all in memory. */
 import { Effect } from "effect";
-import { type LabelError, openLabels } from "../../data/datasets/coco_labels.ts";
+import type { LabelError } from "../../data/datasets/coco_annotations.ts";
+import { openLabels } from "../../data/datasets/coco_labels.ts";
 import { type DecodeError, type Picture, readPicture } from "../../data/images/decode_image.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { type Counts, type GroupingScore, scoreGrouping } from "./grouping.ts";
@@ -31,9 +32,10 @@ export const labelledPictures: (
     });
     return yield* Effect.forEach(pictures, ({ file, read }) =>
       Effect.gen(function* () {
-        const { labels, objects } = yield* read;
+        const picture = yield* readPicture(file);
+        const { labels, objects } = yield* read(picture);
         return {
-          picture: yield* readPicture(file),
+          picture,
           labels,
           objects: objects ?? new Uint16Array(labels.length),
         } satisfies LabelledPicture as LabelledPicture;

@@ -13,7 +13,7 @@ import { unpack } from "../inference/packed_pictures.ts";
 import { type BatchOptions, evenly, pictureBatches } from "./described.ts";
 import type { LabelledError } from "./evaluate_grouping.ts";
 import { extremes } from "./extremes.ts";
-import { framedLabels } from "./framed_labels.ts";
+import { expectLabelled, readFramedLabels } from "./framed_labels.ts";
 import { addOverlap, noOverlap, type Overlap } from "./grouping.ts";
 import {
   type LinearClassifier,
@@ -101,6 +101,7 @@ export const segmentationProbe: (
     const losses = yield* trained(classifiers, options, frame);
     const segment = yield* segmenter(classifiers, options);
     const { overlaps, accuracies } = yield* scored(segment, options, frame);
+    yield* expectLabelled(val, overlaps[0]);
     const { best, worst } = extremes(accuracies, (accuracy) => accuracy);
     const show = (places: readonly number[]) =>
       Effect.map(
@@ -227,9 +228,9 @@ const scored = Effect.fnUntraced(function* (
   const overlaps = descriptors.map(() => noOverlap({ slots: classes, classes }));
   const accuracies: number[] = [];
   yield* pictureBatches(filesOf(val), { stage: "scoring", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
-      const truth = yield* Effect.forEach(val.slice(first, first + count), ({ read }) => read);
-      const labels = truth.map((map) => framedLabels(map, frame).labels);
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
+      const truth = yield* readFramedLabels(val.slice(first, first + count), sizes, frame);
+      const labels = truth.map(({ labels }) => labels);
       for (const d of descriptors.keys()) {
         const found = yield* segment(d, pixels, count);
         labels.forEach((labels, i) => {
@@ -252,14 +253,16 @@ const segmented = Effect.fnUntraced(function* (
 ) {
   const images: Omit<ShownSegmentation, "accuracy">[] = [];
   yield* pictureBatches(filesOf(labelled), { stage: "drawing", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, count }) {
+    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
       const found = yield* segment(0, pixels, count);
-      for (const [i, { file, read }] of labelled.slice(first, first + count).entries()) {
+      const some = labelled.slice(first, first + count);
+      const truth = yield* readFramedLabels(some, sizes, frame);
+      for (const [i, { file }] of some.entries()) {
         images.push({
           file,
           picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
           found: found.slice(i * S * S, (i + 1) * S * S),
-          labels: framedLabels(yield* read, frame).labels,
+          labels: truth[i].labels,
         });
       }
     })),
@@ -281,16 +284,16 @@ const describedPictures = (
   options: BatchOptions,
 ) =>
   pictureBatches(filesOf(labelled), options).pipe(
-    Stream.flatMap(({ first, pixels, count }) =>
+    Stream.flatMap(({ first, pixels, sizes, count }) =>
       Stream.fromIterableEffect(Effect.gen(function* () {
         const features = yield* Effect.forEach(all, ({ describe }) => describe(pixels, count));
-        const maps = yield* Effect.forEach(labelled.slice(first, first + count), ({ read }) => read);
-        return maps.map((map, i): Described => ({
+        const truth = yield* readFramedLabels(labelled.slice(first, first + count), sizes, options.frame);
+        return truth.map((map, i): Described => ({
           features: features.map((rows) => {
             const each = rows.length / count;
             return rows.slice(i * each, (i + 1) * each);
           }),
-          labels: cellLabels(framedLabels(map, options.frame).labels, options.frame.crop, all[0].grid),
+          labels: cellLabels(map.labels, options.frame.crop, all[0].grid),
         }));
       }))
     ),

@@ -32,7 +32,8 @@ const drawn = (count: number, seed: number, labelled: "by colour" | "at random")
         const file = join(folder, `${i}.png`);
         await writeImage(file, { width: S, height: S, rgb });
         const labels = Uint16Array.from({ length: S * S }, (_, j) => numbers[cellOf(j)]);
-        return { file, read: Effect.succeed({ width: S, height: S, labels, objects: null }) };
+        const map = { width: S, height: S, labels, objects: null };
+        return { file, from: folder, read: () => Effect.succeed(map) };
       }));
   });
 

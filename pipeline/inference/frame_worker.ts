@@ -27,6 +27,8 @@ export type FrameReply =
 export interface Frames {
   /** [N, S, S], a word r | g << 8 | b << 16 a pixel; zeros for images that cannot be decoded. */
   readonly pixels: Uint32Array<ArrayBuffer>;
+  /** Width and height of each image in its file, [N, 2]. */
+  readonly sizes: Uint32Array<ArrayBuffer>;
   /** Why an image cannot be decoded, a sentence that names the file; null for one that can be. */
   readonly problems: readonly (string | null)[];
 }
@@ -37,16 +39,18 @@ const AT_ONCE = 2;
 const frameAll = Effect.fnUntraced(function* ({ files, frame }: FrameRequest) {
   const words = frame.crop ** 2;
   const pixels = new Uint32Array(files.length * words);
+  const sizes = new Uint32Array(files.length * 2);
   const problems = yield* Effect.forEach(files, (file, i) =>
     readPicture(file).pipe(
       Effect.map((image) => {
         pack(framed(image, frame), pixels.subarray(i * words, (i + 1) * words));
+        sizes.set([image.width, image.height], 2 * i);
         release(image.rgb);
       }),
       Effect.result,
       Effect.map((result) => Result.isSuccess(result) ? null : result.failure.message),
     ), { concurrency: AT_ONCE });
-  return { pixels, problems } satisfies Frames;
+  return { pixels, sizes, problems } satisfies Frames;
 });
 
 /** The worker's end of the channel to the main thread. */

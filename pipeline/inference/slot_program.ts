@@ -188,5 +188,6 @@ export const packedBatches = (images: readonly Picture[], batch: number): Stream
     const words = part[0].width * part[0].height;
     const pixels = new Uint32Array(part.length * words);
     part.forEach((image, j) => pack(image, pixels.subarray(j * words, (j + 1) * words)));
-    return { first: i * batch, pixels, problems: part.map(() => null) };
+    const sizes = Uint32Array.from(part.flatMap(({ width, height }) => [width, height]));
+    return { first: i * batch, pixels, sizes, problems: part.map(() => null) };
   }));
