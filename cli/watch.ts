@@ -1,8 +1,9 @@
 import { Console, Effect } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { UsageError } from "./flags/usage_error.ts";
+import { printable } from "./watch/printable.ts";
 import { readCurve } from "./watch/recorded_curve.ts";
-import { watchedRuns } from "./watch/runs.ts";
+import { LIMITED, watchedRuns } from "./watch/runs.ts";
 import { LOCALHOST, serve } from "./watch/server.ts";
 
 export const watch = Command.make(
@@ -24,25 +25,34 @@ export const watch = Command.make(
       Flag.withDefault(0),
     ),
     host: Flag.String("host").pipe(
-      Flag.withDescription("address to listen on; anyone who can reach it can see the page"),
+      Flag.withDescription(
+        "address or name of this machine to listen on; whoever can reach it sees the page, without a password",
+      ),
       Flag.withDefault(LOCALHOST),
     ),
   },
   Effect.fn(function* ({ runs: named, overlay, port, host }) {
     const runs = watchedRuns(named);
-    runs.find();
+    yield* Effect.promise(runs.find);
     if (runs.runs.length === 0) {
       return yield* new UsageError({
         subject: "RUN",
-        reason: `there is no run in ${named.map((folder) => `"${folder}"`).join(", ")}`,
+        reason: `there is no run in ${named.map((folder) => `"${printable(folder)}"`).join(", ")}`,
         remedy: "expected a folder that slotcon pretrain was given as --output-dir, or one with such folders",
       });
     }
     const curves = yield* Effect.forEach(overlay, readCurve);
-    const url = yield* serve({ runs, curves }, { hostname: host, port });
-    yield* Console.log(
-      `Watching ${runs.runs.map(({ name }) => name).join(", ")} on ${url}   (Ctrl-C ends it)`,
-    );
+    const { url, elsewhere } = yield* serve({ runs, curves }, { hostname: host, port });
+    yield* Console.log(`Watching ${inWords(runs.runs.map(({ name }) => name))} on ${url}   (Ctrl-C ends it)`);
+    if (runs.isLimited()) yield* Console.log(LIMITED);
+    if (elsewhere.length > 0) {
+      yield* Console.log(
+        `Anyone who can reach this machine sees the runs there without a password, at ${
+          elsewhere.join(" or ")
+        }; ` +
+          "without --host the page is for this machine alone",
+      );
+    }
     yield* Effect.never;
   }, Effect.scoped),
 ).pipe(
@@ -59,3 +69,10 @@ export const watch = Command.make(
     },
   ]),
 );
+
+const MOST_NAMES = 8;
+
+const inWords = (names: readonly string[]) =>
+  names.length <= MOST_NAMES
+    ? names.join(", ")
+    : `${names.slice(0, MOST_NAMES).join(", ")} and ${names.length - MOST_NAMES} more`;

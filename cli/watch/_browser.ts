@@ -4,9 +4,8 @@
  *
  *     deno run ... _browser.ts SPECIFIER [CHROMIUM URL SCREENSHOT]
  *
- * SPECIFIER is where to import puppeteer-core from; without further arguments nothing is done but that import. The page has to
- * show a run "ended" when it is opened, and a run that is going on soon after "opened" was printed. Prints one observation a
- * line, as JSON.
+ * SPECIFIER is where to import puppeteer-core from; without more this says only whether it loads. The page has to show a run
+ * "ended" when it is opened, a run that is going on soon after "opened" was printed, and after "left open" one more. Prints an observation a line, as JSON.
  */
 const [specifier, executablePath, url, screenshot] = Deno.args;
 const { default: puppeteer } = await import(specifier);
@@ -88,15 +87,12 @@ const look = async () => {
     tell("whole again", await until("shows all", () => range("loss"), ([, from]) => from === 0));
 
     // A run that is going on: found by itself, alone after the other is hidden, and growing.
-    const live = await until(
-      "finds the live run",
-      () =>
-        page.$$eval(
-          "[data-run]",
-          (all: { dataset: { run: string } }[]) => all.map(({ dataset }) => dataset.run),
-        ),
-      (names: readonly string[]) => names.length === 2,
-    );
+    const names = (): Promise<readonly string[]> =>
+      page.$$eval(
+        "[data-run]",
+        (all: { dataset: { run: string } }[]) => all.map(({ dataset }) => dataset.run),
+      );
+    const live = await until("finds the live run", names, (names) => names.length === 2);
     tell("runs", live);
     await page.keyboard.press("1");
     const stepsOf = async () => (await range("loss"))[2];
@@ -141,6 +137,23 @@ const look = async () => {
     );
     tell("origins", [...asked]);
     tell("problems", problems);
+
+    // The page stays open while the server ends and another one begins, which finds one more run before these.
+    tell("left open");
+    await until("finds the other run", names, (names) => names.length === 3);
+    const rows = (): Promise<readonly (readonly string[])[]> =>
+      page.$$eval(
+        "[data-run]",
+        (
+          all: {
+            dataset: { run: string };
+            closest(selector: string): { cells: { textContent: string }[] };
+          }[],
+        ) => all.map((box) => [box.dataset.run, box.closest("tr").cells[2].textContent]),
+      );
+    const isWhole = ([, steps]: readonly string[]) => /^(\d+) \/ \1$/.test(steps);
+    tell("rows", await until("reads all", rows, (rows) => rows.some(isWhole)));
+    tell("legend later", await text('[data-chart="loss"] ul'));
   } finally {
     await browser.close();
   }

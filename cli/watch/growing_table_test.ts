@@ -58,3 +58,58 @@ Deno.test(
     assert.deepEqual(await read(), [[0, 1], [7, 2]]);
   }),
 );
+
+Deno.test(
+  "growingTable() holds 100,000 steps in bounded memory, with every spike, and reads stretches of them again",
+  inTestFolder(async (folder) => {
+    const file = join(folder, "metrics.jsonl");
+    const loss = (step: number) => step === 77_777 ? 1000 : step % 100;
+    const line = (step: number) => `{"step":${step},"loss":${loss(step)},"größe":${-step}}\n`;
+    const table = growingTable(file);
+    for (let first = 0; first < 100_000; first += 20_000) {
+      await append(file, Array.from({ length: 20_000 }, (_, i) => line(first + i)).join(""));
+      await table.poll();
+      assert.ok(table.numbers() <= 4096 * 10, `${table.numbers()} numbers after ${first + 20_000} steps`);
+    }
+    const { rows, merged } = table.table();
+    assert.ok(rows > 2000 && rows <= 4096);
+    assert.equal(Math.max(...merged!.highs.get("loss")!.subarray(0, rows)), 1000);
+    assert.equal(table.lastStep(), 99_999);
+
+    const stretch = await table.around(77_700, 77_900, 600);
+    const steps = [...stretch.table.steps];
+    assert.equal(stretch.table.merged, undefined);
+    assert.ok(steps[0] <= 77_700 && steps.at(-1)! >= 77_900 && steps.length < 1000);
+    assert.ok(steps.every((step, i) => step === steps[0] + i));
+    assert.deepEqual([...stretch.table.columns.get("loss")!.subarray(0, steps.length)], steps.map(loss));
+    assert.equal(stretch.before!.merged!.lasts.at(-1), steps[0] - 1);
+    assert.ok((await table.around(0, 99_999, 600)).before === undefined); // there are rows enough
+  }),
+);
+
+Deno.test(
+  "growingTable() passes over lines that are too long, too deep or no steps, and says which",
+  inTestFolder(async (folder) => {
+    const file = join(folder, "metrics.jsonl");
+    const table = growingTable(file);
+    await append(file, '{"step":0,"loss":3}\n\n{"step":1,"loss":2}\n');
+    await table.poll();
+    assert.equal(table.problem(), null);
+    const long = `{"step":2,"loss":"${"x".repeat(3_000_000)}`;
+    for (let at = 0; at < long.length; at += 1_000_000) {
+      await append(file, long.slice(at, at + 1_000_000));
+      await table.poll();
+    }
+    assert.match(table.problem()!, /^metrics\.jsonl, line 4: .*64 KiB \(lines left out: 1\)$/);
+    await append(
+      file,
+      `"}\n{"step":3,"loss":1}\n${"[".repeat(50_000)}\n${'{"a":'.repeat(9000)}\n\0\0\n{"step":4,"l`,
+    );
+    await table.poll();
+    assert.deepEqual([...table.table().steps], [0, 1, 3]);
+    assert.match(table.problem()!, /line 4: .*\(lines left out: 4\)$/);
+    await append(file, 'oss":0}\n');
+    await table.poll();
+    assert.deepEqual([table.lastStep(), table.latest()], [4, { loss: 0 }]);
+  }),
+);

@@ -84,7 +84,11 @@ const start = async (args: readonly string[], wanted: RegExp) => {
     while (!(await reader.read()).done);
   })();
   const stop = async () => {
-    child.kill("SIGTERM");
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // it has ended already
+    }
     await Promise.all([rest, errors, child.status]);
   };
   return { found: seen.match(wanted)!, stop };
@@ -102,7 +106,7 @@ Deno.test({
     await makeLongRun(ended);
     await writeNoise(join(folder, "pictures"));
     const server = await start(["watch", runs], /on (http:\/\/127\.0\.0\.1:\d+\/)/);
-    const stops = [server.stop];
+    const stops: (() => Promise<void>)[] = [];
     try {
       const looking = browser(chromium, server.found[1], SCREENSHOT).spawn();
       const errors = new Response(looking.stderr).text();
@@ -113,6 +117,13 @@ Deno.test({
         left = lines.pop()!;
         for (const [what, value] of lines.map((line) => JSON.parse(line))) {
           seen.set(what, value);
+          if (what === "left open") {
+            await server.stop();
+            await Deno.mkdir(join(runs, "another"));
+            await Deno.writeTextFile(join(runs, "another", "metrics.jsonl"), '{"step":6,"loss":1}\n');
+            const { port } = new URL(server.found[1]);
+            stops.push((await start(["watch", runs, "--port", port], /on http/)).stop);
+          }
           if (what !== "zoomed twice") continue; // what is measured before has the machine to itself
           const run = await start([
             ...tinyRun(join(folder, "pictures"), live),
@@ -151,8 +162,13 @@ Deno.test({
       assert.deepEqual(seen.get("origins"), [new URL(server.found[1]).origin]);
       assert.deepEqual(seen.get("problems"), []);
       assert.ok((await Deno.stat(SCREENSHOT)).size > 20_000);
+      const rows = seen.get("rows") as [name: string, steps: string][];
+      assert.deepEqual(rows.map(([name]) => name), ["<img src=x> & live", "another", "ended"]);
+      assert.deepEqual(rows.slice(1).map(([, steps]) => steps), ["7", `${LONG} / ${LONG}`]);
+      assert.match(seen.get("legend later") as string, /^<img src=x> & live.*another.*ended/);
     } finally {
       for (const stop of stops) await stop();
+      await server.stop();
     }
   }),
 });

@@ -5,12 +5,22 @@ import { bytesInMemory } from "../../data/files/byte_source.ts";
 import { widened } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { UsageError } from "../flags/usage_error.ts";
+import { printable } from "./printable.ts";
 
 export interface RecordedCurve {
   readonly name: string;
   readonly steps: Float64Array; // ascending
   readonly loss: Float64Array;
 }
+
+const LARGEST = 2 ** 28; // bytes
+
+const problemOf = (error: unknown): string =>
+  error instanceof Deno.errors.NotFound
+    ? "there is no such file"
+    : error instanceof Deno.errors.PermissionDenied
+    ? "this user may not read it"
+    : (error as Error).message.split(",")[0];
 
 type Point = readonly [step: number, loss: number];
 
@@ -22,18 +32,28 @@ type Point = readonly [step: number, loss: number];
 export const readCurve = Effect.fn("readCurve")(
   function* (file: string): Effect.fn.Return<RecordedCurve, UsageError> {
     const refuse = (reason: string) => noCurve(file, reason);
+    const found = yield* Effect.tryPromise({
+      try: () => Deno.stat(file),
+      catch: (error) => refuse(problemOf(error)),
+    });
+    if (!found.isFile) {
+      return yield* refuse(found.isDirectory ? "it is a folder" : "it is no file but a pipe or a device");
+    }
+    if (found.size > LARGEST) {
+      return yield* refuse(`it has ${found.size} bytes, which are more than ${LARGEST}`);
+    }
     const bytes = yield* Effect.tryPromise({
       try: () => Deno.readFile(file),
-      catch: (error) =>
-        refuse(error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message),
+      catch: (error) => refuse(problemOf(error)),
     });
     const points = extname(file) === ".safetensors"
       ? yield* ofRecording(bytes, file)
       : ofText(new TextDecoder().decode(bytes));
-    const good = points.filter((point) => point.every(Number.isFinite)).sort(([a], [b]) => a - b);
+    const good = points.filter(([step, loss]) => Math.abs(step) <= 1e9 && Math.abs(loss) <= 1e30)
+      .sort(([a], [b]) => a - b);
     if (good.length === 0) return yield* refuse("it holds no step with a loss");
     return {
-      name: basename(file),
+      name: printable(basename(file)),
       steps: Float64Array.from(good, ([step]) => step),
       loss: Float64Array.from(good, ([, loss]) => loss),
     };
@@ -42,7 +62,7 @@ export const readCurve = Effect.fn("readCurve")(
 
 const noCurve = (file: string, reason: string) =>
   new UsageError({
-    subject: `--overlay "${file}"`,
+    subject: `--overlay "${printable(file)}"`,
     reason:
       `${reason}; expected steps and losses as a metrics.jsonl, as CSV or JSON with "step" and "loss", or as a ` +
       "recording of training steps",
@@ -63,8 +83,9 @@ const parsed = (text: string): unknown => {
   }
 };
 
-const ofJson = (json: unknown): Point[] => {
-  if (Array.isArray(json)) return json.flatMap(ofJson);
+const ofJson = (json: unknown): Point[] => Array.isArray(json) ? json.flatMap(ofObject) : ofObject(json);
+
+const ofObject = (json: unknown): Point[] => {
   const { step, loss } = (json ?? {}) as { step?: unknown; loss?: unknown };
   if (Array.isArray(step) && Array.isArray(loss)) {
     return step.map((each, i) => [Number(each), Number(loss[i] ?? NaN)]);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import { inTestFolder } from "../../data/_test_kit.ts";
+import { inTestFolder, shell } from "../../data/_test_kit.ts";
 import { readCurve } from "./recorded_curve.ts";
 
 Deno.test(
@@ -28,6 +28,20 @@ Deno.test(
       const { message } = await Effect.runPromise(Effect.flip(readCurve(join(folder, name))));
       assert.match(message, /^--overlay ".*": .*; expected steps and losses/, name);
     }
+    // What cannot be read to its end, or is nested without sense.
+    await Deno.mkdir(join(folder, "folder"));
+    await shell('mkfifo "$0"', [join(folder, "pipe")]).output();
+    await Deno.writeTextFile(join(folder, "deep.json"), "[".repeat(100_000) + "]".repeat(100_000));
+    await Deno.writeTextFile(join(folder, "huge.csv"), "step,loss\n1e300,1\n1,1e300\n");
+    for (
+      const [name, reason] of [
+        ["folder", /it is a folder/],
+        ["pipe", /a pipe or a device/],
+        ["deep.json", /no step with a loss/],
+        ["huge.csv", /no step with a loss/],
+        ["gone", /there is no such file/],
+      ] as const
+    ) assert.match((await Effect.runPromise(Effect.flip(readCurve(join(folder, name))))).message, reason);
   }),
 );
 

@@ -1,70 +1,156 @@
-/** The watched runs: their folders, and what their files say at the moment. */
-import { basename, join, relative, resolve, sep } from "node:path";
-import { growingTable } from "./growing_table.ts";
+/** The runs that are watched: folders, and what their files say at the moment. */
+import { createHash } from "node:crypto";
+import { lstat } from "node:fs/promises";
+import { basename, join, relative, resolve } from "node:path";
+import { type GrowingTable, growingTable } from "./growing_table.ts";
+import { printable } from "./printable.ts";
+import { readInside } from "./run_file.ts";
 
 export interface Run {
   readonly name: string;
   readonly folder: string;
-  readonly metrics: ReturnType<typeof growingTable>;
-  readonly times: ReturnType<typeof growingTable>;
+  readonly metrics: GrowingTable;
+  readonly times: GrowingTable;
+  /** What the page needs of the run's plan; empty where there is none. */
+  readonly plan: () => Promise<ShownPlan>;
+  /** The steps of which there are slot maps, ascending; the last ones of many. */
+  readonly slotMaps: () => Promise<readonly number[]>;
 }
 
-const DEPTH = 3; // levels of folders in which runs are looked for
+const DEPTH = 3; // folders below one that is named in which runs are looked for
+const MOST_RUNS = 200;
+const MOST_FOLDERS = 4000; // that are looked into
+const LARGEST_FOLDER = 2 ** 22; // bytes of the list of its files, which is read as a whole
 
-/** The runs in these folders, each the folder of a run or one with such folders. Those found later are added at the end. */
+// Numbers in memory: of all tables together, and of one, which is 4096 rows of some 40 columns.
+const MOST_NUMBERS = { ofAll: 2 ** 24, ofOne: 2 ** 19 };
+
+/**
+ * The runs in these folders, which are runs themselves or hold some; ones that have appeared since are added at the end,
+ * and those whose metrics are gone are left out.
+ */
 export const watchedRuns = (named: readonly string[]) => {
   const runs: Run[] = [];
-  const known = new Set<string>();
-  const add = (folder: string, name: string) => {
-    if (known.has(folder)) return;
-    known.add(folder);
-    if (runs.some((run) => run.name === name)) name = folder;
-    const [metrics, times] = ["metrics.jsonl", "times.jsonl"].map((file) => growingTable(join(folder, file)));
-    runs.push({ name, folder, metrics, times });
+  let isLimited = false;
+  let looking: Promise<void> | null = null;
+  const mostNumbers = () => Math.min(MOST_NUMBERS.ofOne, MOST_NUMBERS.ofAll / (2 * runs.length));
+
+  const add = (folder: string, inside: string) => {
+    const short = printable(inside);
+    const name = runs.some((run) => run.name === short) ? printable(folder) : short;
+    const [metrics, times] = ["metrics.jsonl", "times.jsonl"].map((file) =>
+      growingTable(join(folder, file), mostNumbers)
+    );
+    runs.push({ name, folder, metrics, times, plan: planIn(folder), slotMaps: slotMapsIn(folder) });
   };
-  const look = (root: string, folder: string, depth: number) => {
-    const entries = entriesOf(folder);
-    if (entries.some(({ name }) => name === "metrics.jsonl")) {
-      return add(folder, relative(root, folder) || basename(resolve(folder)));
+
+  const look = async () => {
+    const found = new Map<string, readonly [folder: string, inside: string]>(); // by their whole path
+    let looked = 0;
+    for (const root of named) {
+      const inRoot: [folder: string, inside: string][] = [];
+      for (let [depth, level] = [0, [root]]; depth <= DEPTH; depth++) {
+        const below: string[] = [];
+        for (const folder of level) {
+          if (++looked > MOST_FOLDERS) break;
+          if (await isThere(join(folder, "metrics.jsonl"))) {
+            inRoot.push([folder, relative(root, folder) || basename(resolve(folder))]);
+          } else if (depth < DEPTH) {
+            for (const name of await foldersIn(folder, folder === root)) below.push(join(folder, name));
+          }
+        }
+        level = below;
+      }
+      inRoot.sort(([, a], [, b]) => a < b ? -1 : 1);
+      for (const each of inRoot) if (!found.has(resolve(each[0]))) found.set(resolve(each[0]), each);
     }
-    if (depth === DEPTH) return;
-    for (const { name, isDirectory } of entries) if (isDirectory) look(root, join(folder, name), depth + 1);
+    const kept = runs.filter(({ folder }) => found.delete(resolve(folder)));
+    runs.splice(0, runs.length, ...kept);
+    isLimited = looked > MOST_FOLDERS || runs.length + found.size > MOST_RUNS;
+    for (const [folder, inside] of found.values()) if (runs.length < MOST_RUNS) add(folder, inside);
   };
+
   return {
     runs,
     /** Looks again for runs. */
-    find: () => {
-      for (const root of named) look(root, root, 0);
-    },
+    find: (): Promise<void> => looking ??= look().finally(() => looking = null),
+    /** Whether there are more runs or folders than are looked at. */
+    isLimited: () => isLimited,
   };
 };
 
-const entriesOf = (folder: string): Deno.DirEntry[] => {
+export type WatchedRuns = ReturnType<typeof watchedRuns>;
+
+/** Told where `isLimited`. */
+export const LIMITED =
+  `Not all is shown: at most ${MOST_RUNS} runs are, of ${MOST_FOLDERS} folders that are looked into; ` +
+  "name folders with fewer";
+
+/**
+ * What a run goes by in the page and in its questions, also after the server was started again: its folder, and the start
+ * of the run in it, as another may be in the same folder later.
+ */
+export const identityOf = ({ folder, metrics }: Run): string =>
+  createHash("sha256").update(`${resolve(folder)}\0${metrics.start()}`).digest("hex").slice(0, 16);
+
+const isThere = (path: string) => lstat(path).then(() => true, () => false);
+
+const foldersIn = async (folder: string, mayBeLink: boolean): Promise<string[]> =>
+  (await entriesOf(folder, mayBeLink)).filter(({ isDirectory }) => isDirectory).map(({ name }) => name);
+
+/** What a folder holds besides hidden files; nothing of what is no folder or is too large to be read. */
+const entriesOf = async (folder: string, mayBeLink = false): Promise<Deno.DirEntry[]> => {
   try {
-    return [...Deno.readDirSync(folder)].filter(({ name }) => !name.startsWith("."))
-      .sort((a, b) => a.name < b.name ? -1 : 1);
+    const { isDirectory, size } = await (mayBeLink ? Deno.stat : Deno.lstat)(folder);
+    if (!isDirectory || size > LARGEST_FOLDER) return [];
+    return (await Array.fromAsync(Deno.readDir(folder))).filter(({ name }) => !name.startsWith("."));
   } catch {
     return []; // it does not exist yet, or may not be read
   }
 };
 
-/** The bytes of a file in a run's folder; null where there is none. Links that lead out of the folder are not followed. */
-export const readInside = async (
-  { folder }: Run,
-  ...name: readonly string[]
-): Promise<Uint8Array<ArrayBuffer> | null> => {
-  try {
-    const [root, file] = [await Deno.realPath(folder), await Deno.realPath(join(folder, ...name))];
-    return file.startsWith(root + sep) ? await Deno.readFile(file) : null;
-  } catch {
-    return null;
-  }
+/** What `read` gives of a file or folder, read again only after that has changed. */
+const readOnChange = <A>(path: string, read: () => Promise<A>): () => Promise<A> => {
+  let seen: string | undefined;
+  let value: Promise<A>;
+  return async () => {
+    const stamp = await lstat(path).then(
+      ({ ino, size, mtimeMs }) => `${ino} ${size} ${mtimeMs}`,
+      () => "none",
+    );
+    if (stamp !== seen) [seen, value] = [stamp, read()];
+    return value;
+  };
 };
 
-/** The object in a JSON file of a run; an empty one where there is none. */
-export const readObject = async (run: Run, name: string): Promise<Record<string, unknown>> => {
-  const bytes = await readInside(run, name);
-  if (bytes === null) return {};
+const LONGEST_PLAN = 2 ** 20; // bytes
+
+/** A plan, of which any part may be missing. */
+export interface ShownPlan {
+  readonly lastStep?: number;
+  readonly stepsPerEpoch?: number;
+  readonly batchSize?: number;
+  readonly deviceBytes?: number;
+  readonly memory?: Readonly<Record<string, number>>;
+  readonly device?: string;
+}
+
+const planIn = (folder: string) =>
+  readOnChange(join(folder, "plan.json"), async (): Promise<ShownPlan> => {
+    const bytes = await readInside(folder, "plan.json", LONGEST_PLAN);
+    const plan = bytes === null ? {} : objectIn(bytes);
+    const amounts = ["lastStep", "stepsPerEpoch", "batchSize", "deviceBytes"].filter((name) =>
+      isAmount(plan[name])
+    );
+    const memory = Object.entries(plan.memory ?? {}).filter(([, bytes]) => isAmount(bytes)).slice(0, 20);
+    return {
+      ...Object.fromEntries(amounts.map((name) => [name, plan[name]])),
+      ...memory.length > 0 ? { memory: Object.fromEntries(memory) as Record<string, number> } : {},
+      ...typeof plan.device === "string" ? { device: printable(plan.device) } : {},
+    };
+  });
+
+const objectIn = (bytes: Uint8Array): Record<string, unknown> => {
   try {
     return JSON.parse(new TextDecoder().decode(bytes)) ?? {};
   } catch {
@@ -72,20 +158,24 @@ export const readObject = async (run: Run, name: string): Promise<Record<string,
   }
 };
 
-export const slotMapName = (step: number): string => `step_${String(step).padStart(6, "0")}.jpg`;
+const isAmount = (value: unknown) =>
+  typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
 
-/** The steps that have slot maps, ascending. */
-export const slotMapsOf = ({ folder }: Run): number[] =>
-  entriesOf(join(folder, "slot_maps")).flatMap(({ name }) => {
-    const step = name.match(/^step_(\d+)\.jpg$/)?.[1];
-    return step === undefined ? [] : [Number(step)];
-  }).sort((a, b) => a - b);
+const LARGEST_PICTURE = 2 ** 23; // bytes
+const MOST_SLOT_MAPS = 1000;
 
-/** The time when a run last wrote metrics, in milliseconds since 1970; null where there are none. */
-export const writtenAt = async ({ folder }: Run): Promise<number | null> => {
-  try {
-    return (await Deno.stat(join(folder, "metrics.jsonl"))).mtime?.getTime() ?? null;
-  } catch {
-    return null;
-  }
+/** The slot maps after so many steps, or the pictures themselves, as JPEG; null where there are none. */
+export const slotMapOf = ({ folder }: Run, step: number | null): Promise<Uint8Array<ArrayBuffer> | null> => {
+  const name = step === null ? "pictures.jpg" : `step_${String(step).padStart(6, "0")}.jpg`;
+  return readInside(folder, join("slot_maps", name), LARGEST_PICTURE);
 };
+
+const slotMapsIn = (folder: string) =>
+  readOnChange(
+    join(folder, "slot_maps"),
+    async (): Promise<readonly number[]> =>
+      (await entriesOf(join(folder, "slot_maps"))).flatMap(({ name }) => {
+        const step = name.match(/^step_(\d{6,9})\.jpg$/)?.[1];
+        return step === undefined ? [] : [Number(step)];
+      }).sort((a, b) => a - b).slice(-MOST_SLOT_MAPS),
+  );

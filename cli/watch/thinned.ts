@@ -1,5 +1,6 @@
-/** Reduces a table to as many rows as a screen can show. */
-import { placeOf, type Table } from "./growing_table.ts";
+/** A table thinned to what a screen can show. */
+import type { JsonWriter } from "./json_writer.ts";
+import { placeOf, type Table } from "./overview.ts";
 
 export interface Thinning {
   readonly from: number; // steps, both included
@@ -9,6 +10,8 @@ export interface Thinning {
   readonly keep: "extremes" | "sums";
   /** Steps over which an exponential moving average smooths; null: no average. */
   readonly smoothing: number | null;
+  /** Rows before those of the table, for the average. */
+  readonly before?: Table;
 }
 
 export interface Thinned {
@@ -18,80 +21,134 @@ export interface Thinned {
   readonly smooth: Readonly<Record<string, readonly (number | null)[]>>;
 }
 
-/** The rows in the range and one beyond each end, so that lines reach the edges of a chart. */
-export const thinned = (
-  { rows, steps, columns }: Table,
-  { from, to, points, keep, smoothing }: Thinning,
-): Thinned => {
-  const first = Math.max(0, placeOf(steps, from) - 1);
+/** Rows in the range, and one beyond each end where there is one, so that lines go on to the edge. */
+export const thinned = (table: Table, thinning: Thinning): Thinned => {
+  const { steps, column, smooth } = thinner(table, thinning);
+  const each = (values: (name: string) => Float64Array) =>
+    Object.fromEntries([...table.columns.keys()].map((name) => [name, Array.from(values(name), rounded)]));
+  return {
+    steps: [...steps()],
+    columns: each(column),
+    smooth: thinning.smoothing === null ? {} : each(smooth),
+  };
+};
+
+/** The same, as the properties of a JSON object. */
+export const writeThinned = (json: JsonWriter, table: Table, thinning: Thinning): void => {
+  const { steps, column, smooth } = thinner(table, thinning);
+  const each = (values: (name: string) => Float64Array) => {
+    let separator = "{";
+    for (const name of table.columns.keys()) {
+      json.text(`${separator}${JSON.stringify(name)}:`);
+      json.numbers(values(name));
+      separator = ",";
+    }
+    json.text(separator === "{" ? "{}" : "}");
+  };
+  json.text('"steps":');
+  json.integers(steps());
+  json.text(',"columns":');
+  each(column);
+  json.text(',"smooth":');
+  if (thinning.smoothing === null) json.text("{}");
+  else each(smooth);
+};
+
+/** What gives each column of the result, in an array that the next one takes over. */
+const thinner = (table: Table, { from, to, points, keep, smoothing, before }: Thinning) => {
+  const { rows, steps, columns, merged } = table;
+  const [lasts, counts] = [merged?.lasts ?? steps, merged?.counts];
+  const first = Math.max(0, placeOf(lasts, from) - 1);
   const end = Math.min(rows, placeOf(steps, to) + 2);
   const stretches = Math.min(end - first, Math.max(1, points >> 1));
-  const whole = stretches === end - first; // each stretch is one row
-  const bounds = Array.from(
-    { length: stretches + 1 },
-    (_, i) => first + Math.round(i * (end - first) / stretches),
-  );
-  const single = whole || keep === "sums";
-  const result: number[] = [];
-  for (let i = 0; i < stretches; i++) {
-    if (!single) result.push(steps[bounds[i]]);
-    result.push(steps[bounds[i + 1] - 1]);
-  }
-  const pick = single ? (keep === "sums" ? sumOf : lastOf) : extremesOf;
-  const thin = (column: Float64Array, pick: Pick) => {
-    const values: number[] = [];
-    for (let i = 0; i < stretches; i++) values.push(...pick(column, bounds[i], bounds[i + 1]));
-    return values.map(written);
-  };
-  const all = [...columns];
+  const bound = (stretch: number) => first + Math.round(stretch * (end - first) / stretches);
+  const isWhole = merged === undefined && stretches === end - first; // every step is a stretch of its own
+  const width = isWhole || keep === "sums" ? 1 : 2; // values of a stretch
+  const values = new Float64Array(width * stretches);
   return {
-    steps: result,
-    columns: Object.fromEntries(all.map(([name, column]) => [name, thin(column, pick)])),
-    smooth: smoothing === null ? {} : Object.fromEntries(all.map(([name, column]) => [
-      name,
-      thin(averaged(column.subarray(0, end), smoothing), single ? lastOf : endsOf),
-    ])),
+    steps: (): Float64Array => {
+      for (let i = 0; i < stretches; i++) {
+        values[width * i] = steps[bound(i)];
+        values[width * (i + 1) - 1] = lasts[bound(i + 1) - 1];
+      }
+      return values;
+    },
+    column: (name: string): Float64Array => {
+      const column = columns.get(name)!;
+      const [lows, highs] = [merged?.lows.get(name) ?? column, merged?.highs.get(name) ?? column];
+      for (let i = 0; i < stretches; i++) {
+        if (keep === "sums") values[i] = sumOf(column, counts, bound(i), bound(i + 1));
+        else if (isWhole) values[i] = column[bound(i)];
+        else setExtremes(values, 2 * i, lows, highs, bound(i), bound(i + 1));
+      }
+      return values;
+    },
+    smooth: (name: string): Float64Array => {
+      const average = movingAverage(smoothing!);
+      if (before?.columns.has(name)) average.add(before, name, 0, before.rows);
+      average.add(table, name, 0, first);
+      for (let i = 0; i < stretches; i++) {
+        average.add(table, name, bound(i), bound(i) + 1);
+        values[width * i] = average.value();
+        average.add(table, name, bound(i) + 1, bound(i + 1));
+        values[width * (i + 1) - 1] = average.value();
+      }
+      return values;
+    },
   };
 };
 
-type Pick = (column: Float64Array, first: number, end: number) => readonly number[];
-
-const lastOf: Pick = (column, _, end) => [column[end - 1]];
-const endsOf: Pick = (column, first, end) => [column[first], column[end - 1]];
-
-const sumOf: Pick = (column, first, end) => {
-  let sum = 0;
-  for (let i = first; i < end; i++) if (!Number.isNaN(column[i])) sum += column[i];
-  return [sum];
+/** Exponential moving average that forgets over `window` steps, without a bias towards 0 at the start. */
+const movingAverage = (window: number) => {
+  const keptOfStep = 1 - 1 / Math.max(1, window);
+  const [SUM, WEIGHT] = [0, 1];
+  const state = new Float64Array(2); // in variables each new number would be an object of its own
+  return {
+    value: () => state[WEIGHT] > 0 ? state[SUM] / state[WEIGHT] : NaN,
+    /** Takes in the rows of a column from `first` to before `end`. */
+    add: ({ columns, merged }: Table, name: string, first: number, end: number): void => {
+      const column = columns.get(name)!;
+      for (let i = first; i < end; i++) {
+        if (Number.isNaN(column[i])) continue;
+        const kept = merged === undefined ? keptOfStep : keptOfStep ** merged.counts[i];
+        state[SUM] = kept * state[SUM] + (1 - kept) * column[i];
+        state[WEIGHT] = kept * state[WEIGHT] + (1 - kept);
+      }
+    },
+  };
 };
 
-/** The smallest and the largest value of a stretch, in the order of their rows. */
-const extremesOf: Pick = (column, first, end) => {
+const sumOf = (
+  column: Float64Array,
+  counts: Float64Array | undefined,
+  first: number,
+  end: number,
+): number => {
+  let sum = 0;
+  for (let i = first; i < end; i++) if (!Number.isNaN(column[i])) sum += column[i] * (counts?.[i] ?? 1);
+  return sum;
+};
+
+/** Sets the smallest and the largest of a stretch in the order in which they come, as far as the rows tell. */
+const setExtremes = (
+  values: Float64Array,
+  place: number,
+  lows: Float64Array,
+  highs: Float64Array,
+  first: number,
+  end: number,
+): void => {
   let [low, high] = [-1, -1];
   for (let i = first; i < end; i++) {
-    if (Number.isNaN(column[i])) continue;
-    if (low < 0 || column[i] < column[low]) low = i;
-    if (high < 0 || column[i] > column[high]) high = i;
+    if (Number.isNaN(lows[i])) continue;
+    if (low < 0 || lows[i] < lows[low]) low = i;
+    if (high < 0 || highs[i] > highs[high]) high = i;
   }
-  if (low < 0) return [NaN, NaN];
-  return low < high ? [column[low], column[high]] : [column[high], column[low]];
+  const isRising = low <= high;
+  values[place] = low < 0 ? NaN : isRising ? lows[low] : highs[high];
+  values[place + 1] = low < 0 ? NaN : isRising ? highs[high] : lows[low];
 };
 
-/** Exponential moving average over about `window` steps, corrected for its bias towards 0 at the start. */
-const averaged = (column: Float64Array, window: number): Float64Array => {
-  const keep = 1 - 1 / Math.max(1, window);
-  const result = new Float64Array(column.length);
-  let [sum, weight] = [0, 0];
-  for (let i = 0; i < column.length; i++) {
-    if (!Number.isNaN(column[i])) {
-      sum = keep * sum + (1 - keep) * column[i];
-      weight = keep * weight + (1 - keep);
-    }
-    result[i] = weight > 0 ? sum / weight : NaN;
-  }
-  return result;
-};
-
-/** Rounds to six digits, more than a screen shows. */
-const written = (value: number): number | null =>
+/** Six digits are more than a screen shows. */
+const rounded = (value: number): number | null =>
   Number.isFinite(value) ? Number(value.toPrecision(6)) : null;

@@ -16,7 +16,7 @@ const worker = self as unknown as {
 
 worker.onmessage = ({ data: { folder, ...address } }) =>
   void Effect.runPromise(Effect.scoped(Effect.gen(function* () {
-    const url = yield* serve({ runs: watchedRuns([folder]), curves: [] }, address);
+    const { url } = yield* serve({ runs: watchedRuns([folder]), curves: [] }, address);
     worker.postMessage({ url });
     yield* Effect.never;
   }))).catch((error: UsageError | Error) =>

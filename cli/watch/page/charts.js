@@ -87,6 +87,9 @@ export const short = (value) => {
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
 };
 
+/** An object with nothing in it but what it was given: names from files may be those that all objects have. */
+export const bare = (object) => Object.assign(Object.create(null), object);
+
 export const element = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -135,7 +138,7 @@ export const linesOf = (chart, runs, curves) => {
   return [...lines, ...recorded];
 };
 
-/** A card with a chart that stays as long as the page; `show` draws lines, `redraw` takes new colours. */
+/** A card with a chart that lives until `remove`; `show` gives it lines, `redraw` new colours. */
 export const chartCard = (chart, { onZoom, onWhole }) => {
   const legend = element("ul");
   const plot = element("div", { class: "plot", role: "img" });
@@ -256,9 +259,10 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
     return tables.length === 0 ? [[]] : uPlot.join(tables);
   };
 
-  new ResizeObserver(() => drawn?.setSize({ width: plot.clientWidth, height: plot.clientHeight })).observe(
-    plot,
+  const observer = new ResizeObserver(() =>
+    drawn?.setSize({ width: plot.clientWidth, height: plot.clientHeight })
   );
+  observer.observe(plot);
 
   return {
     card,
@@ -299,6 +303,11 @@ export const chartCard = (chart, { onZoom, onWhole }) => {
     },
     redraw: () => {
       shape = "";
+    },
+    remove: () => {
+      clear();
+      observer.disconnect();
+      card.remove();
     },
   };
 };

@@ -1,9 +1,10 @@
-/** The page: polls the server for the state of the runs and shows what has changed. */
-import { chartCard, chartsFor, linesOf } from "./charts.js";
+/** The page: asks the server how the runs are, again and again, and shows what has changed. */
+import { bare, chartCard, chartsFor, element, linesOf } from "./charts.js";
 import { resourcesPanel, runsPanel, slotsPanel } from "./panels.js";
 
-const EVERY = 1000; // milliseconds between two requests
-const POINTS = 1200; // per curve
+const EVERY = 1000; // milliseconds between two questions
+const POINTS = 1200; // of a curve
+const MOST_CHARTS = 64;
 
 const $ = (id) => document.getElementById(id);
 const controls = $("controls").elements;
@@ -16,10 +17,17 @@ const shown = new Set();
 const known = new Set(); // runs that the page has shown before
 const fetched = new Map(); // the curves of each run, with the request that they answer
 
+/** The server gives no answer. */
+class Unanswered extends Error {}
+
+/** What the server answers; undefined where there is no such run any more, which the next list of runs will tell. */
 const ask = async (path, parameters = {}) => {
   const query = new URLSearchParams(parameters);
-  const response = await fetch(`${path}?${query}`);
-  if (!response.ok) throw new Error(await response.text());
+  const response = await fetch(`${path}?${query}`).catch(() => {
+    throw new Unanswered();
+  });
+  if (response.status === 404) return undefined;
+  if (!response.ok) throw new Unanswered();
   return response.json();
 };
 
@@ -60,17 +68,27 @@ const showRuns = runsPanel($("runs"), {
 const showSlots = slotsPanel($("slots"));
 const resources = resourcesPanel($("resources"), handlers);
 const cards = new Map();
+const undrawn = element("p", { class: "note" });
 
 const draw = () => {
   const visible = shownRuns();
   const view = { range, whole: whole(), logLoss: controls.logLoss.checked };
-  const charts = chartsFor(new Set(visible.flatMap(({ series }) => Object.keys(series.columns))));
+  const all = chartsFor(new Set(visible.flatMap(({ series }) => Object.keys(series.columns))));
+  const charts = all.slice(0, MOST_CHARTS);
+  for (const [id, { remove }] of cards) {
+    if (cards.size <= MOST_CHARTS || charts.some((chart) => chart.id === id)) continue;
+    remove();
+    cards.delete(id);
+  }
   for (const chart of charts) {
     if (cards.has(chart.id)) continue;
     cards.set(chart.id, { chart, ...chartCard(chart, handlers) });
     const order = charts.map(({ id }) => cards.get(id)?.card).filter((card) => card !== undefined);
-    $("charts").append(...order);
+    $("charts").append(...order, undrawn);
   }
+  undrawn.textContent = all.length > charts.length
+    ? `${all.length - charts.length} more metrics are not drawn.`
+    : "";
   for (const { chart, show } of cards.values()) {
     const lines = linesOf(chart, visible, byEpoch() ? [] : curves);
     show(lines.map((line) => ({ ...line, x: line.table.x })), view);
@@ -83,11 +101,9 @@ const draw = () => {
 
 const withEffective = ({ columns, smooth, ...rest }) => {
   const add = (all) => {
-    const entropy = all.prototype_entropy;
-    return entropy === undefined ? all : {
-      ...all,
-      effective_prototypes: entropy.map((nats) => nats === null ? null : Math.exp(nats)),
-    };
+    const entropy = bare(all).prototype_entropy;
+    const effective = entropy?.map((nats) => nats === null ? null : Math.exp(nats));
+    return bare(entropy === undefined ? all : { ...all, effective_prototypes: effective });
   };
   return { ...rest, columns: add(columns), smooth: add(smooth) };
 };
@@ -95,7 +111,7 @@ const withEffective = ({ columns, smooth, ...rest }) => {
 /** Fetches the curves of the shown runs, where the run or the request has changed. */
 const update = async () => {
   const wanted = runs.filter(({ id }) => shown.has(id));
-  await Promise.all(wanted.map(async (run) => {
+  const asked = await Promise.allSettled(wanted.map(async (run) => {
     const stretch = range === null
       ? {}
       : { from: Math.floor(range[0] * unit(run)), to: Math.ceil(range[1] * unit(run)) };
@@ -106,14 +122,17 @@ const update = async () => {
       ask("/series", { ...query, smoothing: controls.smoothing.value }),
       ask("/times", { ...query, points: 300 }),
     ]);
+    if (series === undefined || times === undefined) return;
     const data = {
       series: { ...withEffective(series), x: xOf(series.steps, run) },
-      times,
+      times: { ...times, columns: bare(times.columns) },
       timesX: xOf(times.steps, run),
     };
     fetched.set(run.id, { question, data });
   }));
-  draw();
+  draw(); // also where a run gives no answer
+  const failed = asked.find(({ status }) => status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 };
 
 let working = Promise.resolve();
@@ -123,20 +142,30 @@ const refresh = () => {
   return working;
 };
 
-const lost = () => {
+const lost = (error) => {
   connection.className = "lost";
-  connection.textContent =
-    "The server does not answer: what you see is how things were. slotcon watch starts it again.";
+  connection.textContent = error instanceof Unanswered
+    ? "The server does not answer: what you see is how things were. slotcon watch starts it again."
+    : `Not all can be shown: ${error.message}`;
+};
+
+/** Forgets runs that are there no more, and shows new ones while there are few. */
+const meet = () => {
+  const ids = runs.map(({ id }) => id);
+  for (const one of [known, shown, fetched]) {
+    for (const id of one.keys()) if (!ids.includes(id)) one.delete(id);
+  }
+  for (const { id, steps, problem } of runs) {
+    if (known.has(id)) continue;
+    if (shown.size < 8 && (steps > 0 || problem === null)) shown.add(id);
+    known.add(id);
+  }
 };
 
 const poll = async () => {
   runs = await ask("/runs");
-  for (const { id } of runs) {
-    if (known.has(id)) continue;
-    if (known.size < 8) shown.add(id);
-    known.add(id);
-  }
-  const going = runs.map(({ version }) => version).join();
+  meet();
+  const going = runs.map(({ id, version }) => `${id} ${version}`).join();
   connection.className = "";
   connection.textContent = "";
   showRuns(runs, shown);
@@ -244,5 +273,5 @@ document.addEventListener("keydown", (event) => {
 
 recall();
 applyTheme();
-curves = (await ask("/curves").catch(() => [])).map((curve) => ({ ...curve, x: curve.steps }));
+curves = (await ask("/curves").catch(() => []) ?? []).map((curve) => ({ ...curve, x: curve.steps }));
 loop();

@@ -24,7 +24,13 @@ const stateOf = ({ steps, quietSeconds, plan, last }) => {
   return { text: `quiet for ${duration(quietSeconds)}`, isRunning: false };
 };
 
-/** The list of runs, which can be shown or hidden. */
+/** The epoch of the last step and how many there will be, as the terminal has them. */
+const epochsOf = ({ plan, last }) =>
+  last.epoch === undefined
+    ? "–"
+    : `${short(last.epoch)} / ${short(Math.ceil(plan.lastStep / plan.stepsPerEpoch))}`;
+
+/** The list of runs, in which they are chosen. */
 export const runsPanel = (section, { onToggle }) => {
   const body = element("tbody");
   const names = ["Run", "", "Step", "Epoch", "Loss", "Images/s", "Left", "Device memory"];
@@ -37,6 +43,7 @@ export const runsPanel = (section, { onToggle }) => {
     ),
   );
   const rows = new Map();
+  let listed = ""; // the runs in the table
 
   const rowFor = (run, place) => {
     const box = element("input", { type: "checkbox", "data-run": run.name });
@@ -50,10 +57,16 @@ export const runsPanel = (section, { onToggle }) => {
   };
 
   return (runs, shown) => {
-    runs.forEach((run, place) => {
-      if (!rows.has(run.id)) rows.set(run.id, rowFor(run, place));
+    const list = runs.map(({ id }) => id).join();
+    if (list !== listed) {
+      rows.clear();
+      body.replaceChildren();
+      runs.forEach((run, place) => rows.set(run.id, rowFor(run, place)));
+      listed = list;
+    }
+    runs.forEach((run) => {
       const { box, cells } = rows.get(run.id);
-      const { steps, plan, last, config } = run;
+      const { steps, plan, last, problem } = run;
       const state = stateOf(run);
       box.checked = shown.has(run.id);
       const bar = element("progress", {
@@ -62,13 +75,12 @@ export const runsPanel = (section, { onToggle }) => {
         "aria-label": "share that is done",
       });
       const [about, step, epoch, loss, speed, left, memory] = cells;
-      about.replaceChildren(...(plan.lastStep === undefined ? [] : [bar, " "]), state.text);
-      about.className = state.isRunning || state.text === "done" ? "soft" : "warn";
+      const text = problem === null ? state.text : steps === 0 ? problem : `${state.text}; ${problem}`;
+      about.replaceChildren(...(plan.lastStep === undefined ? [] : [bar, " "]), text);
+      about.title = text;
+      about.className = problem === null && (state.isRunning || state.text === "done") ? "soft" : "warn";
       step.textContent = plan.lastStep === undefined ? String(steps) : `${steps} / ${plan.lastStep}`;
-      const epochs = (count) => (count / plan.stepsPerEpoch).toFixed(plan.stepsPerEpoch > 1 ? 1 : 0);
-      epoch.textContent = plan.stepsPerEpoch === undefined
-        ? "–"
-        : `${epochs(steps)} / ${config.epochs ?? "?"}`;
+      epoch.textContent = epochsOf(run);
       loss.textContent = short(last.loss);
       speed.textContent = short(last.images_per_second);
       const missing = ((plan.lastStep ?? NaN) - steps) * plan.batchSize / last.images_per_second;
@@ -126,6 +138,7 @@ export const slotsPanel = (section) => {
       );
       return [...(i === 0 ? [row("pictures", picture)] : []), row(runs.length > 1 ? name : "slots", map)];
     }));
+    for (const key of images.keys()) if (!runs.some(({ id }) => key.endsWith(` ${id}`))) images.delete(key);
   };
   slider.addEventListener("input", () => {
     follows = Number(slider.value) === all.length - 1;
@@ -231,14 +244,20 @@ export const resourcesPanel = (section, handlers) => {
           .show(stacked(times, present, timesX), view);
         used.add(`host ${id}`);
       }
-      if (plan.memory !== undefined) {
+      if (plan.memory !== undefined && plan.deviceBytes !== undefined) {
         const key = `memory ${id}`;
         used.add(key);
-        titled(key, `Device memory${of}`, () => ({ card: memoryCard(plan), redraw: () => {} }));
+        titled(key, `Device memory${of}`, () => {
+          const card = memoryCard(plan);
+          return { card, redraw: () => {}, remove: () => card.remove() };
+        });
       }
     }
-    for (const [key, { card }] of cards) if (!used.has(key)) card.hidden = true;
-    for (const key of used) cards.get(key).card.hidden = false;
+    for (const [key, { remove }] of cards) {
+      if (used.has(key)) continue;
+      remove();
+      cards.delete(key);
+    }
   };
   return { show, redraw: () => cards.forEach(({ redraw }) => redraw()) };
 };
