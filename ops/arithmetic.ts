@@ -2,7 +2,7 @@
  * Elementwise arithmetic with NumPy's broadcasting. Each op is a WGSL expression and a derivative; the compiler fuses
  * chains of them, so there is no need to write a fused version by hand.
  */
-import { broadcastShape, type Shape } from "./graph/shape.ts";
+import { broadcastShape, sameShape, type Shape, shapeError } from "./graph/shape.ts";
 import { constant, defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 
 /**
@@ -57,10 +57,10 @@ export const div: Binary = binary(
   (a, b) => `${a} / ${b}`,
   (_a, b, g, y) => [div(g, b), neg(mul(g, div(y, b)))],
 );
-/** max(a, b); a tie sends the gradient to a. */
+/** max(a, b), NaN where a is; a tie sends the gradient to a. */
 export const maximum: Binary = binary(
   "maximum",
-  (a, b) => `max(${a}, ${b})`,
+  (a, b) => `select(${a}, ${b}, ${a} < ${b})`,
   (a, b, g) => [mul(g, greaterEqual(a, b)), mul(g, sub(1, greaterEqual(a, b)))],
 );
 /** 1 where a > b, else 0; no gradient. */
@@ -111,13 +111,20 @@ export const rsqrt: Unary = unary(
   (_x, y, g) => mul(g, mul(-0.5, mul(y, mul(y, y)))),
 );
 
-/** max(x, 0); the derivative at 0 is 0. */
-export const relu: Unary = unary("relu", (x) => `max(${x}, T(0.0))`, (_x, y, g) => mul(g, greater(y, 0)));
+/** max(x, 0), NaN where x is; the derivative at 0 is 0. */
+export const relu: Unary = unary(
+  "relu",
+  (x) => `select(${x}, T(0.0), ${x} <= T(0.0))`,
+  (_x, y, g) => mul(g, greater(y, 0)),
+);
 
 /** x repeated to a larger shape by NumPy's rule; throws ShapeError where it does not broadcast. */
 export const broadcastTo = (x: Tensor, shape: Shape): Tensor => broadcastOp([x], { shape });
 const broadcastOp = defineOp<{ shape: Shape }>("broadcast", {
-  shape: ([x], { shape }) => broadcastShape("broadcast", [x.shape, shape]),
+  shape: ([x], { shape }) =>
+    sameShape(broadcastShape("broadcast", [x.shape, shape]), shape)
+      ? shape
+      : shapeError("broadcast", `a shape that broadcasts to [${shape.join(", ")}]`, x.shape),
   expression: ([x]) => x,
   backward: ({ gradient }) => [gradient],
 });

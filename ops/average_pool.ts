@@ -4,7 +4,7 @@
  *
  *     y[n,i,j,c] = mean over a, b < size, inside the map, of x[n, i·stride + a, j·stride + b, c]
  */
-import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -24,6 +24,7 @@ export const averagePool = (x: Tensor, attributes: AveragePool): Tensor => avera
 
 const averagePoolOp = defineOp<AveragePool>("averagePool", {
   shape: ([x], { size, stride }) => {
+    requireWhole("averagePool", { size, stride }, 1, x.shape);
     if (x.shape.length !== 4) return shapeError("averagePool", "[N, H, W, C]", x.shape);
     const pooled = (length: number) =>
       Math.min(Math.max(Math.ceil((length - size) / stride), 0) + 1, Math.ceil(length / stride));

@@ -7,7 +7,7 @@
  * each image in one batch, G = 2 takes statistics per view.
  */
 import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
-import { sizeOf } from "./graph/shape.ts";
+import { shapeError, sizeOf } from "./graph/shape.ts";
 import { constant, defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 import { columnSums, shiftedSums, sum } from "./reduce.ts";
@@ -57,7 +57,10 @@ export const combinedMoments = (values: Tensor, rows: Tensor): Moments => ({
 });
 
 const combinedOp = defineOp("combinedMoments", {
-  shape: ([values]) => values.shape.slice(1),
+  shape: ([values, rows]) =>
+    values.shape.length === 4 && values.shape[2] === 2 && sizeOf(rows.shape) === values.shape[0]
+      ? values.shape.slice(1)
+      : shapeError("combinedMoments", "values [parts, G, 2, C] and rows [parts]", values.shape, rows.shape),
   kernels: ({ inputs: [values, rows], output }) => [kernel({
     label: "combinedMoments",
     reads: { values, rows },
@@ -150,7 +153,12 @@ export const runningAfter = (running: Tensor, moments: Moments): Tensor =>
   runningOp([running, moments.values, moments.rows]);
 
 const runningOp = defineOp("runningStatistics", {
-  shape: ([running]) => running.shape,
+  shape: ([running, moments]) =>
+    running.shape.length === 2 && running.shape[0] === 3 && moments.shape.length === 3 &&
+      moments.shape[1] === 2 &&
+      moments.shape[2] === running.shape[1]
+      ? running.shape
+      : shapeError("runningAfter", "running [3, C] and moments [G, 2, C]", running.shape, moments.shape),
   kernels: ({ inputs: [running, moments, rows], output }) => [kernel({
     label: "runningStatistics",
     reads: { running, moments, rows },

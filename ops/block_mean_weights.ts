@@ -1,5 +1,6 @@
 /** Weights that turn a sum over selected rows into a mean of means. */
 import { NONE, type Selection } from "./compact_rows.ts";
+import { requireWhole, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
@@ -22,7 +23,14 @@ export const blockMeanWeights = ({ indices }: Selection, total: Tensor, attribut
   weightsOp([indices, total], attributes);
 
 const weightsOp = defineOp<Blocks>("blockMeanWeights", {
-  shape: ([indices]) => indices.shape,
+  takes: ["u32", "f32"],
+  shape: ([indices, total], { atLeast, ...sizes }) => {
+    requireWhole("blockMeanWeights", sizes, 1, indices.shape);
+    requireWhole("blockMeanWeights", { atLeast }, 0, indices.shape);
+    return indices.shape.length === 1 && sizeOf(total.shape) === 1
+      ? indices.shape
+      : shapeError("blockMeanWeights", "indices [capacity] and their total [1]", indices.shape, total.shape);
+  },
   kernels: ({ inputs: [indices, total], output, attributes: { blocks, rowsPerBlock, atLeast } }) => [kernel({
     label: "blockMeanWeights",
     reads: { indices, total },

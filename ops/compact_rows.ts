@@ -77,6 +77,7 @@ const prefixCounts = defineOp("prefixCounts", {
 });
 
 const indicesOp = defineOp<Capacity>("rowIndices", {
+  takes: ["u32"],
   shape: (_, { capacity }) => [capacity],
   dtype: "u32",
   kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({
@@ -97,6 +98,7 @@ const indicesOp = defineOp<Capacity>("rowIndices", {
 });
 
 const positionsOp = defineOp<Capacity>("rowPositions", {
+  takes: ["u32"],
   shape: ([counts]) => counts.shape,
   dtype: "u32",
   kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({
@@ -113,6 +115,7 @@ const positionsOp = defineOp<Capacity>("rowPositions", {
 });
 
 const countOp = defineOp<Capacity>("rowCount", {
+  takes: ["u32"],
   shape: () => [1],
   dtype: "u32",
   kernels: ({ inputs: [counts], output, attributes: { capacity } }) => [kernel({

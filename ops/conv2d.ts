@@ -7,7 +7,7 @@
  * innermost loop reads neighbouring words; weight files store [O, C / groups, KH, KW]. To add a bias, add a tensor [O].
  */
 import { averagePool } from "./average_pool.ts";
-import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { conv2dKernels } from "./kernels/conv2d_forward.ts";
 import { conv2dInputGradientKernels } from "./kernels/conv2d_input_gradient.ts";
@@ -22,8 +22,13 @@ import { matmul } from "./matmul.ts";
  */
 export const conv2d = (x: Tensor, w: Tensor, options: Partial<Convolution> = {}): Tensor => {
   const convolution = { stride: 1, pad: 0, dilation: 1, groups: 1, ...options };
+  const { stride, pad, dilation, groups } = convolution;
+  if (x.shape.length !== 4 || w.shape.length !== 4) {
+    shapeError("conv2d", "x [N, H, W, C] and w [KH, KW, C / groups, O]", x.shape, w.shape);
+  }
+  requireWhole("conv2d", { stride, dilation, groups }, 1, x.shape, w.shape);
+  requireWhole("conv2d", { pad }, 0, x.shape, w.shape);
   const [KH, KW, C, O] = w.shape;
-  const { stride, pad, groups } = convolution;
   // Kernels of 1×1 are matrix products: pixels, all or some of them, times channels.
   if (KH * KW === 1 && pad === 0 && groups === 1 && x.shape[3] === C) {
     return matmul(stride === 1 ? x : averagePool(x, { size: 1, stride }), reshape(w, [C, O]));

@@ -5,7 +5,7 @@
  *
  * Unused rows and columns may hold anything, NaN included, and get no gradient.
  */
-import { shapeError } from "./graph/shape.ts";
+import { shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { rowVariants, type RowWork } from "./kernels/row_reduction.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -22,11 +22,17 @@ export const crossEntropyRows = (
 ): Tensor => crossEntropyOp([logits, labels, rowCount, columnCount], undefined);
 
 const crossEntropyOp = defineOp("crossEntropyRows", {
+  takes: ["f32", "u32", "u32", "u32"],
   precision: "full",
-  shape: ([logits, labels]) =>
-    logits.shape.length === 2 && labels.shape.length === 1 && labels.shape[0] === logits.shape[0]
+  shape: ([logits, labels, ...counts]) =>
+    logits.shape.length === 2 && labels.shape.length === 1 && labels.shape[0] === logits.shape[0] &&
+      counts.every((count) => sizeOf(count.shape) === 1)
       ? labels.shape
-      : shapeError("crossEntropyRows", "logits [R, C] and labels [R]", logits.shape, labels.shape),
+      : shapeError(
+        "crossEntropyRows",
+        "logits [R, C], labels [R] and counts [1]",
+        ...[logits, labels, ...counts].map(({ shape }) => shape),
+      ),
   kernels: ({ inputs: [logits, labels, rowCount, columnCount], output, adapter, choose }) => {
     const [rows, width] = logits.shape;
     const kernelOf = (work: RowWork) =>
@@ -65,6 +71,7 @@ const crossEntropyOp = defineOp("crossEntropyRows", {
 
 /** (softmax − one-hot) · g, where softmax[r, c] = exp(x[r, c] − x[r, label[r]] − loss[r]) needs no further sum. */
 const crossEntropyGradient = defineOp("crossEntropyGradient", {
+  takes: ["f32", "u32", "u32", "u32", "f32", "f32"],
   precision: "full",
   shape: ([logits]) => logits.shape,
   kernels: ({ inputs: [logits, labels, rowCount, columnCount, loss, gradient], output, adapter }) => {

@@ -1,6 +1,6 @@
 /** Gathers the rows of a table that a selection names, and scatters them back. */
 import { NONE, type Selection } from "./compact_rows.ts";
-import { shapeError, sizeOf } from "./graph/shape.ts";
+import { requireWhole, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Op, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -28,6 +28,7 @@ export const gatherIndices = (table: Tensor, indices: Tensor, start = 0): Tensor
  * that scattering is gathering with indices and positions exchanged.
  */
 const gatherOp: Op = defineOp("gatherRows", {
+  takes: ["f32", "u32", "u32"],
   shape: ([x, indices, positions]) =>
     x.shape.length === 2 && indices.shape.length === 1 && positions.shape[0] === x.shape[0]
       ? [indices.shape[0], x.shape[1]]
@@ -63,10 +64,13 @@ const gatherOp: Op = defineOp("gatherRows", {
 });
 
 const lookUpOp = defineOp<{ readonly start: number }>("lookUp", {
-  shape: ([table, indices]) =>
-    table.shape.length === 1 && indices.shape.length === 1
+  takes: ["u32", "u32"],
+  shape: ([table, indices], { start }) => {
+    requireWhole("lookUp", { start }, 0, table.shape, indices.shape);
+    return table.shape.length === 1 && indices.shape.length === 1
       ? indices.shape
-      : shapeError("lookUp", "table [M] and indices [R]", table.shape, indices.shape),
+      : shapeError("lookUp", "table [M] and indices [R]", table.shape, indices.shape);
+  },
   dtype: "u32",
   kernels: ({ inputs: [table, indices], output, attributes: { start } }) => [kernel({
     label: "lookUp",

@@ -21,6 +21,9 @@ import { transpose } from "./slice.ts";
  * fit.
  */
 export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
+  if (a.shape.length < 1 || b.shape.length < 2) {
+    shapeError("matmul", "a [..., M, K] and b [..., K, N]", a.shape, b.shape);
+  }
   const [K, N] = b.shape.slice(-2);
   const leading = a.shape.slice(0, -1);
   if (a.shape[a.shape.length - 1] !== K) {
@@ -45,6 +48,9 @@ export const matmul = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
  * Throws ShapeError where sizes do not fit.
  */
 export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor => {
+  if (a.shape.length < 2 || b.shape.length < 2) {
+    shapeError("matmulTransposed", "a [..., R, M] and b [..., R, N]", a.shape, b.shape);
+  }
   const [R, M] = a.shape.slice(-2);
   const N = b.shape[b.shape.length - 1];
   const leading = a.shape.slice(0, -2);
@@ -56,8 +62,19 @@ export const matmulTransposed = (a: Tensor, b: Tensor, count?: Tensor): Tensor =
   return reshape(transposedOp(count === undefined ? inputs : [...inputs, count]), [...leading, M, N]);
 };
 
+/** Throws ShapeError unless a count of rows, where there is one, is one number and `a` one matrix. */
+const requireCount = (op: string, a: Tensor, count: Tensor | undefined) => {
+  if (count !== undefined && (sizeOf(count.shape) !== 1 || a.shape[0] !== 1)) {
+    shapeError(op, "matrices with a count of rows [1]", a.shape, count.shape);
+  }
+};
+
 const matmulOp: Op = defineOp("matmul", {
-  shape: ([a, b]) => [a.shape[0], a.shape[1], b.shape[2]],
+  takes: ["f32", "f32", "u32"],
+  shape: ([a, b, count]) => {
+    requireCount("matmul", a, count);
+    return [a.shape[0], a.shape[1], b.shape[2]];
+  },
   precision: "half",
   flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
@@ -90,11 +107,15 @@ const matmulOp: Op = defineOp("matmul", {
 const ENOUGH_COLUMNS = 96;
 
 const transposedOp: Op = defineOp("matmulTransposed", {
+  takes: ["f32", "f32", "u32"],
   precision: "full",
   flops: ([a, b]) => 2 * sizeOf(a.shape) * b.shape[2],
   slices: ([a, , count]) =>
     count !== undefined ? null : { along: [0, 1], output: a.shape[0] === 1 ? "sum" : "rows" },
-  shape: ([a, b]): Shape => [a.shape[0], a.shape[2], b.shape[2]],
+  shape: ([a, b, count]): Shape => {
+    requireCount("matmulTransposed", a, count);
+    return [a.shape[0], a.shape[2], b.shape[2]];
+  },
   kernels: ({ inputs: [a, b, count], output, adapter, scratch, choose }) => {
     const splits = transposedSplits(a, b, adapter);
     return choose(

@@ -4,11 +4,11 @@
  *     y[n,i,j,c] = max over a, b < size of x[n, i·stride + a − pad, j·stride + b − pad, c]
  *
  * The maximum is never a padding element; among equal values it is the first in row-major order, which alone receives
- * the gradient.
+ * the gradient. A window with a NaN gives NaN.
  */
 import type { Kernel, Operand } from "./graph/kernel.ts";
 import type { AdapterTraits } from "./graph/lowering.ts";
-import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -30,6 +30,8 @@ export const maxPool = (x: Tensor, attributes: MaxPool): Tensor => maxPoolOp([x]
 
 const maxPoolOp = defineOp<MaxPool>("maxPool", {
   shape: ([x], { size, stride, pad }) => {
+    requireWhole("maxPool", { size, stride }, 1, x.shape);
+    requireWhole("maxPool", { pad }, 0, x.shape);
     const [N, H, W, C] = x.shape;
     const pooled = (length: number) => Math.floor((length + 2 * pad - size) / stride) + 1;
     return x.shape.length === 4 && 2 * pad <= size && pooled(H) > 0 && pooled(W) > 0
@@ -63,7 +65,7 @@ const windowKernel = (x: Operand, y: Operand, window: MaxPool, what: "best" | "w
     writes: { y: bind(y) },
     sizes: sizesOf(x.shape, y.shape, width),
     threads: sizeOf(y.shape) / width,
-    functions: `${alias}\n${constants(window)}`,
+    functions: `${alias}\nalias U = ${width === 4 ? "vec4<u32>" : "u32"};\n${constants(window)}`,
     main: /* wgsl */ `
   let c = id % p.lanes;
   let j = id / p.lanes % p.columns;
@@ -78,8 +80,9 @@ const windowKernel = (x: Operand, y: Operand, window: MaxPool, what: "best" | "w
       let w = j * STRIDE + b - PAD;
       if (w >= p.width) { continue; }
       let value = x[((n * p.height + h) * p.width + w) * p.lanes + c];
-      winner = select(winner, T(f32(a * SIZE + b)), value > best);
-      best = max(best, value);
+      let larger = (value > best) | ((bitcast<U>(value) & U(0x7fffffffu)) > U(0x7f800000u)); // or NaN
+      winner = select(winner, T(f32(a * SIZE + b)), larger);
+      best = select(best, value, larger);
     }
   }
   y[id] = ${what};`,

@@ -24,9 +24,18 @@ export const shiftedSums = (x: Tensor, count?: Tensor): Tensor => {
 };
 
 const columnSumsOp = defineOp<{ readonly shiftedSumsOf?: Tensor }>("columnSums", {
+  takes: "any",
   shape: (inputs) => {
     const terms = inputs.filter((x) => x.dtype === "f32");
     const [first] = terms;
+    const counts = inputs.length - terms.length;
+    if (terms.length === 0 || counts > 1 || (counts === 1 && inputs.at(-1)!.dtype !== "u32")) {
+      return shapeError(
+        "columnSums",
+        "terms as f32, and as u32 at most a count of rows after them",
+        ...inputs.map((x) => x.shape),
+      );
+    }
     if (first.shape.length !== 3 || terms.some((x) => !sameShape(x.shape, first.shape))) {
       return shapeError("columnSums", "terms of one shape [G, R, C]", ...terms.map((x) => x.shape));
     }
@@ -42,7 +51,10 @@ const columnSumsOp = defineOp<{ readonly shiftedSumsOf?: Tensor }>("columnSums",
 export const rowSums = (terms: readonly Tensor[]): Tensor => rowSumsOp(terms);
 
 const rowSumsOp = defineOp("rowSums", {
-  shape: (terms) => [...terms[0].shape.slice(0, -1), terms.length],
+  shape: (terms) =>
+    terms.length > 0 && terms[0].shape.length > 0 && terms.every((x) => sameShape(x.shape, terms[0].shape))
+      ? [...terms[0].shape.slice(0, -1), terms.length]
+      : shapeError("rowSums", "terms of one shape [..., C]", ...terms.map((x) => x.shape)),
   reduction: "rows",
   backward: ({ inputs, gradient }) =>
     inputs.map((x, term) => broadcastTo(slice(gradient, x.shape.length - 1, term, 1), x.shape)),

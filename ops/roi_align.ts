@@ -33,6 +33,7 @@ export const roiAlignWeights = (boxes: Tensor, flips: Tensor, map: MapSize): Ten
  * gradient flows to x only. Throws ShapeError where sizes do not fit.
  */
 export const roiAlign = (x: Tensor, boxes: Tensor, flips: Tensor): Tensor => {
+  if (x.shape.length !== 4) shapeError("roiAlign", "x [N, H, W, C]", x.shape);
   const [N, height, width, C] = x.shape;
   const weights = roiAlignWeights(boxes, flips, { height, width });
   return reshape(matmul(weights, reshape(x, [N, height * width, C])), x.shape);

@@ -1,6 +1,6 @@
 /** Slices and transpositions of tensors. They are read by strides: inside a fused kernel they cost nothing. */
 import { joined, stridesOf } from "./graph/layout.ts";
-import { type Shape, shapeError, sizeOf } from "./graph/shape.ts";
+import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
@@ -15,10 +15,12 @@ export const slice = (x: Tensor, axis: number, start: number, size: number): Ten
   start === 0 && size === x.shape[axis] ? x : sliceOp([x], { axis, start, size });
 
 const sliceOp = defineOp<Slice>("slice", {
-  shape: ([x], { axis, start, size }) =>
-    axis < x.shape.length && start + size <= x.shape[axis]
+  shape: ([x], { axis, start, size }) => {
+    requireWhole("slice", { axis, start, size }, 0, x.shape);
+    return axis < x.shape.length && start + size <= x.shape[axis]
       ? x.shape.map((n, i) => (i === axis ? size : n))
-      : shapeError("slice", `axis ${axis} to reach ${start + size}`, x.shape),
+      : shapeError("slice", `axis ${axis} to reach ${start + size}`, x.shape);
+  },
   expression: ([x]) => x,
   access: (shape, { axis, start, size }) => {
     const strides = stridesOf(shape);
@@ -52,14 +54,14 @@ const embed = defineOp<Slice>("embed", {
   ) => [slice(gradient, axis, start, x.shape[axis])],
 });
 
-/** Permutes axes: axis i of the result is axis `order[i]` of x. Throws ShapeError where `order` has too few or many. */
+/** Permutes axes: axis i of the result is axis `order[i]` of x. Throws ShapeError unless `order` names each axis of x once. */
 export const transpose = (x: Tensor, order: readonly number[]): Tensor => transposeOp([x], { order });
 
 const transposeOp = defineOp<{ order: readonly number[] }>("transpose", {
   shape: ([x], { order }): Shape =>
-    order.length === x.shape.length
+    order.length === x.shape.length && x.shape.every((_, axis) => order.includes(axis))
       ? order.map((axis) => x.shape[axis])
-      : shapeError("transpose", `${order.length} axes`, x.shape),
+      : shapeError("transpose", `each of its axes once in the order [${order.join(", ")}]`, x.shape),
   expression: ([x]) => x,
   access: (shape, { order }) => {
     const strides = stridesOf(shape);

@@ -7,6 +7,7 @@ import { kernel } from "./kernels/wgsl.ts";
 export const toFloat = (x: Tensor): Tensor => toFloatOp([x], undefined);
 
 const toFloatOp = defineOp("toFloat", {
+  takes: ["u32"],
   shape: ([x]) => x.shape,
   kernels: ({ inputs: [x], output }) => [kernel({
     label: "toFloat",

@@ -33,6 +33,22 @@ export const shapeError = (op: string, needs: string, ...found: readonly Shape[]
   throw new ShapeError({ op, needs, found: found.map((shape) => [...shape]) });
 };
 
+/**
+ * Throws a ShapeError unless each of these attributes of an op, by name, is a whole number from `least` on; `found` are
+ * the shapes that it is given with.
+ */
+export const requireWhole = (
+  op: string,
+  attributes: Readonly<Record<string, number>>,
+  least: number,
+  ...found: readonly Shape[]
+): void => {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (Number.isSafeInteger(value) && value >= least) continue;
+    shapeError(op, `${name} to be a whole number from ${least} on, not ${value}`, ...found);
+  }
+};
+
 /** The number of elements. */
 export const sizeOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
 

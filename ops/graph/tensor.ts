@@ -110,6 +110,11 @@ export interface OpDefinition<A> {
   readonly name: string;
   /** The shape of the result. Throws ShapeError where the inputs do not fit. */
   readonly shape: (inputs: readonly Tensor[], attributes: A) => Shape;
+  /**
+   * The element types of the inputs, f32 where none is given; "any" where all are taken or `shape` checks them.
+   * Calling the op throws ShapeError where an input has another.
+   */
+  readonly takes?: readonly DType[] | "any";
   /** The element type of the result; f32 if not given. */
   readonly dtype?: DType;
   /**
@@ -147,17 +152,30 @@ export interface OpDefinition<A> {
   readonly backward?: (context: BackwardContext<A>) => readonly (Tensor | null)[];
 }
 
+const requireTypes = (
+  { name, takes = [] }: Pick<OpDefinition<never>, "name" | "takes">,
+  inputs: readonly Tensor[],
+) => {
+  if (takes === "any") return;
+  for (const [i, { dtype, shape }] of inputs.entries()) {
+    const wanted = takes[i] ?? "f32";
+    if (dtype !== wanted) shapeError(name, `its ${ordinal(i)} input as ${wanted}, not ${dtype}`, shape);
+  }
+};
+
+const ordinal = (index: number): string => ["first", "second", "third", "fourth"][index] ?? `${index + 1}th`;
+
 let created = 0;
-const tensor = (shape: Shape, dtype: DType, source: Source): Tensor => ({
-  id: created++,
-  shape,
-  dtype,
-  source,
-});
+const tensor = (what: string, shape: Shape, dtype: DType, source: Source): Tensor => {
+  if (!shape.every((size) => Number.isSafeInteger(size) && size > 0)) {
+    shapeError(what, "sizes that are whole numbers above 0", shape);
+  }
+  return { id: created++, shape, dtype, source };
+};
 
 /** Values given from outside: state that stays on the device between runs, or a batch uploaded before each run. */
 export const input = (name: string, shape: Shape, dtype: DType = "f32"): Tensor =>
-  tensor(shape, dtype, { kind: "input", name });
+  tensor(`input "${name}"`, shape, dtype, { kind: "input", name });
 
 /** Values known when the graph is built; a single number is a scalar, shape []. */
 export const constant = (
@@ -171,28 +189,32 @@ export const constant = (
     : Float32Array.from(data);
   const dims = shape ?? (typeof data === "number" ? [] : [values.length]);
   if (sizeOf(dims) !== values.length) shapeError("constant", `${values.length} values`, dims);
-  return tensor(dims, values instanceof Uint32Array ? "u32" : "f32", { kind: "constant", data: values });
+  return tensor("constant", dims, values instanceof Uint32Array ? "u32" : "f32", {
+    kind: "constant",
+    data: values,
+  });
 };
 
 /** The same values under another shape of the same size; costs nothing. */
 export const reshape = (x: Tensor, shape: Shape): Tensor => {
   if (sizeOf(shape) !== sizeOf(x.shape)) shapeError("reshape", `${sizeOf(x.shape)} elements`, x.shape, shape);
-  return tensor(shape, x.dtype, { kind: "reshape", of: x, differentiable: true });
+  return tensor("reshape", shape, x.dtype, { kind: "reshape", of: x, differentiable: true });
 };
 
 /** The same values, through which no gradient flows back. */
 export const stopGradient = (x: Tensor): Tensor =>
-  tensor(x.shape, x.dtype, { kind: "reshape", of: x, differentiable: false });
+  tensor("stopGradient", x.shape, x.dtype, { kind: "reshape", of: x, differentiable: false });
 
 /** An op as a function from tensors to the description of its result; nothing runs. */
 export type Op<A = void> = (inputs: readonly Tensor[], attributes: A) => Tensor;
 
-/** Defines an op. `definition.shape` throws ShapeError where inputs do not fit. */
+/** Defines an op, which throws ShapeError where the shapes, element types or attributes that it is given do not fit. */
 export const defineOp =
   <A = void>(name: string, definition: Omit<OpDefinition<A>, "name">): Op<A> => (inputs, attributes) => {
     const op: OpDefinition<A> = { name, ...definition };
+    requireTypes(op, inputs);
     const shape = definition.shape(inputs, attributes);
-    return tensor(shape, definition.dtype ?? "f32", {
+    return tensor(name, shape, definition.dtype ?? "f32", {
       kind: "op",
       op: op as OpDefinition<unknown>,
       inputs,

@@ -17,6 +17,7 @@ export const colorJitter = (images: Tensor, views: Tensor): Tensor =>
   colorJitterOp([images, views, lumaSums([images, views])]);
 
 const colorJitterOp = defineOp("colorJitter", {
+  takes: ["u32", "u32", "u32"],
   shape: ([images, views]) => checkedImages("colorJitter", images, views),
   dtype: "u32",
   kernels: ({ inputs: [images, views, sums], output }) => {
@@ -48,6 +49,7 @@ const colorJitterOp = defineOp("colorJitter", {
 
 /** The luma of every image just before its contrast changes, as PARTS partial sums: u32 [N, PARTS]. */
 const lumaSums = defineOp("lumaSums", {
+  takes: ["u32", "u32"],
   shape: ([images, views]) => [checkedImages("lumaSums", images, views)[0], PARTS],
   dtype: "u32",
   kernels: ({ inputs: [images, views], output }) => {

@@ -19,6 +19,7 @@ export const cropResize = (
 ): Tensor => cropResizeOp([pixels, views], size);
 
 const cropResizeOp = defineOp<AugmentationRowSize & { readonly weightBits: number }>("cropResize", {
+  takes: ["u32", "u32"],
   shape: ([, views], size) =>
     views.shape.length === 2 && views.shape[1] === augmentationRowWords(size)
       ? [views.shape[0], size.imageSize, size.imageSize]

@@ -14,6 +14,7 @@ import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 export const gaussianBlur = (images: Tensor, views: Tensor): Tensor => gaussianBlurOp([images, views]);
 
 const gaussianBlurOp = defineOp("gaussianBlur", {
+  takes: ["u32", "u32"],
   shape: ([images, views]) => checkedImages("gaussianBlur", images, views),
   dtype: "u32",
   kernels: ({ inputs: [images, views], output, scratch }) => {

@@ -27,6 +27,7 @@ export const normalizePixels = (images: Tensor, { mean, std }: PixelStatistics):
 };
 
 const normalizePixelsOp = defineOp("normalizePixels", {
+  takes: ["u32"],
   shape: ([images]) => [...images.shape, 3],
   slices: () => ({ along: [0], output: "rows" }),
   kernels: ({ inputs: [images, table], output }) => {

@@ -12,6 +12,7 @@ import { AUGMENTATION_ROW } from "./augmentation_row.ts";
 export const solarize = (images: Tensor, views: Tensor): Tensor => solarizeOp([images, views]);
 
 const solarizeOp = defineOp("solarize", {
+  takes: ["u32", "u32"],
   shape: ([images, views]) => checkedImages("solarize", images, views),
   dtype: "u32",
   kernels: ({ inputs: [images, views], output }) => {
