@@ -4,6 +4,7 @@
  */
 import { broadcastShape, sameShape, type Shape, shapeError } from "./graph/shape.ts";
 import { constant, defineOp, type Op, type Tensor } from "./graph/tensor.ts";
+import { broadcastable } from "./rearrange.ts";
 
 /**
  * Defines an elementwise op: its WGSL expression over the inputs and, unless it is piecewise constant, its derivatives.
@@ -16,13 +17,15 @@ export const defineElementwise = <A = void>(
     context: { inputs: readonly Tensor[]; output: Tensor; gradient: Tensor; attributes: A },
   ) => readonly (Tensor | null)[],
   functions?: string,
-): Op<A> =>
-  defineOp<A>(name, {
+): Op<A> => {
+  const op = defineOp<A>(name, {
     shape: (inputs) => broadcastShape(name, inputs.map((x) => x.shape)),
     expression,
     backward,
     functions,
   });
+  return (inputs, attributes) => op(broadcastable(name, inputs), attributes);
+};
 
 /** A tensor, or a number for a constant. */
 export type Value = Tensor | number;
@@ -119,12 +122,14 @@ export const relu: Unary = unary(
 );
 
 /** x repeated to a larger shape by NumPy's rule; throws ShapeError where it does not broadcast. */
-export const broadcastTo = (x: Tensor, shape: Shape): Tensor => broadcastOp([x], { shape });
+export const broadcastTo = (x: Tensor, shape: Shape): Tensor =>
+  broadcastOp(broadcastable("broadcast", [x], fullShape(x, shape)), { shape });
+const fullShape = (x: Tensor, shape: Shape): Shape =>
+  sameShape(broadcastShape("broadcast", [x.shape, shape]), shape)
+    ? shape
+    : shapeError("broadcast", `a shape that broadcasts to [${shape.join(", ")}]`, x.shape);
 const broadcastOp = defineOp<{ shape: Shape }>("broadcast", {
-  shape: ([x], { shape }) =>
-    sameShape(broadcastShape("broadcast", [x.shape, shape]), shape)
-      ? shape
-      : shapeError("broadcast", `a shape that broadcasts to [${shape.join(", ")}]`, x.shape),
+  shape: ([x], { shape }) => fullShape(x, shape),
   expression: ([x]) => x,
   backward: ({ gradient }) => [gradient],
 });

@@ -27,7 +27,7 @@ Deno.test("attributes and element types that mean nothing are refused while the 
     ...[[-2, -3], [1.5, 4], [7], [NaN]].map((shape) => () => reshape(zeros(6), shape)),
     () => input("x", [2, -1]),
     () => input("x", [1.5]),
-    () => broadcastTo(zeros(3), [1]),
+    ...[[1], [2], [3, 1], [0], [1.5]].map((shape) => () => broadcastTo(zeros(3), shape)),
     ...[
       { stride: 0 },
       { stride: 1.5 },

@@ -1,8 +1,12 @@
-/** Slices and transpositions of tensors. They are read by strides: inside a fused kernel they cost nothing. */
-import { joined, stridesOf } from "./graph/layout.ts";
+/**
+ * Slices and transpositions of tensors. They are read by strides: inside a fused kernel they cost nothing. Only orders of
+ * four axes and more that three strides do not express are copied, see rearrange.ts.
+ */
+import { type Access, fitsFusedKernel, joined, stridesOf } from "./graph/layout.ts";
 import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
+import { rearrange } from "./rearrange.ts";
 
 interface Slice {
   readonly axis: number;
@@ -55,22 +59,32 @@ const embed = defineOp<Slice>("embed", {
 });
 
 /** Permutes axes: axis i of the result is axis `order[i]` of x. Throws ShapeError unless `order` names each axis of x once. */
-export const transpose = (x: Tensor, order: readonly number[]): Tensor => transposeOp([x], { order });
+export const transpose = (x: Tensor, order: readonly number[]): Tensor => {
+  const shape = transposedShape(x.shape, order);
+  const { layout } = transposedAccess(x.shape, order);
+  return fitsFusedKernel([layout], sizeOf(shape))
+    ? transposeOp([x], { order })
+    : rearrange(x, { shape, layout, reverse: (gradient) => transpose(gradient, inverse(order)) });
+};
+
+const transposedShape = (shape: Shape, order: readonly number[]): Shape =>
+  order.length === shape.length && shape.every((_, axis) => order.includes(axis))
+    ? order.map((axis) => shape[axis])
+    : shapeError("transpose", `each of its axes once in the order [${order.join(", ")}]`, shape);
+
+const transposedAccess = (shape: Shape, order: readonly number[]): Access => {
+  const strides = stridesOf(shape);
+  return {
+    layout: joined(order.map((axis) => ({ size: shape[axis], stride: strides[axis] })).reverse()),
+    offset: 0,
+  };
+};
+
+const inverse = (order: readonly number[]): readonly number[] => order.map((_, i) => order.indexOf(i));
 
 const transposeOp = defineOp<{ order: readonly number[] }>("transpose", {
-  shape: ([x], { order }): Shape =>
-    order.length === x.shape.length && x.shape.every((_, axis) => order.includes(axis))
-      ? order.map((axis) => x.shape[axis])
-      : shapeError("transpose", `each of its axes once in the order [${order.join(", ")}]`, x.shape),
+  shape: ([x], { order }) => transposedShape(x.shape, order),
   expression: ([x]) => x,
-  access: (shape, { order }) => {
-    const strides = stridesOf(shape);
-    return {
-      layout: joined(order.map((axis) => ({ size: shape[axis], stride: strides[axis] })).reverse()),
-      offset: 0,
-    };
-  },
-  backward: (
-    { gradient, attributes: { order } },
-  ) => [transpose(gradient, order.map((_, i) => order.indexOf(i)))],
+  access: (shape, { order }) => transposedAccess(shape, order),
+  backward: ({ gradient, attributes: { order } }) => [transpose(gradient, inverse(order))],
 });

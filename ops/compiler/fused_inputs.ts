@@ -11,6 +11,7 @@ import {
   broadcastLayout,
   commonSizes,
   composed,
+  fitsFusedKernel,
   type Layout,
   stridesAlong,
 } from "../graph/layout.ts";
@@ -134,7 +135,7 @@ export const iterationSpaceOf = (root: Tensor, inputs: readonly FusedInput[]): I
   if (isOp(root) && isReduction(root)) return reductionSpace(root, layouts);
   const total = sizeOf(root.shape);
   const sizes = commonSizes(layouts, total);
-  if (sizes === null || sizes.length > 3) return null;
+  if (sizes === null || !fitsFusedKernel(layouts, total)) return null;
   if (sizes.length > 1) return { columns: sizes[0], rows: sizes[1], groups: sizes[2] ?? 1 };
   // No broadcasting: split the flat index into rows of up to 32 elements, so that neighbouring invocations read
   // neighbouring words and each goes on near where it was.

@@ -106,6 +106,13 @@ export const commonSizes = (
   return sizes;
 };
 
+/** The axes of the iteration space of a fused kernel: columns, rows and groups. */
+const FUSED_AXES = 3;
+
+/** Whether one stride along each axis of a fused kernel suffices to read each of the layouts, of `total` elements. */
+export const fitsFusedKernel = (layouts: readonly Layout[], total: number): boolean =>
+  (commonSizes(layouts, total)?.length ?? Infinity) <= FUSED_AXES;
+
 /** The stride of a layout along each of the `sizes`, a result of `commonSizes`. */
 export const stridesAlong = (layout: Layout, sizes: readonly number[]): number[] => {
   const strides: number[] = [];
