@@ -17,7 +17,7 @@ import { writtenBytes } from "../pipeline/run/bytes.ts";
 import type { CheckpointError } from "../pipeline/run/checkpoint_file.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
 import { table } from "../pipeline/run/table.ts";
-import { architectureOf, encoderOf } from "../pipeline/weights/encoder.ts";
+import { wholeEncoderOf } from "../pipeline/weights/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
 import { teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
@@ -98,9 +98,8 @@ const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
     hash.update(yield* source.read(at, Math.min(PIECE, source.size - at)));
   }
   const inspection = yield* inspectWeights(weights);
-  const encoder = yield* encoderOf(weights, "teacher").pipe(
-    Effect.flatMap((tensors) => architectureOf(weights, tensors)),
-    Effect.map(({ arch, width }) => ({ arch, width })),
+  const encoder = yield* wholeEncoderOf(weights, "teacher").pipe(
+    Effect.map(({ options: { arch, width } }) => ({ arch, width })),
     Effect.orElseSucceed(() => null),
   );
   return {

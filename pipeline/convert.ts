@@ -14,7 +14,7 @@ import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
 import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
-import { architectureOf, detectron2Name, encoderOf, type Which } from "./weights/encoder.ts";
+import { detectron2Name, type Which, wholeEncoderOf } from "./weights/encoder.ts";
 import { encoderOnnx, type ExportError } from "./weights/encoder_onnx.ts";
 import type { WeightsFile } from "./weights/weights_file.ts";
 
@@ -27,10 +27,10 @@ interface Run {
   readonly tensors: ReadonlyMap<string, StateTensor>;
 }
 
-/** An encoder: its tensors under torchvision's names, and its architecture, which may be unknown. */
+/** An encoder: its tensors under torchvision's names, and its architecture. */
 interface Encoder {
   readonly tensors: ReadonlyMap<string, FileTensor>;
-  readonly options: Effect.Effect<EncoderOptions, FormatError>;
+  readonly options: EncoderOptions;
 }
 
 /** A format that holds a `Contents`: a row of the table below. A `RangeError` says that the format cannot hold them. */
@@ -61,22 +61,19 @@ const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
   },
   mmseg: {
     needs: "encoder",
-    write: ({ tensors }) =>
-      written(() => writeTorch(new Map([["state_dict", ordered(withoutClassifier(tensors))]]))),
+    write: ({ tensors }) => written(() => writeTorch(new Map([["state_dict", ordered(tensors)]]))),
   },
   detectron2: {
     needs: "encoder",
-    write: ({ tensors }) => written(() => writePickle(detectron2(tensors))),
+    write: ({ tensors }) => written(() => writePickle(detectron2(withoutBfloat16(tensors)))),
   },
   safetensors: {
     needs: "encoder",
-    write: ({ tensors, options }) =>
-      Effect.map(options, (options) => writeSafetensors(tensors, about(options))),
+    write: ({ tensors, options }) => written(() => writeSafetensors(tensors, about(options))),
   },
   onnx: {
     needs: "encoder",
-    write: ({ tensors, options }) =>
-      Effect.flatMap(options, (options) => encoderOnnx(inFloats(tensors), options)),
+    write: ({ tensors, options }) => encoderOnnx(inFloats(tensors), options),
   },
 };
 
@@ -124,8 +121,8 @@ export const convert: (
 ) {
   const format = ROWS[to];
   if (format.needs === "run") return yield* convertedAs(format, yield* wholeRun(weights, to), weights, to);
-  const tensors = yield* encoderOf(weights, which);
-  const encoder = { tensors: yield* loaded(tensors), options: architectureOf(weights, tensors) };
+  const { tensors, options } = yield* wholeEncoderOf(weights, which);
+  const encoder = { tensors: yield* loaded(tensors), options };
   const { pieces, notes } = yield* convertedAs(format, encoder, weights, to);
   const isNeither = weights.content.kind === "encoder" && which === "student";
   const note = "The file holds one encoder: it is neither the student's nor the teacher's";
@@ -158,6 +155,7 @@ const wholeRun = Effect.fnUntraced(
     }
     const meta = yield* match(content)
       .with({ kind: "published" }, ({ published }) => {
+        if (published.trouble !== null) return refuse(published.trouble);
         const stem = tensors.get("encoder_q.conv1.weight") ?? tensors.get("encoder_q.conv1.6.weight");
         const meta = publishedMeta(published, stem?.shape[0] ?? 64);
         return meta !== null ? Effect.succeed(meta) : refuse(
@@ -199,9 +197,6 @@ const loaded = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredT
 const ordered = (tensors: ReadonlyMap<string, FileTensor>): PickleInput =>
   new OrderedDict(tensors as never) as never;
 
-const withoutClassifier = (tensors: ReadonlyMap<string, FileTensor>) =>
-  new Map([...tensors].filter(([name]) => !name.includes("fc")));
-
 const detectron2 = (tensors: ReadonlyMap<string, FileTensor>): PickleInput =>
   new Map<PickleInput, PickleInput>([
     ["model", new Map([...tensors].map(([name, tensor]) => [detectron2Name(name), tensor]))],
@@ -213,6 +208,13 @@ const detectron2 = (tensors: ReadonlyMap<string, FileTensor>): PickleInput =>
 const about = ({ arch, width }: EncoderOptions) => (
   { format: "pt", arch, width: String(width), method: "SlotCon" }
 );
+
+/** NumPy, whose arrays detectron2 reads, has no bf16. */
+const withoutBfloat16 = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<string, FileTensor> =>
+  new Map([...tensors].map(([name, tensor]) => [
+    name,
+    tensor.dtype === "BF16" ? { ...tensor, dtype: "F32", data: widened("BF16", tensor.data) } : tensor,
+  ]));
 
 const inFloats = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<string, FileTensor> =>
   new Map([...tensors].map(([name, { dtype, shape, data }]) => [

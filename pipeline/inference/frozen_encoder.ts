@@ -1,7 +1,6 @@
 /** Encoders to be evaluated: the one in a file, and the same architecture before any training. */
 import { Effect } from "effect";
-import { FormatError } from "../../data/files/format_error.ts";
-import { sameShape } from "../../ops/graph/shape.ts";
+import type { FormatError } from "../../data/files/format_error.ts";
 import { input } from "../../ops/graph/tensor.ts";
 import { encoder, type EncoderOptions } from "../model/resnet.ts";
 import { student } from "../model/slotcon_network.ts";
@@ -9,7 +8,7 @@ import { StateBuilder } from "../model/state_builder.ts";
 import { initialState } from "../run/initial_state.ts";
 import { readState } from "../run/state.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../run/state_layout.ts";
-import { architectureOf, encoderOf, type Which } from "../weights/encoder.ts";
+import { type Which, wholeEncoderOf } from "../weights/encoder.ts";
 import { imageSizeOf } from "../weights/teacher.ts";
 import type { WeightsFile } from "../weights/weights_file.ts";
 
@@ -30,20 +29,11 @@ export const frozenEncoder: (
   which: Which,
 ) => Effect.Effect<FrozenEncoder & { readonly imageSize: number }, FormatError> = Effect.fn("frozenEncoder")(
   function* (weights, which) {
-    const stored = yield* encoderOf(weights, which);
-    const { arch, width, outputStride } = yield* architectureOf(weights, stored);
-    const options = { arch, width, outputStride };
+    const { tensors: stored, options } = yield* wholeEncoderOf(weights, which);
     const counters = new Map<string, StateTensor>();
     for (const [name, shape] of checkpointShapes(declared(options))) {
-      const found = stored.get(name)?.shape;
       // Counters of batches do not matter in evaluation, and some files leave them out.
-      if (found === undefined && name.endsWith("num_batches_tracked")) {
-        counters.set(name, { shape, data: new Float32Array(1) });
-      } else if (found === undefined || !sameShape(found, shape)) {
-        const is = found === undefined ? "missing" : `[${found.join(", ")}]`;
-        const reason = `${name} of its encoder must be [${shape.join(", ")}] but is ${is}`;
-        return yield* new FormatError({ subject: weights.file, reason });
-      }
+      if (!stored.has(name)) counters.set(name, { shape, data: new Float32Array(1) });
     }
     const values = new Map([...yield* readState(stored), ...counters]);
     return { options, values, imageSize: imageSizeOf(weights) };

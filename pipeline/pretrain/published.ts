@@ -167,7 +167,12 @@ export const publishedState = (config: ModelOptions & { readonly imageSize: numb
   const own = student(state, null);
   forward(own, "q", images, config);
   forward(teacher(state, null, constant(1)), "k", images, config);
-  predictor(within(own, "predictor_slot"), input("slots", [1, config.dimOut]), config, constant(1));
+  predictor(
+    within(own, "predictor_slot"),
+    input("slots", [1, config.dimOut]),
+    config,
+    constant(Uint32Array.of(1)),
+  );
   state.declare("center", {
     role: "buffer",
     shape: [1, config.numPrototypes],

@@ -123,6 +123,10 @@ const goOnPublished = Effect.fnUntraced(function* (
   run: Beginning,
 ) {
   const { config, state, schedule, instances } = run;
+  if (published.trouble !== null) {
+    const reason = `${published.trouble}: start a new run from its weights with --init`;
+    return yield* new CheckpointError({ subject: file, action: "resume from", reason });
+  }
   if (published.optimizer !== null) {
     yield* expectSameOptimizer(file, published.optimizer, recordedConfig(config, state).optimizer);
   }
@@ -156,7 +160,7 @@ const MODULES = ["encoder", "projector", "grouping", "predictor_slot", "center"]
  * differ keep their initial values.
  */
 const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }: Beginning) {
-  const { tensors, content } = yield* openWeights(file);
+  const { tensors, content, leftOut } = yield* openWeights(file);
   const values = new Map(initialState(state, config.seed));
   const names = [...values.keys()].filter((name) => !name.startsWith("optimizer."));
   const [taken, anew]: string[][] = [[], []];
@@ -184,7 +188,16 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
   const rest = anew.length === 0
     ? ""
     : `; what it has not, or of another shape, starts anew: ${anew.join(", ")}`;
-  return { values: values as StateValues, notes: [`Weights from "${file}": ${taken.join(", ")}${rest}`] };
+  const dropped = [
+    ...new Set(leftOut.map((name) => name.replace(/(\.\d+)*\.?(weight|bias|running_\w+|num_\w+)?$/, ""))),
+  ];
+  const listed = dropped.slice(0, 8).join(", ") +
+    (dropped.length > 8 ? ` and ${dropped.length - 8} more` : "");
+  const notes = [
+    `Weights from "${file}": ${taken.join(", ")}${rest}`,
+    ...dropped.length === 0 ? [] : [`Left out of it: ${listed}`],
+  ];
+  return { values: values as StateValues, notes };
 }, Effect.scoped);
 
 /** The tensor of a file for a tensor of the run: a file with only one of the two networks gives its weights to both. */

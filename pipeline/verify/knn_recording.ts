@@ -69,6 +69,7 @@ export const verifyKnn: (
           : []
       ),
     ),
+    leftOut: [],
     content: { kind: "networks" },
   });
   const model = { ...found, arch: config.arch };

@@ -43,6 +43,31 @@ export const encoderOf: (
   },
 );
 
+/** An encoder that lacks nothing. */
+export interface WholeEncoder {
+  /** Its tensors under torchvision's names. */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** Its architecture. */
+  readonly options: EncoderOptions;
+}
+
+/**
+ * The encoder in a file as `encoderOf` and its architecture. Fails with a `FormatError` where a tensor is missing, of
+ * another shape, or one too many: tools that read weights would fill the gap at random.
+ */
+export const wholeEncoderOf: (
+  weights: WeightsFile,
+  which: Which,
+) => Effect.Effect<WholeEncoder, FormatError> = Effect
+  .fnUntraced(function* (weights, which) {
+    const tensors = yield* encoderOf(weights, which);
+    const options = yield* architectureOf(weights, tensors);
+    const differences = differencesTo(tensors, options) ?? [];
+    if (differences.length === 0) return { tensors, options };
+    const reason = `its encoder is no whole ${options.arch}: ${inWords(differences)}`;
+    return yield* new FormatError({ subject: weights.file, reason });
+  });
+
 /**
  * The architecture of an encoder: as its checkpoint says, or else the first whose names and shapes are those of its
  * tensors. Fails with a `FormatError` where there is none.
@@ -55,22 +80,38 @@ export const architectureOf: (
   if (said !== null && saidWidth !== null) return { arch: said, width: saidWidth, outputStride };
   const width = (tensors.get("conv1.weight") ?? tensors.get("conv1.6.weight"))?.shape[0] ?? 0;
   const all = Object.keys(ARCHITECTURES) as ArchitectureName[];
+  let nearest: { readonly arch: string; readonly differences: readonly string[] } | null = null;
   for (const arch of said === null ? all : [said, ...all]) {
-    if (matches(tensors, { arch, width })) return { arch, width };
+    const differences = differencesTo(tensors, { arch, width });
+    if (differences === null) continue;
+    if (differences.length === 0) return { arch, width };
+    if (nearest === null || differences.length < nearest.differences.length) nearest = { arch, differences };
   }
-  const reason = `its encoder is of no known architecture (${all.join(", ")})`;
+  const near = nearest === null ? "" : `; nearest is ${nearest.arch}, but ${inWords(nearest.differences)}`;
+  const reason = `its encoder is of no known architecture (${all.join(", ")})${near}`;
   return yield* new FormatError({ subject: weights.file, reason });
 });
 
-const matches = (tensors: ReadonlyMap<string, StoredTensor>, options: EncoderOptions): boolean => {
+const inWords = (differences: readonly string[]) =>
+  differences.slice(0, 3).join("; ") + (differences.length > 3 ? `; and ${differences.length - 3} more` : "");
+
+/** What of the tensors is not as in an architecture, in words; null where it cannot be of the width. */
+const differencesTo = (
+  tensors: ReadonlyMap<string, StoredTensor>,
+  options: EncoderOptions,
+): readonly string[] | null => {
   try {
-    const isCounter = (name: string) => name.endsWith("num_batches_tracked");
-    const shapes = [...encoderShapes(options)].filter(([name]) => !isCounter(name));
-    const own = [...tensors.keys()].filter((name) => !isCounter(name));
-    return own.length === shapes.length &&
-      shapes.every(([name, shape]) => tensors.has(name) && sameShape(tensors.get(name)!.shape, shape));
+    const shapes = encoderShapes(options);
+    const isCounter = (name: string) => name.endsWith("num_batches_tracked"); // some files leave them out
+    const differences = [...shapes].flatMap(([name, shape]) => {
+      const found = tensors.get(name)?.shape;
+      if (found === undefined) return isCounter(name) ? [] : [`it has no ${name}`];
+      return sameShape(found, shape) ? [] : [`${name} is [${found.join(", ")}], not [${shape.join(", ")}]`];
+    });
+    const more = [...tensors.keys()].filter((name) => !isCounter(name) && !shapes.has(name));
+    return [...differences, ...more.map((name) => `it has ${name}, too`)];
   } catch (error) {
-    if (error instanceof ShapeError) return false; // an architecture that cannot be as narrow as this
+    if (error instanceof ShapeError) return null; // an architecture that cannot be as narrow as this
     throw error;
   }
 };

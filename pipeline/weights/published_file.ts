@@ -10,11 +10,14 @@ import { sameShape } from "../../ops/graph/shape.ts";
 import { SCALER } from "../optim/loss_scale.ts";
 import { type OptimizerName, optimizerNames, OPTIMIZERS } from "../optim/optimizers.ts";
 import { sharedSpelling } from "../run/option_name.ts";
+import { withoutWrappers } from "./find_networks.ts";
 
 /** What a published checkpoint says of its run. */
 export interface Published {
   /** The published code's command line arguments, by name. */
   readonly args: ReadonlyMap<string, TorchValue>;
+  /** Why the run cannot go on from the file, which then has weights alone; null where it can. */
+  readonly trouble: string | null;
   /** Epochs done. */
   readonly epoch: number;
   /** Optimiser steps done; null where the scheduler does not say. */
@@ -50,7 +53,12 @@ export const argument = ({ args }: Published, option: string): TorchValue | unde
 
 /** Whether the contents of a PyTorch file are a full checkpoint of the published code, rather than weights alone. */
 export const isPublished = (value: TorchValue): value is Map<TorchValue, TorchValue> =>
-  isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch"));
+  isMap(value) && isMap(value.get("model")) && (value.has("optimizer") || value.has("epoch")) &&
+  [/^encoder_[qk]\./, /^grouping_[qk]\./].every((module) =>
+    [...(value.get("model") as Map<TorchValue, TorchValue>).keys()].some((name) =>
+      module.test(withoutWrappers(String(name)))
+    )
+  );
 
 /**
  * Reads a published checkpoint from the contents of `file`. Fails with a `FormatError` where its parts do not fit
@@ -66,20 +74,23 @@ export const readPublished: (
     if (typeof name !== "string" || !isStoredTensor(tensor)) {
       return yield* refuse(`its model has an entry ${String(name)} that is no tensor`);
     }
-    tensors.set(name.replace(/^module\./, ""), tensor);
+    tensors.set(withoutWrappers(name), tensor);
   }
 
   const epoch = integerIn(value.get("epoch"));
-  if (epoch === null || epoch < 0) {
-    return yield* refuse(`its epoch is ${String(value.get("epoch"))}, expected how many are done`);
-  }
   const args = value.get("args");
   const scheduler = value.get("scheduler");
   const optimizer = value.get("optimizer");
   const groups = isMap(optimizer) ? optimizer.get("param_groups") : [];
   const state = isMap(optimizer) ? optimizer.get("state") : new Map();
-  if (!isMap(state) || !Array.isArray(groups) || groups.length > 1 || !groups.every(isMap)) {
-    return yield* refuse("its optimizer is not of one group of parameters, as the published code's is");
+  const trouble = epoch === null || epoch < 0
+    ? `its epoch is ${String(value.get("epoch"))}, expected how many are done`
+    : !isMap(state) || !Array.isArray(groups) || groups.length > 1 || !groups.every(isMap)
+    ? "its optimizer is not of one group of parameters, as the published code's is"
+    : null;
+  const given = new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []);
+  if (trouble !== null || !isMap(state) || !Array.isArray(groups) || !groups.every(isMap)) {
+    return { tensors, published: { args: given, trouble, epoch: 0, steps: null, optimizer: null } };
   }
   const [group] = groups;
 
@@ -101,7 +112,6 @@ export const readPublished: (
     kind = found;
     tensors.set(`optimizer.${name}`, velocity);
   }
-  const given = new Map(isMap(args) ? [...args].map(([name, value]) => [String(name), value]) : []);
   const scaler = value.get("scaler");
   if (isInHalf(given) && isMap(scaler)) {
     for (const [entry, name] of Object.entries(SCALER_ENTRIES)) {
@@ -115,7 +125,8 @@ export const readPublished: (
     tensors,
     published: {
       args: given,
-      epoch,
+      trouble,
+      epoch: epoch ?? 0,
       steps: isMap(scheduler) ? integerIn(scheduler.get("last_epoch")) : null,
       optimizer: kind,
     },

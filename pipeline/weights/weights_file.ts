@@ -6,9 +6,10 @@ import { FormatError } from "../../data/files/format_error.ts";
 import type { StoredTensor } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { openTorch } from "../../data/formats/torch/read.ts";
-import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
+import { isStoredTensor } from "../../data/formats/torch/stored_tensor.ts";
 import { type ArchitectureName, ARCHITECTURES, type OutputStride } from "../model/resnet.ts";
 import { type CheckpointError, openCheckpoint, type RunMeta } from "../run/checkpoint_file.ts";
+import { findNetworks, tensorsWithin } from "./find_networks.ts";
 import { argument, integerIn, isPublished, type Published, readPublished } from "./published_file.ts";
 
 /** A file of weights that is open. */
@@ -22,6 +23,8 @@ export interface WeightsFile {
    * an encoder alone, under torchvision's names.
    */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** The names of the file's other tensors, which are not read: heads, queues of keys; none in a checkpoint of a run. */
+  readonly leftOut: readonly string[];
   /** What they are. */
   readonly content: Content;
 }
@@ -71,14 +74,22 @@ export const openWeights: (
       const name = container === "pickle" ? "pickle" : `PyTorch ${container}`;
       if (isPublished(value)) {
         const { tensors, published } = yield* readPublished(value, file);
-        return { file, container: name, tensors, content: { kind: "published", published } };
+        return { file, container: name, tensors, leftOut: [], content: { kind: "published", published } };
       }
-      return yield* weightsAlone(file, name, stateDict(value));
+      const all = tensorsWithin(value);
+      const entries = value instanceof Map ? [...value].filter(([, entry]) => !isStoredTensor(entry)) : [];
+      return yield* weightsAlone(file, name, all, entries.map(([key]) => String(key)));
     }
     const { tensors, metadata } = yield* openSafetensors(source);
     if (metadata.format?.startsWith("slotcon-checkpoint/")) {
       const { task, meta, tensors } = yield* openCheckpoint(file);
-      return { file, container: "safetensors", tensors, content: { kind: "checkpoint", task, meta } };
+      return {
+        file,
+        container: "safetensors",
+        tensors,
+        leftOut: [],
+        content: { kind: "checkpoint", task, meta },
+      };
     }
     return yield* weightsAlone(file, "safetensors", tensors);
   },
@@ -93,63 +104,34 @@ const isSafetensors = Effect.fnUntraced(function* (source: ByteSource) {
   return start[8] === 0x7b && new DataView(start.buffer).getBigUint64(0, true) < 2n ** 40n;
 });
 
-/** The tensors of a state dict, or of the one under `state_dict` or `model`, where many tools store it. */
-const stateDict = (value: TorchValue): ReadonlyMap<string, StoredTensor> => {
-  if (!(value instanceof Map)) return new Map();
-  for (const key of ["state_dict", "model"]) {
-    if (value.get(key) instanceof Map) return stateDict(value.get(key)!);
-  }
-  return new Map(
-    [...value].filter((entry): entry is [string, StoredTensor] =>
-      typeof entry[0] === "string" && isStoredTensor(entry[1])
-    ),
-  );
-};
-
 const weightsAlone = Effect.fnUntraced(function* (
   file: string,
   container: string,
-  found: ReadonlyMap<string, StoredTensor>,
+  all: ReadonlyMap<string, StoredTensor>,
+  entries: readonly string[] = [],
 ): Effect.fn.Return<WeightsFile, FormatError> {
-  const names = [...found.keys()].map((name) => name.replace(/^module\./, ""));
-  const tensors = new Map([...found.values()].map((tensor, i) => [names[i], tensor]));
-  if (names.some((name) => /^encoder_[qk]\./.test(name))) {
-    return { file, container, tensors, content: { kind: "networks" } };
+  const found = findNetworks(all);
+  if (found.kind === "networks" || found.kind === "encoder") {
+    const { kind, tensors, leftOut } = found;
+    return { file, container, tensors, leftOut, content: { kind } };
   }
-  // Detectors and segmenters keep their encoder under a name of its own, beside their other parts.
-  const prefix = ["", "backbone.", "backbone.bottom_up.", "encoder."].find((prefix) =>
-    names.some((name) => name.startsWith(prefix) && isOfEncoder(torchvisionName(name.slice(prefix.length))))
-  );
-  if (prefix === undefined) {
-    const some = names.slice(0, 3).map((name) => `"${name}"`).join(", ");
-    const reason = names.length === 0
-      ? "it has no tensors by name"
-      : `it has ${names.length} tensors, such as ${some}`;
-    return yield* new FormatError({
-      subject: file,
-      reason:
-        `${reason}, but no ResNet's (looked for conv1.weight, layer1.0.conv1.weight and so on); ${READABLE}`,
-    });
+  if (found.kind === "ambiguous") {
+    const places = found.places.map((place) => `"${place}"`).join(", ");
+    const reason =
+      `it has ${found.places.length} encoders, under ${places}, and no name tells which is the teacher's: ` +
+      "save one of them in a file of its own";
+    return yield* new FormatError({ subject: file, reason });
   }
-  const encoder = new Map<string, StoredTensor>();
-  for (const [name, tensor] of tensors) {
-    const own = name.startsWith(prefix) ? torchvisionName(name.slice(prefix.length)) : "";
-    if (isOfEncoder(own)) encoder.set(own, tensor);
-  }
-  return { file, container, tensors: encoder, content: { kind: "encoder" } };
+  const some = [...all.keys()].slice(0, 3).map((name) => `"${name}"`).join(", ");
+  const tensors = all.size === 0 ? "no tensors by name" : `${all.size} tensors, such as ${some}`;
+  const within = entries.length === 0 ? "" : ` in the entries ${entries.slice(0, 12).join(", ")}`;
+  return yield* new FormatError({
+    subject: file,
+    reason: all.size === 0
+      ? `it has ${tensors}${within}; ${READABLE}`
+      : `it has ${tensors}${within}, but no ResNet's (looked for conv1.weight, layer1.0.conv1.weight and so on); ${READABLE}`,
+  });
 });
-
-const isOfEncoder = (name: string) => /^(conv1|bn1|layer[1-4])\./.test(name);
-
-/** A name of detectron2's as torchvision has it; other names unchanged. */
-const torchvisionName = (name: string): string =>
-  /^(stem|res[2-5])\./.test(name)
-    ? name.replace(/^stem\./, "")
-      .replace(/^res(\d)\./, (_, stage) => `layer${stage - 1}.`)
-      .replace(/\bconv(\d)\.norm\./, "bn$1.")
-      .replace(/\bshortcut\.norm\./, "downsample.1.")
-      .replace(/\bshortcut\./, "downsample.0.")
-    : name;
 
 /** What a file says of its encoder, without looking at tensors. */
 export const encoderFacts = ({ content }: WeightsFile): EncoderFacts =>
