@@ -3,6 +3,7 @@
  * checked configuration. A task (pipeline/pretrain/config.ts) has a table, presets and rules of its own.
  */
 import { Data, Effect, Schema } from "effect";
+import { masked, withoutSecrets } from "./collector_secrets.ts";
 import { bytesIn } from "./bytes.ts";
 import { flagName } from "./option_name.ts";
 
@@ -205,18 +206,20 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
     const given: Settings<Name> = new Map(layers.flatMap((layer) => [...layer]));
     const values = { ...defaults, ...(preset === null ? {} : presets[preset]) } as Record<string, unknown>;
     for (const [name, { value, where }] of given) {
-      const { schema, initial } = row(name);
+      const { kind, schema, initial } = row(name);
       if (value !== null || initial !== null) {
         yield* Schema.decodeUnknownEffect(schema)(value).pipe(
           Effect.mapError(({ message }) =>
             new ConfigError({
               subject: where,
-              reason: `${lowerFirst(message)}, found ${JSON.stringify(value)}`,
+              reason: `${lowerFirst(message)}, found ${
+                kind === "url" ? masked(String(value)) : JSON.stringify(value)
+              }`,
             })
           ),
         );
       }
-      values[name] = value;
+      values[name] = kind === "url" && typeof value === "string" ? withoutSecrets(value) : value;
     }
     const config = values as C;
     const found = contradiction(config);

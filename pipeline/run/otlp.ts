@@ -6,6 +6,7 @@ import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability
 import project from "../../deno.json" with { type: "json" };
 import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
+import { masked, secretsOf } from "./collector_secrets.ts";
 import type { RunConfig } from "./options.ts";
 import { metricsLine, Progress, type StepReport } from "./progress.ts";
 
@@ -49,6 +50,7 @@ const layerOtlp = (config: ExportedRun, url: string) =>
     const { rank } = yield* Collective;
     const progress = yield* Progress;
     const registry = new Map(); // for the metrics of this run alone
+    const { headers, search } = secretsOf(url);
     const collector = collectorAt(url);
 
     const step = (report: StepReport) =>
@@ -74,7 +76,8 @@ const layerOtlp = (config: ExportedRun, url: string) =>
     const endpoint = (signal: string) => {
       const to = new URL(url);
       to.pathname = `${to.pathname.replace(/\/$/, "")}/v1/${signal}`;
-      return { url: to.href, resource };
+      to.search = search;
+      return { url: to.href, headers, resource };
     };
     const spans = OtlpTracer.layer(endpoint("traces"));
     // Metrics are sums or means over all ranks: rank 0 sends them.
@@ -127,7 +130,7 @@ const collectorAt = (url: string) => {
           },
         }),
         Effect.flatMap(HttpClientResponse.filterStatusOk),
-        Effect.tapError((error) => Effect.sync(() => void (trouble ??= explain(error)))),
+        Effect.tapError((error) => Effect.sync(() => void (trouble ??= masked(explain(error))))),
       )
     ),
   ));
