@@ -5,9 +5,10 @@
  * Source: the WebP container specification.
  */
 
-/** The file without what follows its first frame; the file itself where it is no animation. */
+/** The file without what follows its first frame; the file itself where it is no animation, or was cut short. */
 export const firstFrameOnly = (bytes: Uint8Array): Uint8Array => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (view.getUint32(4, true) + 8 > bytes.length) return bytes;
   for (let at = HEADER; at + 8 <= bytes.length;) {
     const size = view.getUint32(at + 4, true);
     const end = at + 8 + size + size % 2;
