@@ -5,7 +5,7 @@
  * command then reads and writes only what its options or its configuration file name, and it has no network beyond the
  * collector that --otlp names. Every command waits for this, so it imports little.
  */
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { isFile } from "../../data/files/exists.ts";
 import { launchedAs, launchVariables, mpiLibraries } from "../../pipeline/ranks/launch.ts";
 import { deviceVariables, vulkanLibraries } from "../../pipeline/ranks/vulkan.ts";
@@ -103,9 +103,25 @@ const flags = ({ read = [], write = [], run = [], net = [] }: Access): string[] 
 const list = (paths: readonly string[]): string =>
   [...new Set(paths.filter((path) => path !== "").map(allowable))].join();
 
-/** Commas separate paths and newlines flags, and neither can be quoted: such a path is allowed by a folder above it. */
-const allowable = (path: string): string =>
-  /[,\n]/.test(path) ? dirname(resolve(path).split(/[,\n]/, 1)[0]) : path;
+/**
+ * Commas separate the paths of a flag and newlines the flags, and neither can be quoted: whatever else were allowed in
+ * place of such a path would be more than that path.
+ */
+const allowable = (path: string): string => {
+  if (!/[,\n\r\0]/.test(path)) return path;
+  throw new UnsafePath(path);
+};
+
+/** A path that cannot be allowed without allowing others. */
+class UnsafePath extends Error {
+  constructor(path: string) {
+    super(
+      `${
+        JSON.stringify(path)
+      } has a comma or a line break in its name, which Deno's permissions cannot express: rename it`,
+    );
+  }
+}
 
 /** Libraries of the system: Vulkan's loader, which WebGPU uses, too, and that of MPI for a rank. */
 const libraries = (): string[] => {
@@ -115,4 +131,12 @@ const libraries = (): string[] => {
     .filter(isFile);
 };
 
-if (import.meta.main) console.log((await permissionFlags(Deno.args)).join("\n"));
+if (import.meta.main) {
+  try {
+    console.log((await permissionFlags(Deno.args)).join("\n"));
+  } catch (error) {
+    if (!(error instanceof UnsafePath)) throw error;
+    console.error(`slotcon: ${error.message}`);
+    Deno.exit(1);
+  }
+}

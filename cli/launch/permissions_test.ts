@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { inTestFolder, shell } from "../../data/_test_kit.ts";
+import { COMMAND_ACCESS } from "./access.ts";
 import { permissionFlags } from "./permissions.ts";
 
 const allowed = async (kind: "read" | "write" | "net" | "run", ...args: string[]): Promise<string[]> => {
@@ -79,8 +80,62 @@ Deno.test(
   }),
 );
 
-Deno.test("permissionFlags() allows a path with a comma by the folder above it", async () => {
-  assert.ok((await allowed("read", "pretrain", "--data-dir", "/data/one,two/x")).includes("/data"));
+Deno.test("permissionFlags() of no command allows more than odd names say", async () => {
+  const plain = [
+    "/o d/x",
+    "/o/ü 漢",
+    "/o/-x",
+    "/o/--allow-all",
+    "/o/a=b",
+    "/o/*",
+    "/o/'\"$(x)`;|&",
+    "/o/ x ",
+  ];
+  const split = ["/o/a,/etc", "/o/a,b", "/o/a\n--allow-all", "/o/a\r/b", "/o/\n"];
+  const uses: Readonly<Record<string, (name: string) => readonly (readonly string[])[]>> = {
+    convert: (name) => [[name, "/q/y"], ["--", "/q/x", name]],
+    demo: (name) => [[`--output-dir=${name}`]],
+    doctor: (name) => [[`--dump-program=${name}`], [`--data-dir=${name}`]],
+    evaluate: (
+      name,
+    ) => [["knn", "--", name], ["knn", "/x", `--data-dir=${name}`], ["knn", "/x", `--output=${name}`]],
+    inspect: (name) => [["--", name], ["/x", `--data-dir=${name}`]],
+    pretrain: (name) =>
+      ["data-dir", "output-dir", "config", "init", "resume"].map((option) => [`--${option}=${name}`]),
+    test: () => [],
+    tune: (name) => ["data-dir", "config", "init"].map((option) => [`--${option}=${name}`]),
+    verify: (name) => [["--", name], [`--out=${name}`]],
+    visualize: (name) => [["--", name], ["/x", `--images=${name}`], ["/q/x", `--save-path=${name}`]],
+    watch: (name) => [["--", name], [`--overlay=${name}`]],
+  };
+  assert.deepEqual(Object.keys(uses).sort(), Object.keys(COMMAND_ACCESS).sort());
+  for (const [command, argumentsWith] of Object.entries(uses)) {
+    const usual = argumentsWith("/o/usual");
+    for (const name of plain) {
+      for (const [i, args] of argumentsWith(name).entries()) {
+        const flags = await permissionFlags([command, ...args]);
+        const expected = await permissionFlags([command, ...usual[i]]);
+        assert.deepEqual(
+          flags.map((flag) => flag.split("=", 1)[0]),
+          expected.map((flag) => flag.split("=", 1)[0]),
+        );
+        assert.ok(flags.every((flag) => !flag.includes("\n")));
+        for (const [at, flag] of flags.entries()) {
+          const paths = flag.slice(flag.indexOf("=") + 1).split(",");
+          assert.equal(paths.length, expected[at].split(",").length, `${command} ${args}`);
+          assert.ok(!paths.includes("/") && !paths.includes("/etc"), `${command} ${args}`);
+        }
+      }
+    }
+    for (const name of split) {
+      for (const [i, args] of argumentsWith(name).entries()) {
+        const found = await permissionFlags([command, ...args]).catch(({ message }) => message);
+        if (typeof found === "string") assert.match(found, /has a comma or a line break in its name/);
+        // Only the folder is allowed anyway, as of any other name in it.
+        else assert.deepEqual(found, await permissionFlags([command, ...usual[i]]), `${command} ${args}`);
+      }
+    }
+  }
 });
 
 Deno.test("permissionFlags() lets a page of runs be served to this machine alone, unless a host is named", async () => {

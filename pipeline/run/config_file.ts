@@ -1,6 +1,7 @@
 /** Configuration files of a task, in YAML or in JSON, which is YAML too. Every error names the line. */
 import { Effect } from "effect";
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { type Document, isMap, isScalar, LineCounter, type Node, parseDocument } from "yaml";
+import { statOf } from "../../data/files/exists.ts";
 import { didYouMean } from "./did_you_mean.ts";
 import { flagName, sharedSpelling } from "./option_name.ts";
 import { ConfigError, type Settings, type TaskOptions } from "./options.ts";
@@ -19,6 +20,13 @@ export const readConfigFile: <C, Preset extends string>(
   options: TaskOptions<C, Preset>,
 ) => Effect.Effect<ConfigFile<keyof C & string, Preset>, ConfigError> = Effect.fn("readConfigFile")(
   function* (path, options) {
+    const found = yield* Effect.sync(() => statOf(path));
+    if (found !== null && (!found.isFile || found.size > MOST_BYTES)) {
+      const reason = found.isFile
+        ? `it has ${found.size} bytes, expected at most ${MOST_BYTES}`
+        : "it is no file";
+      return yield* new ConfigError({ subject: `--config "${path}"`, reason });
+    }
     const text = yield* Effect.tryPromise({
       try: () => Deno.readTextFile(path),
       catch: (error) =>
@@ -68,7 +76,14 @@ export const parseConfig: <C, Preset extends string>(
       if (!isScalar(key)) return yield* failAt(0, "a key is not the name of an option");
       const line = key.range![0];
       const written = String(key.value);
-      const value = isScalar(node) ? node.value : node?.toJS(document) ?? null;
+      const value = yield* Effect.try({
+        try: () => valueOf(node, document),
+        catch: () =>
+          failAt(
+            line,
+            `the aliases in ${written} name nothing, contain themselves or unfold to too many values: write the value itself`,
+          ),
+      });
       if (written === "preset") {
         const known = presetNames.find((name) => name === value);
         if (known === undefined) {
@@ -93,6 +108,16 @@ export const parseConfig: <C, Preset extends string>(
     return { preset, settings };
   },
 );
+
+/** More than any configuration has. */
+const MOST_BYTES = 2 ** 20;
+
+/** The value of a node. Throws where its aliases cannot be unfolded to one that JSON can express. */
+const valueOf = (node: Node | null, document: Document): unknown => {
+  const value = isScalar(node) ? node.value : node?.toJS(document, { maxAliasCount: 100 }) ?? null;
+  JSON.stringify(value);
+  return value;
+};
 
 const unknown = (kind: string, found: string, known: readonly string[], list: string) => {
   const meant = didYouMean(found, known);

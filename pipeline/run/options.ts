@@ -213,7 +213,7 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
             new ConfigError({
               subject: where,
               reason: `${lowerFirst(message)}, found ${
-                kind === "url" ? masked(String(value)) : JSON.stringify(value)
+                JSON.stringify(kind === "url" ? masked(String(value)) : value)
               }`,
             })
           ),
