@@ -28,6 +28,9 @@ export const test = Command.make(
     console.log(
       `${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ""}`,
     );
+    if (passed + failed + skipped.length === 0 && Option.isSome(filter)) {
+      console.error(`slotcon: no test has "${filter.value}" in its name`);
+    }
     Deno.exitCode = code === 0 && passed > 0 ? 0 : 1;
   }, Effect.scoped),
 ).pipe(
