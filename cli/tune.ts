@@ -10,6 +10,7 @@ import { rankGpu } from "../pipeline/ranks/device.ts";
 import { table } from "../pipeline/run/table.ts";
 import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.ts";
 import { configFlags, configOf } from "./flags/config_flags.ts";
+import { UsageError } from "./flags/usage_error.ts";
 
 export const tune = Command.make(
   "tune",
@@ -57,7 +58,14 @@ const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
     yield* Console.log(lineOf(result));
     if (!result.tuned) return;
     known = { ...known, [result.work]: { chosen: result.chosen, milliseconds: result.milliseconds } };
-    yield* writeTuned(report, known);
+    yield* writeTuned(report, known).pipe(
+      Effect.mapError(({ message }) =>
+        new UsageError({
+          subject: "tune",
+          reason: `cannot keep its findings in "${tunedFile(report)}": ${message}`,
+        })
+      ),
+    );
   });
   yield* Stream.runForEach(tuneAll(graph, isState, open), keep);
   if (results.length > 0) yield* Console.log(`\n${summary(results)}\n${tunedFile(report)}`);

@@ -58,7 +58,10 @@ export const writeTuned: (
   choices: FastestKernels,
 ) => Effect.Effect<void, Error> = Effect.fnUntraced(function* (adapter, choices) {
   const stored: Stored = { format: FORMAT, adapter, choices };
-  yield* Effect.promise(() => Deno.mkdir(FOLDER, { recursive: true }));
+  yield* Effect.tryPromise({
+    try: () => Deno.mkdir(FOLDER, { recursive: true }),
+    catch: (error) => error as Error,
+  });
   yield* writeWholeFile(tunedFile(adapter), [
     new TextEncoder().encode(`${JSON.stringify(stored, null, 2)}\n`),
   ]);
