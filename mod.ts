@@ -52,9 +52,14 @@ export { type Phase, type Seconds } from "./pipeline/run/phase_timer.ts";
 // How a run fails, besides the errors of the parts.
 export { BatchTooLargeError } from "./pipeline/pretrain/decode.ts";
 export { TooManyBadImagesError } from "./pipeline/run/bad_images.ts";
-export { NonFiniteGradientsError, NonFiniteLossError } from "./pipeline/run/divergence.ts";
-export { RanksDifferError } from "./pipeline/run/replicas.ts";
+export {
+  NonFiniteGradientsError,
+  NonFiniteLossError,
+  NonFiniteStateError,
+} from "./pipeline/run/divergence.ts";
+export { OtherRankError, RanksDifferError } from "./pipeline/run/replicas.ts";
 export { RunFolderError } from "./pipeline/run/run_folder.ts";
+export { type Ending, FolderInUseError, type RunStatus, runStatus } from "./pipeline/run/run_status.ts";
 export { type TrainError, UnevenBatchError } from "./pipeline/run/train.ts";
 export { WorkerError } from "./pipeline/run/worker.ts";
 

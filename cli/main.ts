@@ -26,6 +26,23 @@ const presenter: CliOutput.Presenter = {
   },
 };
 
+/**
+ * The console, which does not end a command that has hours of work behind it: what cannot be written, as onto a full
+ * disk, is lost, and the exit status says so in the end. Nobody misses what a reader that is gone does not get.
+ */
+let lost: string | null = null;
+const forgiving = (print: (...words: unknown[]) => void) => (...words: unknown[]) => {
+  try {
+    print(...words);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) lost ??= (error as Error).message;
+  }
+};
+const output: Console.Console = Object.assign(Object.create(console), {
+  log: forgiving(console.log),
+  error: forgiving(console.error),
+});
+
 const program = Command.run(slotcon, { version: project.version }).pipe(
   Effect.tapCause((cause) => {
     const words = explain(cause);
@@ -33,6 +50,12 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
     const who = ownRank === null || words.startsWith("Rank") ? "" : `rank ${ownRank}: `;
     return Console.error(`slotcon: ${who}${words}`);
   }),
+  Effect.ensuring(
+    Effect.suspend(() =>
+      lost === null ? Effect.void : Console.error(`slotcon: Cannot write all of the output: ${lost}`)
+    ),
+  ),
+  Effect.provideService(Console.Console, output),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,
     layerTuned,
@@ -44,10 +67,17 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
 // SIGINT and SIGTERM interrupt the program, which then cleans up: a run saves a checkpoint. SIGUSR2 does the same, since
 // mpirun forwards that one to its ranks; at the others it kills them.
 Deno.addSignalListener("SIGUSR2", () => process.emit("SIGINT"));
+// So does SIGHUP, when the terminal is closed, unless nohup has made this process ignore it.
+if (Deno.env.get("SLOTCON_NOHUP") === undefined) {
+  Deno.addSignalListener("SIGHUP", () => process.emit("SIGINT"));
+}
 let terminated = false;
 Deno.addSignalListener("SIGTERM", () => terminated = true);
 NodeRuntime.runMain(program, {
   disableErrorReporting: true,
   teardown: (exit, onExit) =>
-    Runtime.defaultTeardown(exit, (code) => onExit(code === 130 && terminated ? 143 : code)),
+    Runtime.defaultTeardown(
+      exit,
+      (code) => onExit(code === 130 && terminated ? 143 : code === 0 && lost !== null ? 1 : code),
+    ),
 });

@@ -81,7 +81,7 @@ const readConfig = async (path: string): Promise<ReadonlyMap<string, string>> =>
 const ROOT = resolve(import.meta.dirname!, "../..");
 
 const ENVIRONMENT = [
-  ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "SLOTCON_DEVICE", "TERM", "TMPDIR"],
+  ...["CI", "COLORTERM", "FORCE_COLOR", "NO_COLOR", "SLOTCON_DEVICE", "SLOTCON_NOHUP", "TERM", "TMPDIR"],
   ...["DENO_DIR", "MESA_SHADER_CACHE_DIR"],
   ...deviceVariables,
   ...launchVariables,

@@ -8,7 +8,9 @@ import { learningRate, planSchedule, teacherMomentum } from "../optim/schedule.t
 import { acrossRanks } from "../ranks/sync.ts";
 import type { TooManyBadImagesError } from "../run/bad_images.ts";
 import { exported } from "../run/otlp.ts";
+import { preparing } from "../run/progress.ts";
 import { broadcastStart, expectSameImages } from "../run/replicas.ts";
+import { lockOf } from "../run/run_folder.ts";
 import { upload } from "../run/state.ts";
 import { rankBatchSize, train, type TrainError, type UnevenBatchError } from "../run/train.ts";
 import type { WorkerError } from "../run/worker.ts";
@@ -50,7 +52,9 @@ export const pretrain: (
   }
   const own = { ...config, batchSize: yield* rankBatchSize(config.batchSize, world) };
   yield* expectSameImages(images);
+  const lock = rank === 0 ? yield* lockOf(config.outputDir) : undefined;
 
+  yield* preparing(() => "Reading the weights that the run begins with");
   const { packing, state, graph } = stepGraph(own, traits, build, acrossRanks(rank, world));
   const start = yield* broadcastStart(
     startingPoint({ config, state, schedule, instances }),
@@ -59,7 +63,14 @@ export const pretrain: (
   );
   const buffers = yield* upload(state, start.values);
   const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, traits);
-  const program = yield* compile({ ...graph, memoryTaken }, buffers);
+  const gpu = yield* Gpu;
+  let compiled = 0;
+  yield* preparing(() => `Compiling for ${gpu.report.description}: ${compiled} kernels so far`, true);
+  const counted = (label: string, code: string) =>
+    Effect.tap(gpu.pipeline(label, code), () => Effect.sync(() => compiled++));
+  const program = yield* compile({ ...graph, memoryTaken }, buffers).pipe(
+    Effect.provideService(Gpu, { ...gpu, pipeline: counted }),
+  );
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
   const slotMaps = rank === 0 ? yield* slotPictures(own, images, { state, buffers, lastStep }) : null;
 
@@ -68,6 +79,7 @@ export const pretrain: (
     config,
     images: instances,
     start,
+    lock,
     stepsPerEpoch: schedule.stepsPerEpoch,
     lastStep,
     state,

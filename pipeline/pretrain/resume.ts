@@ -12,7 +12,9 @@ import {
   autoResumed,
   changedOptions,
   differenceNotes,
+  expectFiniteValues,
   expectSameOptimizer,
+  isNewestIn,
   nameGoodNeighbour,
   resumedFrom,
   resumedValues,
@@ -54,7 +56,7 @@ export const startingPoint: (
   function* (run) {
     const { config, state, schedule, instances } = run;
     const own = yield* autoResumed(PRETRAIN, config);
-    if (own !== null) return yield* goOn(own, run);
+    if (own !== null) return yield* goOn(own, run, true);
     if (config.resume !== null) return yield* resumed(config.resume, run);
 
     const step = (config.startEpoch - 1) * schedule.stepsPerEpoch;
@@ -62,7 +64,7 @@ export const startingPoint: (
     const { values, notes } = config.init === null
       ? { values: initialState(state, config.seed), notes: [] }
       : yield* fromWeights(config.init, run);
-    return { step, teacherStepOffset: counter - step, values, notes };
+    return { step, teacherStepOffset: counter - step, values, notes, goesOnWith: "nothing" as const };
   },
 );
 
@@ -74,7 +76,11 @@ const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
   return yield* match(weights.content)
     .with(
       { kind: "checkpoint" },
-      () => Effect.flatMap(resumedFrom(PRETRAIN, file), (found) => goOn(found, run)),
+      () =>
+        Effect.flatMap(
+          Effect.zip(resumedFrom(PRETRAIN, file), isNewestIn(run.config.outputDir, file)),
+          ([found, isOwn]) => goOn(found, run, isOwn),
+        ),
     )
     .with({ kind: "published" }, ({ published }) => goOnPublished(weights, published, run))
     .otherwise(() =>
@@ -88,7 +94,12 @@ const resumed = Effect.fnUntraced(function* (file: string, run: Beginning) {
     );
 }, Effect.scoped);
 
-const goOn = Effect.fnUntraced(function* (checkpoint: Checkpoint<PretrainMeta>, run: Beginning) {
+/** From a checkpoint of this project; `isOwn` says whether it is the newest one in the run's own folder. */
+const goOn = Effect.fnUntraced(function* (
+  checkpoint: Checkpoint<PretrainMeta>,
+  run: Beginning,
+  isOwn: boolean,
+) {
   const { file, meta } = checkpoint;
   const now = recordedConfig(run.config, run.state);
   yield* expectSameOptimizer(file, meta.config.optimizer, now.optimizer);
@@ -110,6 +121,8 @@ const goOn = Effect.fnUntraced(function* (checkpoint: Checkpoint<PretrainMeta>, 
     teacherStepOffset: rescaled(meta.teacherCounter) - step,
     values,
     notes: differenceNotes(file, differences),
+    file,
+    goesOnWith: !isOwn ? "nothing" : before === stepsPerEpoch ? "run" : "state",
   } satisfies StartingPoint as StartingPoint;
 });
 
@@ -147,6 +160,8 @@ const goOnPublished = Effect.fnUntraced(function* (
     teacherStepOffset: counter - step,
     values,
     notes: differenceNotes(file, differences),
+    file,
+    goesOnWith: "nothing",
   } satisfies StartingPoint as StartingPoint;
 });
 
@@ -156,8 +171,8 @@ const MODULES = ["encoder", "projector", "grouping", "predictor_slot", "center"]
 
 /**
  * Initial values, but for the weights that a file has: module by module, both networks of a checkpoint, or an encoder
- * for both networks. Fails with a `CheckpointError` where the encoder is of another architecture; other modules that
- * differ keep their initial values.
+ * for both networks. Fails with a `CheckpointError` where the encoder is of another architecture, or a value is not
+ * finite; other modules that differ keep their initial values.
  */
 const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }: Beginning) {
   const { tensors, content, leftOut } = yield* openWeights(file);
@@ -178,6 +193,7 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
       } else found.set(name, { shape, data: widened(tensor.dtype, yield* tensor.values) });
     }
     if (problems.length === 0) {
+      yield* expectFiniteValues(file, "start from", found);
       taken.push(module);
       for (const [name, tensor] of found) values.set(name, tensor);
     } else if (module === "encoder") {

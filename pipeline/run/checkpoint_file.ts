@@ -84,6 +84,9 @@ const ChecksumsJson = Schema.fromJsonString(Schema.Record(Schema.String, Schema.
 /** The folder of a run's checkpoints. */
 export const checkpointFolder = (runFolder: string): string => join(runFolder, "checkpoints");
 
+/** The name of the checkpoint after `step` steps. */
+export const checkpointName = (step: number): string => `step_${String(step).padStart(6, "0")}.safetensors`;
+
 /** The step after which a checkpoint of this name was saved, or null where the name is not that of a checkpoint. */
 export const savedStep = (name: string): number | null => {
   const digits = name.match(/^step_(\d+)\.safetensors$/)?.[1];
@@ -106,7 +109,7 @@ export const saveCheckpoint: <Meta extends RunMeta>(
     { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
   ) {
     const folder = checkpointFolder(runFolder);
-    const name = `step_${String(meta.step).padStart(6, "0")}.safetensors`;
+    const name = checkpointName(meta.step);
     const file = join(folder, name);
     const pieces = yield* checkpointPieces(task, { meta, tensors });
 

@@ -48,6 +48,50 @@ Deno.test(
 );
 
 Deno.test(
+  "checkpoints() keeps what was meant to stay, whatever a later run in the folder asks for",
+  inTestFolder(async (folder) => {
+    const saves = (plan: Partial<CheckpointPlan>, steps: readonly number[], value = 0) =>
+      logged({ outputDir: folder, keep: 1, ...plan }, (saving) =>
+        Effect.gen(function* () {
+          for (const step of steps) yield* saving.save(meta(step), Effect.succeed(state(step + value)));
+          yield* saving.settled;
+        }));
+    await saves({}, [10, 15, 20, 25]);
+    assert.deepEqual(stepsIn(folder), [10, 20, 25]);
+    await saves({ saveFreq: 50 }, [30, 31]); // 10 and 20 ended no fiftieth epoch
+    assert.deepEqual(stepsIn(folder), [10, 20, 31]);
+    await saves({ saveFreq: 2 }, [31, 40, 41]); // 31 is replaced, as one of those that rotate
+    assert.deepEqual(stepsIn(folder), [10, 20, 40, 41]);
+    // Steps that count otherwise come to an old name again: with the same bits nothing is kept, with others both are.
+    await saves({ stepsPerEpoch: 5 }, [20]);
+    const copies = () =>
+      Array.from(Deno.readDirSync(`${folder}/checkpoints`), ({ name }) => name).filter((name) =>
+        /\.\d\./.test(name)
+      );
+    assert.deepEqual(copies(), []);
+    await saves({ stepsPerEpoch: 5 }, [20], 100);
+    assert.deepEqual(copies(), ["step_000020.1.safetensors"]);
+  }),
+);
+
+Deno.test(
+  "checkpoints() never saves a state that is not finite, and ends the run",
+  inTestFolder(async (folder) => {
+    await logged({ outputDir: folder }, (saving) =>
+      Effect.gen(function* () {
+        yield* saving.save(meta(1), Effect.succeed(state(1)));
+        yield* saving.save(meta(2), Effect.succeed(state(NaN)));
+        const error = yield* Effect.flip(saving.save(meta(3), Effect.succeed(state(3))));
+        assert.match(
+          error.message,
+          /^center has values that are not finite after step 2, which is not saved/,
+        );
+      }));
+    assert.deepEqual(stepsIn(folder), [1]);
+  }),
+);
+
+Deno.test(
   "checkpoints() saves after minutes",
   inTestFolder(async (folder) => {
     await logged({ outputDir: folder, saveMinutes: 1e-3 }, (saving) =>

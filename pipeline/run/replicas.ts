@@ -91,6 +91,38 @@ export const anyRankStops = Effect.fnUntraced(function* (
   return count > 0;
 });
 
+/** Another rank has ended the run: which one, and with what sentence. */
+export class OtherRankError extends Data.Error<{
+  readonly rank: number;
+  readonly reason: string;
+}> {
+  /** Tells this error from others, as `Effect.catchTag` does. */
+  readonly _tag = "OtherRankError";
+  /** The tag, with which a stack trace begins. */
+  override get name(): string {
+    return this._tag;
+  }
+
+  /** What could not be done, and why, as a sentence. */
+  override get message(): string {
+    return `Rank ${this.rank} has ended the run: ${this.reason}`;
+  }
+}
+
+/**
+ * Compares how the ranks end, in a sentence or "" where all is well. Fails with an `OtherRankError` on the ranks that
+ * are well while another is not, or with a `CollectiveError`.
+ */
+export const expectSameEnd = Effect.fnUntraced(function* (
+  reason: string,
+): Effect.fn.Return<void, OtherRankError | CollectiveError> {
+  const { world } = yield* Collective;
+  if (world === 1) return;
+  const reasons = yield* gatherTexts(reason);
+  const rank = reasons.findIndex((text) => text !== "");
+  if (reason === "" && rank >= 0) return yield* new OtherRankError({ rank, reason: reasons[rank] });
+});
+
 /**
  * A check, to be run after a step, that all ranks have the same bits in all of the state. It fails with a `RanksDifferError`
  * that names the first tensor and rank that differ, or with a `CollectiveError` or `GpuError`.

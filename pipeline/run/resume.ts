@@ -7,6 +7,7 @@ import { isBuiltIn } from "../optim/optimizers.ts";
 import {
   type Checkpoint,
   CheckpointError,
+  checkpointFolder,
   checkpointsIn,
   compareState,
   latestCheckpoint,
@@ -14,9 +15,11 @@ import {
   type RunMeta,
   type Task,
 } from "./checkpoint_file.ts";
-import { initialState } from "./initial_state.ts";
+import { countNonFinite } from "./divergence.ts";
+import { initialState, isInitial } from "./initial_state.ts";
 import { flagName } from "./option_name.ts";
 import type { RunConfig, TaskOptions } from "./options.ts";
+import type { GoesOnWith } from "./run_folder.ts";
 import { checkpointShapes, type StateValues } from "./state_layout.ts";
 
 /** Where a run begins. */
@@ -25,8 +28,15 @@ export interface StartingPoint {
   readonly step: number;
   /** The state after these steps. */
   readonly values: StateValues;
+  /** The checkpoint that it goes on from, if it does. */
+  readonly file?: string;
   /** Sentences that the user should know. */
   readonly notes: readonly string[];
+  /**
+   * What the run does with the run that its folder holds already; if not given, it goes on with that run after the
+   * first step, and with nothing of it before.
+   */
+  readonly goesOnWith?: GoesOnWith;
 }
 
 /**
@@ -67,6 +77,17 @@ export const nameGoodNeighbour: (
   return yield* error;
 });
 
+/** Whether a checkpoint is the newest one in the folder of a run. */
+export const isNewestIn: (outputDir: string, file: string) => Effect.Effect<boolean> = Effect.fnUntraced(
+  function* (outputDir, file) {
+    const folder = checkpointFolder(outputDir);
+    const [newest] = yield* checkpointsIn(folder);
+    if (newest === undefined) return false;
+    const [a, b] = [join(folder, newest), file].map((path) => Deno.statSync(path));
+    return a.dev === b.dev && a.ino === b.ino;
+  },
+);
+
 /** Fails with a `CheckpointError` where the buffers of a checkpoint are those of another optimiser than the run's. */
 export const expectSameOptimizer = (
   file: string,
@@ -82,14 +103,33 @@ export const expectSameOptimizer = (
 
 /**
  * The values with which a run whose state is `state` goes on from a checkpoint. Fails with a `CheckpointError` where
- * the checkpoint is of another architecture.
+ * the checkpoint is of another architecture, or has values that are not finite.
  */
 export const resumedValues = (
   { file, tensors }: Pick<Checkpoint, "file" | "tensors">,
   state: StateBuilder,
 ): Effect.Effect<StateValues, CheckpointError> => {
   const values = withLossScaleOf(state, tensors);
-  return Effect.as(compareState(checkpointShapes(state), { file, tensors: values }), values);
+  return compareState(checkpointShapes(state), { file, tensors: values }).pipe(
+    Effect.andThen(expectFiniteValues(file, "resume from", values)),
+    Effect.as(values),
+  );
+};
+
+/** Fails with a `CheckpointError` that names the first tensors of a file with values that are not finite. */
+export const expectFiniteValues = (
+  file: string,
+  action: "resume from" | "start from",
+  values: StateValues,
+): Effect.Effect<void, CheckpointError> => {
+  const bad = [...values].filter(([, tensor]) => !isInitial(tensor)).flatMap(([name, { data }]) => {
+    const count = countNonFinite(data);
+    return count === 0 ? [] : [`${count} of the ${data.length} values of ${name}`];
+  });
+  if (bad.length === 0) return Effect.void;
+  const more = bad.length > 3 ? `, and those of ${bad.length - 3} more tensors,` : "";
+  const reason = `${bad.slice(0, 3).join(", ")}${more} are not finite: choose another file`;
+  return Effect.fail(new CheckpointError({ subject: file, action, reason }));
 };
 
 /**

@@ -1,16 +1,23 @@
 /**
- * The folder of a run: `log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`, `tensorboard/`. Its
- * `checkpoints/` are written elsewhere (checkpoint_file.ts).
+ * The folder of a run: `log.txt`, `metrics.jsonl`, `times.jsonl`, `config.json`, `plan.json`, `run.json`,
+ * `tensorboard/`. Its `checkpoints/` are written elsewhere (checkpoint_file.ts).
  */
 import { join } from "node:path";
 import { Data, Effect, Logger, type Scope } from "effect";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
-import { exists } from "../../data/files/exists.ts";
+import { exists, statOf } from "../../data/files/exists.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import type { RunConfig } from "./options.ts";
 import { added, type Seconds } from "./phase_timer.ts";
 import { isPrinted, metricsLine, type RunPlan, stepLine, type StepReport } from "./progress.ts";
+import {
+  type Ending,
+  type FolderInUseError,
+  type FolderLock,
+  folderLock,
+  STATUS_FILE,
+} from "./run_status.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 
 /** A file of a run's folder cannot be written. */
@@ -50,24 +57,50 @@ export interface RunFolder {
   readonly flush: Effect.Effect<void, RunFolderError>;
   /** Adds log messages to `log.txt`. */
   readonly logger: Logger.Logger<unknown, void>;
+  /** Records in `run.json` how the run ended, and in `log.txt` why it failed. */
+  readonly ended: (ending: Ending) => Effect.Effect<void>;
+}
+
+/**
+ * What a run does with the run that its folder holds already. It goes on with that `run`, as if it had never stopped;
+ * or with its `state` alone, since its steps count otherwise, as those of another batch size do; or with `nothing` of
+ * it. What it does not go on with is put aside, into a folder `before.1` or the next number that is free.
+ */
+export type GoesOnWith = "run" | "state" | "nothing";
+
+/** How to open the folder of a run. */
+export interface Opening {
+  /** What the run does with an earlier one in its folder; if not given, it goes on with it after the first step. */
+  readonly goesOnWith?: GoesOnWith;
+  /** The lock of the folder; if not given, it is taken for as long as the folder is open. */
+  readonly lock?: FolderLock;
 }
 
 /**
  * Opens the folder of a run until the scope ends, and writes `config.json` and `plan.json` into it. The metrics of a
- * resumed run go on after its first step, as if it had never stopped; those of an earlier run in this folder are kept
- * under another name. Fails with a `RunFolderError` where a file cannot be written.
+ * resumed run go on after its first step, as if it had never stopped; another run in this folder is put aside. Fails
+ * with a `RunFolderError` where a file cannot be written, and with a `FolderInUseError` where another process is
+ * writing into the folder.
  */
 export const openRunFolder: (
   config: Pick<RunConfig, "outputDir" | "tensorboard">,
   plan: RunPlan,
-) => Effect.Effect<RunFolder, RunFolderError, Scope.Scope> = Effect.fn("openRunFolder")(
-  function* (config, plan) {
+  opening?: Opening,
+) => Effect.Effect<RunFolder, RunFolderError | FolderInUseError, Scope.Scope> = Effect.fn("openRunFolder")(
+  function* (config, plan, opening = {}) {
     const { outputDir } = config;
-    const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder, mapsFolder] = [
-      ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard", "slot_maps"],
+    const [configFile, planFile, metricsFile, timesFile, logFile, boardFolder] = [
+      ...["config.json", "plan.json", "metrics.jsonl", "times.jsonl", "log.txt", "tensorboard"],
     ].map((name) => join(outputDir, name));
 
     yield* attempt(outputDir, () => Deno.mkdirSync(outputDir, { recursive: true }));
+    const lock = opening.lock ?? (yield* lockOf(outputDir));
+    yield* taken(lock, outputDir);
+    const goesOnWith = opening.goesOnWith ?? (plan.firstStep === 0 ? "nothing" : "run");
+    const before = goesOnWith === "run"
+      ? null
+      : yield* attempt(outputDir, () => putAside(outputDir, goesOnWith));
+    lock.begin();
     for (const [file, content] of [[configFile, config], [planFile, plan]] as const) {
       yield* writeWholeFile(file, [encode(`${JSON.stringify(content, null, 2)}\n`)]).pipe(
         Effect.mapError(({ message }) => new RunFolderError({ subject: file, reason: message })),
@@ -80,8 +113,12 @@ export const openRunFolder: (
     const times = yield* opened(timesFile, () => openAppendFile(timesFile));
     const log = yield* opened(logFile, () => openAppendFile(logFile));
     const logLine = lineLog(log);
-    if (plan.firstStep === 0) {
-      for (const old of [boardFolder, mapsFolder]) yield* attempt(old, () => putAside(old));
+    if (before !== null) {
+      const words = goesOnWith === "nothing"
+        ? `"${outputDir}" had another run, which is in "${before}" now; --auto-resume would have gone on with it`
+        : `The log and the metrics so far, whose steps count otherwise, are in "${before}" now`;
+      yield* Effect.logWarning(words);
+      logLine(`Warn: ${words}`);
     }
     const board = config.tensorboard
       ? yield* opened(boardFolder, () => openTensorBoard(boardFolder, { ...config }, plan.firstStep))
@@ -122,9 +159,34 @@ export const openRunFolder: (
         board?.sync();
       }),
       logger: loggerTo(logLine),
+      ended: (ending) =>
+        Effect.sync(() => {
+          if (ending.kind === "failed") logLine(`Error: ${ending.reason}`);
+          lock.end(ending);
+        }),
     } satisfies RunFolder as RunFolder;
   },
 );
+
+/**
+ * The lock of the folder of a run until the scope ends (run_status.ts). Fails with a `RunFolderError` where its file
+ * cannot be written.
+ */
+export const lockOf = (
+  outputDir: string,
+): Effect.Effect<FolderLock, FolderInUseError | RunFolderError, Scope.Scope> =>
+  writable(outputDir, folderLock(outputDir));
+
+const taken = (lock: FolderLock, outputDir: string) => writable(outputDir, lock.take);
+
+const writable = <A, E, R>(outputDir: string, effect: Effect.Effect<A, E, R>) =>
+  Effect.catchDefect(
+    effect,
+    (error) =>
+      Effect.fail(
+        new RunFolderError({ subject: join(outputDir, STATUS_FILE), reason: (error as Error).message }),
+      ),
+  );
 
 /**
  * The largest share of a run's time that may go into waiting for images: without its first steps, and over some
@@ -178,28 +240,46 @@ export const openRankFolder: (
     images: () => Effect.void,
     flush: Effect.void,
     logger: loggerTo(lineLog(log)),
+    ended: () => Effect.void,
   } satisfies RunFolder as RunFolder;
 });
 
-/**
- * Drops the lines of `step` and later steps, which the run will compute again, and a last line that was cut short.
- * Puts the whole file aside for a new run (`step` 0).
- */
+/** Drops the lines of `step` and later steps, which the run will compute again, and a last line that was cut short. */
 const keepLinesBefore = (step: number, file: string) => {
   if (!exists(file)) return;
-  if (step === 0) return putAside(file);
   const lines = Deno.readTextFileSync(file).split("\n").filter((line) => stepOf(line) < step);
   Deno.writeTextFileSync(`${file}.partial`, lines.map((line) => `${line}\n`).join(""));
   Deno.renameSync(`${file}.partial`, file);
 };
 
-/** Renames "metrics.jsonl" to "metrics.1.jsonl", or the next number that is free; a folder likewise. */
-const putAside = (path: string) => {
-  if (!exists(path)) return;
-  const numbered = (number: number) => path.replace(/(\.jsonl)?$/, `.${number}$1`);
+/** What belongs to a run in its folder, besides `checkpoints` and `run.json`. */
+const OF_RUN = new RegExp(
+  "^(log(\\.rank\\d+)?\\.txt|(metrics|times)(\\.\\d+)?\\.jsonl|(config|plan|trace)\\.json|tensorboard|slot_maps|" +
+    "report\\.html|slots\\.png)$",
+);
+
+/**
+ * Moves the run in a folder, if it has done anything, into the folder `before.1` or the next number that is free: all
+ * of it, or all but its checkpoints where a run goes on with the state. Returns that folder; null where nothing is
+ * moved.
+ */
+const putAside = (outputDir: string, goesOnWith: GoesOnWith): string | null => {
+  const at = (...names: string[]) => join(outputDir, ...names);
+  const hasMetrics = (statOf(at("metrics.jsonl"))?.size ?? 0) > 0;
+  const hasCheckpoints = statOf(at("checkpoints"))?.isDirectory === true &&
+    Deno.readDirSync(at("checkpoints"))[Symbol.iterator]().next().done === false;
+  if (!hasMetrics && !hasCheckpoints) return null;
+  const names = Array.from(Deno.readDirSync(outputDir), ({ name }) => name).filter((name) =>
+    OF_RUN.test(name) || name === "checkpoints" && goesOnWith === "nothing"
+  );
+  if (names.length === 0) return null;
   let number = 1;
-  while (exists(numbered(number))) number++;
-  Deno.renameSync(path, numbered(number));
+  while (exists(at(`before.${number}`))) number++;
+  const before = at(`before.${number}`);
+  Deno.mkdirSync(before);
+  if (exists(at(STATUS_FILE))) Deno.copyFileSync(at(STATUS_FILE), join(before, STATUS_FILE)); // that one is locked
+  for (const name of names) Deno.renameSync(at(name), join(before, name));
+  return before;
 };
 
 const stepOf = (line: string): number => {

@@ -5,6 +5,7 @@ import { configure } from "../pretrain/config.ts";
 import { NO_TIME } from "./phase_timer.ts";
 import { duration, type RunPlan, stepLine, type StepReport } from "./progress.ts";
 import { openRunFolder } from "./run_folder.ts";
+import { type Ending, runStatus } from "./run_status.ts";
 
 const plan: RunPlan = {
   firstStep: 0,
@@ -86,11 +87,78 @@ Deno.test(
   inTestFolder(async (folder) => {
     for (const last of [1, 2, 3]) await run(folder, 0, [last]);
     assert.deepEqual(
-      ["metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl"].map((f) => steps(`${folder}/${f}`)),
+      ["before.1/metrics.jsonl", "before.2/metrics.jsonl", "metrics.jsonl"].map((f) =>
+        steps(`${folder}/${f}`)
+      ),
       [[1], [
         2,
       ], [3]],
     );
+  }),
+);
+
+Deno.test(
+  "openRunFolder() puts an earlier run aside whole, with its checkpoints, and leaves what is no run's",
+  inTestFolder(async (folder) => {
+    await run(folder, 0, [0, 1]);
+    await Deno.mkdir(`${folder}/checkpoints`);
+    await Deno.writeTextFile(`${folder}/checkpoints/step_000002.safetensors`, "weeks of work");
+    for (const name of ["slot_maps", "data"]) await Deno.mkdir(`${folder}/${name}`);
+    await run(folder, 0, [0]);
+    const names = (path: string) => Array.from(Deno.readDirSync(path), ({ name }) => name).sort();
+    const written = ["config.json", "log.txt", "metrics.jsonl", "plan.json", "run.json", "times.jsonl"];
+    assert.deepEqual(names(folder), [...written, "before.1", "data"].sort());
+    assert.deepEqual(names(`${folder}/before.1`), [...written, "checkpoints", "slot_maps"].sort());
+    assert.equal(
+      await Deno.readTextFile(`${folder}/before.1/checkpoints/step_000002.safetensors`),
+      "weeks of work",
+    );
+    assert.match(
+      await Deno.readTextFile(`${folder}/log.txt`),
+      /had another run, which is in ".*before\.1" now/,
+    );
+  }),
+);
+
+Deno.test(
+  "openRunFolder() refuses a folder into which a run is writing, and says how a run is or ended",
+  inTestFolder(async (folder) => {
+    const config = { ...Effect.runSync(configure("demo")), outputDir: `${folder}/run` };
+    assert.equal(runStatus(config.outputDir), null);
+    const opened = (ending: Ending | null) =>
+      Effect.runPromise(Effect.scoped(Effect.gen(function* () {
+        const own = yield* openRunFolder(config, plan);
+        assert.equal(runStatus(config.outputDir)?.kind, "running");
+        const error = yield* Effect.flip(Effect.scoped(openRunFolder(config, plan)));
+        assert.match(error.message, /^Another run is writing into ".*run" \(process \d+ on .*--output-dir$/);
+        if (ending !== null) yield* own.ended(ending);
+      })));
+    await opened(null);
+    assert.equal(runStatus(config.outputDir)?.kind, "killed");
+    for (const ending of [{ kind: "finished" }, { kind: "stopped" }] as const) {
+      await opened(ending);
+      assert.equal(runStatus(config.outputDir)?.kind, ending.kind);
+    }
+    await opened({ kind: "failed", reason: "It broke" });
+    const status = runStatus(config.outputDir);
+    assert.ok(status?.kind === "failed" && status.reason === "It broke");
+    assert.match(await Deno.readTextFile(`${folder}/run/log.txt`), /Error: It broke$/m);
+  }),
+);
+
+Deno.test(
+  "openRunFolder() keeps checkpoints in place for a run that goes on with other steps, and its metrics aside",
+  inTestFolder(async (folder) => {
+    await run(folder, 0, [0, 1]);
+    await Deno.mkdir(`${folder}/checkpoints`);
+    await Deno.writeTextFile(`${folder}/checkpoints/step_000002.safetensors`, "");
+    const config = { ...Effect.runSync(configure("demo")), outputDir: folder };
+    await Effect.runPromise(
+      Effect.scoped(openRunFolder(config, { ...plan, firstStep: 1 }, { goesOnWith: "state" })),
+    );
+    assert.deepEqual(steps(`${folder}/before.1/metrics.jsonl`), [0, 1]);
+    assert.equal(await Deno.readTextFile(`${folder}/metrics.jsonl`), "");
+    assert.ok((await Deno.stat(`${folder}/checkpoints/step_000002.safetensors`)).isFile);
   }),
 );
 
@@ -110,13 +178,14 @@ Deno.test(
 Deno.test(
   "openRunFolder() warns once where more than 2 % of a minute goes into waiting for pictures",
   inTestFolder(async (outputDir) => {
-    const config = { ...Effect.runSync(configure("demo")), outputDir };
+    const demo = Effect.runSync(configure("demo"));
     /** Steps of a second each: warnings of a run that starts slowly and then waits so long for pictures. */
     const warnings = async (decode: number, steps: number) => {
       const said: string[] = [];
       const logger = Logger.make(({ message }) => void said.push(String(message)));
       await Effect.runPromise(
         Effect.scoped(Effect.gen(function* () {
+          const config = { ...demo, outputDir: `${outputDir}/${decode} ${steps}` };
           const folder = yield* openRunFolder(config, plan);
           for (let step = 0; step < steps; step++) {
             const waited = step < 20 ? 0.9 : decode;

@@ -118,7 +118,7 @@ Deno.test(
     );
     await run(folder, [0]);
     assert.equal(eventFiles(folder).length, 1);
-    assert.equal(Array.from(Deno.readDirSync(join(folder, "tensorboard.1"))).length, 3);
+    assert.equal(Array.from(Deno.readDirSync(join(folder, "before.1", "tensorboard"))).length, 3);
     await run(join(folder, "without"), [0], false);
     assert.throws(() => eventFiles(join(folder, "without")), Deno.errors.NotFound);
   }),

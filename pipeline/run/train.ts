@@ -4,7 +4,8 @@
  * A task (pipeline/pretrain/pretrain.ts) says what is in a batch, which program runs it with which inputs, and what a
  * checkpoint needs to know. Reports, checkpoints, profiles, ranks and stopping are the same for all tasks.
  */
-import { Data, Deferred, Effect, Fiber, Option, type Scope, Stream } from "effect";
+import { join } from "node:path";
+import { Cause, Data, Deferred, Effect, Exit, Fiber, Option, type Scope, Stream } from "effect";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import { release } from "../../data/images/release.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
@@ -16,15 +17,28 @@ import type { StepBatch } from "./batch.ts";
 import { writtenBytes } from "./bytes.ts";
 import type { CheckpointError, RunMeta, Task } from "./checkpoint_file.ts";
 import { type Checkpoints, checkpoints, noCheckpoints } from "./checkpoint_stage.ts";
-import { expectFinite, type NonFiniteGradientsError, type NonFiniteLossError } from "./divergence.ts";
+import { explained } from "./advice.ts";
+import {
+  expectFinite,
+  type NonFiniteGradientsError,
+  type NonFiniteLossError,
+  type NonFiniteStateError,
+} from "./divergence.ts";
 import type { RunConfig } from "./options.ts";
 import { StageSpan } from "./otlp.ts";
 import { type PhaseTimer, phaseTimer } from "./phase_timer.ts";
 import { noProfile, type Profile, profileOf } from "./profile.ts";
-import { type Metrics, Progress, type RunPlan, type StepReport } from "./progress.ts";
-import { anyRankStops, type RanksDifferError, replicaCheck } from "./replicas.ts";
+import { type Metrics, preparing, Progress, type RunPlan, type StepReport } from "./progress.ts";
+import {
+  anyRankStops,
+  expectSameEnd,
+  type OtherRankError,
+  type RanksDifferError,
+  replicaCheck,
+} from "./replicas.ts";
 import type { StartingPoint } from "./resume.ts";
 import { openRankFolder, openRunFolder, type RunFolder, type RunFolderError } from "./run_folder.ts";
+import type { Ending, FolderInUseError, FolderLock } from "./run_status.ts";
 import { snapshot } from "./state.ts";
 
 /** What a task hands to the loop. */
@@ -37,6 +51,8 @@ export interface Training<Batch extends StepBatch, Meta extends RunMeta, E, R> {
   readonly images: number;
   /** Where the run begins. */
   readonly start: StartingPoint;
+  /** The lock of the run's folder, where the task has taken it already, as one that looks for checkpoints does. */
+  readonly lock?: FolderLock;
   /** Steps from one epoch to the next. */
   readonly stepsPerEpoch: number;
   /** Steps that will be done at the end. */
@@ -118,7 +134,10 @@ export const rankBatchSize = (batchSize: number, world: number): Effect.Effect<n
 export type TrainError =
   | NonFiniteLossError
   | NonFiniteGradientsError
+  | NonFiniteStateError
   | RanksDifferError
+  | OtherRankError
+  | FolderInUseError
   | RunFolderError
   | CheckpointError
   | PlanError
@@ -127,71 +146,164 @@ export type TrainError =
 
 /**
  * Trains from the start to the last step, and returns how many steps are done. An interruption lets the current step
- * finish and saves a checkpoint before it stops. With several ranks every rank trains on its share of each batch; rank
- * 0 writes checkpoints and the run's folder.
+ * finish and saves a checkpoint before it stops; so does a failure that leaves the state sound, such as that of the
+ * batches. With several ranks every rank trains on its share of each batch; rank 0 writes checkpoints and the run's
+ * folder. Where all steps are done already, nothing is written.
  */
 export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   training: Training<Batch, Meta, E, R>,
-) => Effect.Effect<number, E | TrainError, R | Gpu | Scope.Scope> = Effect.fnUntraced(function* (training) {
-  const { start, lastStep, state, buffers, observer } = training;
-  const { world, barrier } = yield* Collective;
-  const progress = yield* Progress;
-  const span = yield* StageSpan;
-  const expectSameBits = yield* replicaCheck(state, buffers);
-  const plan = yield* planOf(training);
-  const open = yield* opened(training, plan);
-  const { folder, profile, saving, time } = open;
-  const submit = submitting(training, open, expectSameBits);
-  const read = reading(training, open);
+) => Effect.Effect<number, E | TrainError, R | Gpu | Scope.Scope> = Effect.fnUntraced(
+  function* <Batch extends StepBatch, Meta extends RunMeta, E, R>(training: Training<Batch, Meta, E, R>) {
+    const { start, lastStep, state, buffers } = training;
+    const { world, barrier } = yield* Collective;
+    const progress = yield* Progress;
+    const span = yield* StageSpan;
+    const plan = yield* planOf(training);
+    if (start.step >= lastStep) {
+      yield* announce(training);
+      return start.step;
+    }
+    const expectSameBits = yield* replicaCheck(state, buffers);
+    const open = yield* opened(training, plan);
+    const { folder, profile, saving, time } = open;
+    const submit = submitting(training, open, expectSameBits, world);
+    const read = reading(training, open);
+    const stop = yield* Deferred.make<void>();
+    const failure = soundFailure<E | RunFolderError>(stop);
 
-  let done = start.step;
-  let saved = start.step;
-  const save = (copy: StateCopy) => {
-    saved = done;
-    return saving.save(training.meta(done), copy);
-  };
-  const show = (done: number) => (images: Images) => folder.images(done, images);
+    let done = start.step;
+    let saved = start.step;
+    const save = (copy: StateCopy) => {
+      saved = done;
+      return saving.save(training.meta(done), copy);
+    };
+    // After an interruption, or a sound failure: the device has done exactly the steps that were read.
+    const saveRest = Effect.suspend(() =>
+      done === saved
+        ? Effect.void
+        : Effect.andThen(expectSameBits(done), Effect.flatMap(snapshot(state, buffers), save))
+    );
 
-  const steps = (stop: Deferred.Deferred<void>) =>
-    training.batches.pipe(
+    const steps = training.batches.pipe(
+      Stream.catchCause((cause) => Stream.fromEffectDrain(endOfBatches(failure.is(cause)))),
       Stream.take(lastStep - start.step),
       world === 1 ? Stream.interruptWhen(Deferred.await(stop)) : untilAnyStops(Deferred.isDone(stop)),
       Stream.mapEffect((batch) => submit(batch).pipe(span("submit", batch.step))),
       oneBehind,
       Stream.mapEffect((submitted) => read(submitted).pipe(span("read", submitted.batch.step))),
-      Stream.tap(({ report }) => folder.record(report)),
-      Stream.tap(({ report }) => progress.step(report)),
-      Stream.tap(({ report }) => profile.step(report)),
-      Stream.tap(({ report, images }) =>
-        images === null ? Effect.void : Effect.flatMap(images, show(report.step + 1))
+      Stream.tap(({ report }) => failure.of(folder.record(report))),
+      Stream.tap(({ report }) => failure.of(progress.step(report))),
+      Stream.tap(({ report }) => failure.of(profile.step(report))),
+      Stream.tap(({ report: { step }, images }) =>
+        images === null ? Effect.void : show(open, step + 1, images)
       ),
-      Stream.tap(({ report, copy }) => {
+      Stream.tap(({ report, due, copy }) => {
         time.mark("report");
         done = report.step + 1;
+        if (due) saved = done;
         return copy === null
           ? Effect.void
           : save(copy).pipe(Effect.tap(Effect.sync(() => time.mark("checkpoint"))));
       }),
       Stream.runDrain,
-      // After an interruption: the device has done exactly the steps that were read.
-      Effect.andThen(
-        Effect.suspend(() => done === saved ? Effect.void : Effect.flatMap(snapshot(state, buffers), save)),
-      ),
-      Effect.andThen(saving.settled),
+      Effect.andThen(saveRest),
+      // Its error has been told, and the run has one of its own.
+      Effect.andThen(Effect.catchTag(saving.settled, "CheckpointError", (error) => failure.orElse(error))),
       Effect.andThen(barrier), // the files of rank 0 are there for all ranks
+      Effect.andThen(Effect.suspend(() => expectSameEnd(failure.reason()))),
+      Effect.andThen(failure.raise),
     );
 
-  yield* Effect.gen(function* () {
-    yield* announce(training);
-    yield* progress.begin(plan);
-    if (start.step === 0 && observer !== null) {
-      yield* Effect.flatMap(Effect.flatten(observer.observe(0)), show(0));
-    }
-    time.mark("report"); // the wait for the first batch comes next
-    yield* gracefully(steps);
-  }).pipe(Effect.withLogger(folder.logger));
-  return done;
+    yield* Effect.gen(function* () {
+      yield* announce(training);
+      yield* progress.begin(plan);
+      if (start.step === 0 && training.observer !== null) {
+        const images = yield* observed(training, 0);
+        if (images !== null) yield* show(open, 0, images);
+      }
+      yield* preparing(() => "Waiting for the first batch and the first step", true);
+      time.mark("report"); // the wait for the first batch comes next
+      yield* gracefully(steps, stop);
+    }).pipe(
+      Effect.onExit((exit) =>
+        Effect.andThen(folder.ended(endingOf(exit)), sayHowToGoOn(training, done, saved, exit))
+      ),
+      Effect.withLogger(folder.logger),
+    );
+    return done;
+  },
+);
+
+// --- How a run ends ---
+
+/**
+ * The failure of something that leaves the state sound, after which no further step is submitted, and those that have
+ * been are read and saved.
+ */
+const soundFailure = <E>(stop: Deferred.Deferred<void>) => {
+  let failure: Cause.Cause<E> | null = null;
+  const is = (cause: Cause.Cause<E>) =>
+    Effect.suspend(() => {
+      failure ??= cause;
+      return Deferred.succeed(stop, undefined);
+    });
+  return {
+    /** Remembers a failure, the first one. */
+    is,
+    /** An effect whose failure is remembered. */
+    of: <R>(effect: Effect.Effect<void, E, R>) =>
+      Effect.catchCause(
+        effect,
+        (cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.asVoid(is(cause)),
+      ),
+    /** Fails with an error unless there is a failure. */
+    orElse: <Other>(error: Other): Effect.Effect<void, Other> =>
+      Effect.suspend(() => failure === null ? Effect.fail(error) : Effect.void),
+    /** Fails with the failure, if there is one. */
+    raise: Effect.suspend(() => failure === null ? Effect.void : Effect.failCause(failure)),
+    /** The failure as a sentence; "" where there is none. */
+    reason: () => failure === null ? "" : sentenceOf(failure),
+  };
+};
+
+/** The end of a rank's batches by a failure, which all ranks learn of before they submit their next step. */
+const endOfBatches = Effect.fnUntraced(function* (remember: Effect.Effect<unknown>) {
+  yield* remember;
+  if ((yield* Collective).world > 1) yield* anyRankStops(true);
 });
+
+const endingOf = (exit: Exit.Exit<unknown, unknown>): Ending =>
+  Exit.isSuccess(exit)
+    ? { kind: "finished" }
+    : Cause.hasInterruptsOnly(exit.cause)
+    ? { kind: "stopped" }
+    : { kind: "failed", reason: sentenceOf(exit.cause) };
+
+const sentenceOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause) as Error & { readonly _tag?: string };
+  return error._tag === "GpuError" || error._tag === "PlanError"
+    ? explained(error as GpuError | PlanError)
+    : error.message ?? String(error);
+};
+
+/** Says of a run that has not come to its end what is saved, and which command goes on with it. */
+const sayHowToGoOn = Effect.fnUntraced(function* <Batch extends StepBatch, Meta extends RunMeta, E, R>(
+  { task, config, lastStep }: Training<Batch, Meta, E, R>,
+  done: number,
+  saved: number,
+  exit: Exit.Exit<unknown, unknown>,
+) {
+  if (Exit.isSuccess(exit) && done >= lastStep || saved === 0 || saved !== done) return;
+  const file = join(config.outputDir, "config.json");
+  yield* Effect.logInfo(
+    `${done} of ${lastStep} steps are done and saved. To go on: slotcon ${task.name} --config ${
+      quoted(file)
+    } --auto-resume`,
+  );
+});
+
+/** A path as a shell's word. */
+const quoted = (path: string) => /^[\w./~:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
 // --- Before the first step ---
 
@@ -226,11 +338,13 @@ interface Opened<Meta extends RunMeta> {
 }
 
 const opened = Effect.fnUntraced(function* <Batch extends StepBatch, Meta extends RunMeta, E, R>(
-  { task, config, program }: Training<Batch, Meta, E, R>,
+  { task, config, start, lock, program }: Training<Batch, Meta, E, R>,
   plan: RunPlan,
 ) {
   const { rank } = yield* Collective;
-  const folder = rank === 0 ? yield* openRunFolder(config, plan) : yield* openRankFolder(config, rank);
+  const folder = rank === 0
+    ? yield* openRunFolder(config, plan, { goesOnWith: start.goesOnWith, lock })
+    : yield* openRankFolder(config, rank);
   const profile = config.profile && rank === 0
     ? yield* profileOf({ task: task.name, outputDir: config.outputDir, ...plan }, program)
     : noProfile;
@@ -262,9 +376,19 @@ const announce = Effect.fnUntraced(
       );
     }
     for (const note of start.notes) yield* Effect.logWarning(note);
-    if (start.step >= lastStep) yield* Effect.logInfo(`all ${lastStep} steps are done already`);
+    if (start.step >= lastStep) {
+      yield* Effect.logInfo(
+        start.step === lastStep
+          ? `all ${lastStep} steps are done already`
+          : `all ${lastStep} steps are done already, and ${start.step - lastStep} more`,
+      );
+    } else if (start.step > 0) {
+      yield* Effect.logInfo(`Going on after step ${start.step} of ${lastStep}${from(start)}`);
+    }
   },
 );
+
+const from = ({ file }: StartingPoint) => file === undefined ? "" : `, from ${file}`;
 
 /** The device memory that a run reserves before its first step and until its end. */
 const memorySentence = ({ plan: { groups, total }, recomputed }: Program): string => {
@@ -282,7 +406,7 @@ const memorySentence = ({ plan: { groups, total }, recomputed }: Program): strin
 /** A copy of the state on the device; the effect brings it to the host. */
 type StateCopy = Effect.Success<ReturnType<typeof snapshot>>;
 
-/** Steps between two checks that all ranks hold the same bits. */
+/** Steps between two checks that all ranks hold the same bits; they are also compared after a process's first step, and before every save. */
 const CHECKED_EVERY = 100;
 
 /**
@@ -291,14 +415,18 @@ const CHECKED_EVERY = 100;
  * it.
  */
 const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
-  { state, buffers, step, observer }: Training<Batch, Meta, E, R>,
+  training: Training<Batch, Meta, E, R>,
   { profile, saving, time }: Opened<Meta>,
   expectSameBits: Effect.Success<ReturnType<typeof replicaCheck>>,
-) =>
-  Effect.fnUntraced(function* (batch: Batch) {
+  world: number,
+) => {
+  const { state, buffers, observer } = training;
+  let isFirst = true;
+  return Effect.fnUntraced(function* (batch: Batch) {
     time.mark("decode");
+    const begin = performance.now();
     profile.batch(batch);
-    const { program, uploads, reported } = yield* step(batch);
+    const { program, uploads, reported } = yield* training.step(batch);
     const { device, exchange } = program.spent;
     const outputs = yield* profile.run(batch.step, program, uploads);
     release(...Object.values(uploads));
@@ -307,13 +435,17 @@ const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
       sync: (program.spent.exchange - exchange) / 1000,
     });
     const done = batch.step + 1;
-    if (done % CHECKED_EVERY === 0) yield* expectSameBits(done);
-    const copy: StateCopy | null = saving.due(done) ? yield* snapshot(state, buffers) : null;
+    const own = saving.due(done); // of rank 0 alone, which saves
+    const due = world === 1 ? own : yield* anyRankStops(own);
+    if (due || isFirst || done % CHECKED_EVERY === 0) yield* expectSameBits(done);
+    isFirst = false;
+    const copy: StateCopy | null = own ? yield* snapshot(state, buffers) : null;
     time.mark("checkpoint");
-    const images = observer?.due(done) ? yield* observer.observe(done) : null;
+    const images = observer?.due(done) ? yield* observed(training, done) : null;
     time.mark("report");
-    return { batch, program, reported, outputs, copy, images };
+    return { batch, begin, program, reported, outputs, due, copy, images };
   });
+};
 
 /** Awaits a step's outputs, checks that they are finite, and makes its report. */
 const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
@@ -322,7 +454,7 @@ const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
 ) => {
   const imagesPerSecond = stopwatch(config.batchSize);
   return Effect.fnUntraced(function* (
-    { batch, program, reported, outputs, copy, images }: Effect.Success<
+    { batch, begin, program, reported, outputs, due, copy, images }: Effect.Success<
       ReturnType<ReturnType<typeof submitting<Batch, Meta, E, R>>>
     >,
   ) {
@@ -336,28 +468,55 @@ const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
       step: batch.step,
       epoch: batch.epoch + 1,
       metrics,
-      imagesPerSecond: imagesPerSecond(),
+      imagesPerSecond: imagesPerSecond(begin),
       seconds: { host: time.take(), device: program.stageSeconds() },
     };
-    return { report, copy, images };
+    return { report, due, copy, images };
   });
 };
 
 /**
- * Images a second since the previous call, smoothed over some ten steps; the first step, which compiles, is left out.
+ * Images a second since the previous call, smoothed over some ten steps. The time of the first step begins when its batch
+ * is there (`begin`, in milliseconds): what comes before is done once a process, not once a step.
  */
 const stopwatch = (images: number) => {
-  let last = performance.now();
+  let last: number | null = null;
   let steps = 0;
   let smooth = 0;
-  return () => {
+  return (begin: number) => {
     const now = performance.now();
-    const seconds = (now - last) / 1000;
+    const seconds = (now - (last ?? begin)) / 1000;
     last = now;
     smooth = steps++ < 2 ? seconds : 0.9 * smooth + 0.1 * seconds;
     return images / smooth;
   };
 };
+
+/** What an observer sees after `done` steps, on its way; null where nothing does, or the observer fails. */
+const observed = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
+  { observer }: Training<Batch, Meta, E, R>,
+  done: number,
+) =>
+  observer === null ? Effect.succeed(null) : observer.observe(done).pipe(
+    Effect.catch((error) => Effect.as(withoutImages(done, error), null)),
+  );
+
+/** Records what an observer sees, once it is there. */
+const show = (
+  { folder }: Pick<Opened<RunMeta>, "folder">,
+  done: number,
+  images: Effect.Effect<Images, GpuError>,
+) =>
+  Effect.flatMap(images, (images) => folder.images(done, images)).pipe(
+    Effect.catch((error) => withoutImages(done, error)),
+  );
+
+const withoutImages = (done: number, error: Error & { readonly _tag?: string }) =>
+  Effect.logWarning(
+    `What the run looks like after ${done} steps is not shown: ${
+      sentenceOf(Cause.fail(error))
+    }. The run goes on`,
+  );
 
 // --- Streams ---
 
@@ -379,13 +538,21 @@ const oneBehind = <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E,
     Stream.mapAccum(() => Option.none<A>(), (previous, next) => [next, Option.toArray(previous)]),
   );
 
-/** Runs an effect that stops when `stop` is done. An interruption does that, and waits until the effect has stopped. */
+/**
+ * Runs an effect that stops when `stop` is done. An interruption does that, says so, and waits until the effect has
+ * stopped.
+ */
 const gracefully = Effect.fnUntraced(
-  function* <A, E, R>(run: (stop: Deferred.Deferred<void>) => Effect.Effect<A, E, R>) {
-    const stop = yield* Deferred.make<void>();
-    const running = yield* Effect.forkChild(run(stop));
+  function* <A, E, R>(run: Effect.Effect<A, E, R>, stop: Deferred.Deferred<void>) {
+    const running = yield* Effect.forkChild(run);
     return yield* Fiber.join(running).pipe(
-      Effect.onInterrupt(() => Deferred.succeed(stop, undefined).pipe(Effect.andThen(Fiber.await(running)))),
+      Effect.onInterrupt(() =>
+        Effect.logInfo("Stopping: the current step is finished and saved first").pipe(
+          Effect.andThen(Deferred.succeed(stop, undefined)),
+          Effect.andThen(Fiber.await(running)),
+          Effect.tap((exit) => Exit.isFailure(exit) ? Effect.logError(sentenceOf(exit.cause)) : Effect.void),
+        )
+      ),
     );
   },
 );
