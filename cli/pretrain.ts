@@ -4,6 +4,7 @@ import { listImages } from "../data/datasets/image_list.ts";
 import type { Config } from "../pipeline/pretrain/config.ts";
 import { pretrain as run } from "../pipeline/pretrain/pretrain.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
+import { preparing, Progress } from "../pipeline/run/progress.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { configFlags, configOf } from "./flags/config_flags.ts";
@@ -66,9 +67,27 @@ export const pretrain = Command.make(
 );
 
 const train = Effect.fnUntraced(function* (config: Config, watched: boolean) {
+  yield* preparing(() => `Reading the list of pictures in ${config.dataDir}`);
   const images = yield* listImages(config);
   if (watched && (ownRank ?? 0) === 0) {
     yield* Console.log(`Watch the run on ${yield* serveInWorker(config.outputDir)}`);
   }
-  yield* Effect.provide(run(config, images), [rankReport(ownRank), rankGpu(config)]);
+  yield* preparing(() => "Opening the GPU");
+  yield* Effect.provide(run(config, images), rankGpu(config));
+}, (train) => Effect.provide(toldIfNotBegun(train), rankReport(ownRank)));
+
+/** Says of a run that is stopped before its first step that nothing is lost. */
+const toldIfNotBegun = Effect.fnUntraced(function* <A, E, R>(run: Effect.Effect<A, E, R>) {
+  const progress = yield* Progress;
+  let begun = false;
+  const begin: typeof progress.begin = (plan) => {
+    begun = true;
+    return progress.begin(plan);
+  };
+  return yield* run.pipe(
+    Effect.provideService(Progress, { ...progress, begin }),
+    Effect.onInterrupt(() =>
+      begun ? Effect.void : Effect.logInfo("Stopped before the first step: there is nothing to save")
+    ),
+  );
 });

@@ -1,7 +1,7 @@
 /**
  * The progress of a run on a terminal: one live line below all messages, or plain lines where the output is no terminal.
  */
-import { Effect, Layer, Logger } from "effect";
+import { Effect, type Fiber, Layer, Logger } from "effect";
 import {
   duration,
   isPrinted,
@@ -20,7 +20,15 @@ export interface Screen {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
   readonly now: () => number; // milliseconds
+  /** Starts what speaks while this thread is blocked, from the words that it was given last. */
+  readonly whileBlocked?: () => { readonly hears: (words: string) => void; readonly end: () => void };
 }
+
+/**
+ * Milliseconds: how often to look whether it is time to say something before the first step, after how long to say the
+ * first word, and after how long without a word the next.
+ */
+const TICK_MS = 250, FIRST_WORD_MS = 1000, SILENCE_MS = 9000;
 
 /** Shows progress, and log messages as plain sentences, until the scope of the layer ends. */
 export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
@@ -29,17 +37,47 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
     let line = ""; // as it is drawn now
     let drawnAt = -Infinity;
 
+    let spokeAt: number | null = null; // when something was last written
+    const speak = (write: (text: string) => void, text: string) => {
+      spokeAt = screen.now();
+      write(text);
+    };
     const clear = () => {
       if (line !== "") screen.out(CLEAR_LINE);
     };
     const logger = Logger.make(({ logLevel, message }) => {
       const words = [message].flat().map(String).join(" ");
       clear();
-      screen.err(logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);
+      speak(screen.err, logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);
       screen.out(line);
+    });
+    const scope = yield* Effect.scope;
+    let preparation = () => ""; // in words
+    let telling: Fiber.Fiber<unknown> | null = null;
+    /** Says it where nothing was said for so many milliseconds, since the process began at first. */
+    const sayAfter = (silence: number) =>
+      Effect.suspend(() =>
+        screen.now() - (spokeAt ?? 0) >= silence ? Effect.logInfo(`${preparation()} …`) : Effect.void
+      );
+    const tell = Effect.suspend(() => {
+      const other = screen.whileBlocked?.();
+      other?.hears(preparation());
+      const tick = Effect.suspend(() => {
+        other?.hears(preparation());
+        return sayAfter(spokeAt === null ? FIRST_WORD_MS : SILENCE_MS);
+      });
+      return Effect.forever(Effect.andThen(Effect.sleep(TICK_MS), tick)).pipe(
+        Effect.ensuring(Effect.sync(() => other?.end())),
+      );
+    });
+    const preparing = Effect.fnUntraced(function* (words: () => string, blocking: boolean) {
+      preparation = words;
+      if (blocking) yield* sayAfter(FIRST_WORD_MS);
+      telling ??= yield* Effect.forkIn(tell, scope);
     });
     const step = (report: StepReport) =>
       Effect.sync(() => {
+        telling?.interruptUnsafe();
         if (plan === null) return;
         const columns = screen.columns();
         if (columns === null) {
@@ -56,7 +94,7 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
     yield* Effect.addFinalizer(() => Effect.sync(() => line === "" || screen.out("\n")));
 
     const begin = (begun: RunPlan) => Effect.sync(() => void (plan = begun));
-    return Layer.mergeAll(Layer.succeed(Progress, { begin, step }), Logger.layer([logger]));
+    return Layer.mergeAll(Layer.succeed(Progress, { begin, step, preparing }), Logger.layer([logger]));
   }));
 
 /**
@@ -101,9 +139,14 @@ const bar = (share: number, width: number): string => {
   return `▕${(full + part).padEnd(width)}▏`;
 };
 
+/** Writes what can be written: who reads the output may be gone, or the disk full. The run goes on, and log.txt has it all. */
 const write = (stream: typeof Deno.stdout | typeof Deno.stderr) => (text: string) => {
   const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+  try {
+    for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+  } catch {
+    // It is lost here.
+  }
 };
 
 const thisProcess: Screen = {
@@ -111,4 +154,8 @@ const thisProcess: Screen = {
   out: write(Deno.stdout),
   err: write(Deno.stderr),
   now: () => performance.now(),
+  whileBlocked: () => {
+    const worker = new Worker(new URL("./blocked_worker.ts", import.meta.url), { type: "module" });
+    return { hears: (words) => worker.postMessage(words), end: () => worker.terminate() };
+  },
 };

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
+import { TestClock } from "effect/testing";
 import { NO_TIME } from "../../pipeline/run/phase_timer.ts";
 import { Progress, type RunPlan, type StepReport } from "../../pipeline/run/progress.ts";
 import { layerReport, liveLine } from "./terminal_progress.ts";
@@ -63,6 +64,35 @@ Deno.test("layerReport() keeps one live line under the messages of a terminal", 
     "▕████████████████████▏  epoch 3/3  step 6/6  loss 4.000  = group 1.000 + slot 3.000  lr 0.0200  2.00 images/s  " +
       "1.50 GiB  0 s left",
   );
+});
+
+Deno.test("layerReport() says soon, and then again and again, what a run does before its first step", async () => {
+  let time = 0;
+  const said: [number, string][] = [];
+  const write = (text: string) => void (text !== "" && said.push([time, text]));
+  const screen = { columns: () => null, out: write, err: write, now: () => time };
+  await Effect.runPromise(
+    Effect.gen(function* () {
+      const { preparing, step, begin } = yield* Progress;
+      let kernels = 0;
+      yield* preparing!(() => `Compiling: ${kernels} kernels so far`, false);
+      const pass = Effect.fnUntraced(function* (seconds: number) {
+        for (; seconds > 0; seconds -= 0.5) {
+          time += 500;
+          kernels++;
+          yield* TestClock.adjust("500 millis");
+        }
+      });
+      yield* pass(25);
+      yield* begin(plan);
+      yield* step(report(0));
+      yield* pass(20);
+    }).pipe(Effect.provide(layerReport(screen)), Effect.provide(TestClock.layer())),
+  );
+  assert.equal(said.length, 3);
+  const [[first, words], [second], [third, last]] = said;
+  assert.ok(first <= 2000 && second - first <= 10_000 && third - second <= 10_000, `${said}`);
+  assert.deepEqual([words, last], ["Compiling: 2 kernels so far …\n", "Compiling: 38 kernels so far …\n"]);
 });
 
 Deno.test("liveLine() never exceeds the terminal and always tells step and loss", () => {
