@@ -10,13 +10,21 @@ import { colorClusters } from "../pipeline/eval/color_clusters.ts";
 import { type LabelledPicture, labelledPictures, scorePictures } from "../pipeline/eval/labelled_pictures.ts";
 import { slotMapper } from "../pipeline/inference/slot_program.ts";
 import { planSchedule } from "../pipeline/optim/schedule.ts";
-import { type Config, configure, type OptionName, PRESETS } from "../pipeline/pretrain/config.ts";
+import {
+  type Config,
+  configure,
+  type OptionName,
+  OPTIONS,
+  PRESETS,
+  PRETRAIN_OPTIONS,
+} from "../pipeline/pretrain/config.ts";
 import { pretrain } from "../pipeline/pretrain/pretrain.ts";
 import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { PRETRAIN } from "../pipeline/pretrain/task.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { latestCheckpoint } from "../pipeline/run/checkpoint_file.ts";
 import { initialState } from "../pipeline/run/initial_state.ts";
+import { flagName } from "../pipeline/run/option_name.ts";
 import type { StateValues } from "../pipeline/run/state_layout.ts";
 import { table } from "../pipeline/run/table.ts";
 import { distinctColors } from "../pipeline/visualize/colors.ts";
@@ -51,7 +59,7 @@ export const demo = Command.make(
   },
   Effect.fn(function* (flags) {
     const config = yield* demoConfig(flags);
-    yield* expectSameSeed(config);
+    yield* expectSameRun(config);
     yield* Console.log(`Scenes: ${SCENES.train} to train on and ${SCENES.val} others, in ${config.dataDir}`);
     yield* makeScenes({ dir: config.dataDir, seed: config.seed, ...SCENES });
 
@@ -113,11 +121,19 @@ const demoConfig = (flags: Flags) => {
   return configure("demo", new Map(entries.map(([name, value]) => [name, { value, where: `--${name}` }])));
 };
 
-/** Fails where the output folder holds a demo with another seed, which would be resumed. */
-const expectSameSeed = Effect.fnUntraced(function* ({ outputDir, seed }: Config) {
-  const found = (yield* latestCheckpoint(outputDir, PRETRAIN))?.meta.config.seed ?? seed;
-  if (found === seed) return;
-  const reason = `"${outputDir}" holds a demo with --seed ${found}, not ${seed}`;
+/** Fails where the output folder holds another run, such as a demo with another seed: it would be resumed. */
+const expectSameRun = Effect.fnUntraced(function* (config: Config) {
+  const { outputDir } = config;
+  const found = yield* latestCheckpoint(outputDir, PRETRAIN);
+  if (found === null) return;
+  const [name] = PRETRAIN_OPTIONS.names.filter((name) =>
+    OPTIONS[name].affects === "numbers" && found.meta.config[name] !== config[name]
+  );
+  if (name === undefined) return;
+  const what = name === "seed" ? "a demo" : "another run,";
+  const reason = `"${outputDir}" holds ${what} with --${flagName(name)} ${found.meta.config[name]}, not ${
+    config[name]
+  }`;
   return yield* new UsageError({ subject: "--output-dir", reason, remedy: "name another" });
 });
 
