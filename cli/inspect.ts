@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { dirname, resolve } from "node:path";
 import { Console, Effect, Option } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
 import { match } from "ts-pattern";
@@ -16,6 +17,7 @@ import { PRETRAIN, pretrainMeta, type RecordedConfig } from "../pipeline/pretrai
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import type { CheckpointError } from "../pipeline/run/checkpoint_file.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
+import { type RunStatus, runStatus, statusInWords } from "../pipeline/run/run_status.ts";
 import { table } from "../pipeline/run/table.ts";
 import { wholeEncoderOf } from "../pipeline/weights/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
@@ -86,9 +88,17 @@ interface Facts extends Inspection {
   readonly sound: boolean;
   readonly tensors: number;
   readonly run:
-    | { readonly step: number | null; readonly epoch: number; readonly options: RecordedConfig }
+    | {
+      readonly step: number | null;
+      readonly epoch: number;
+      /** Epochs at its end, which `--steps` may bring about sooner. */
+      readonly epochs: number;
+      readonly options: RecordedConfig;
+    }
     | null;
   readonly encoder: { readonly arch: string; readonly width: number } | null;
+  /** How the run in whose folder the file is is doing or how it ended; null where no run's folder says so. */
+  readonly status: RunStatus | null;
 }
 
 const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
@@ -111,6 +121,7 @@ const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
     tensors: weights.tensors.size,
     run: yield* runOf(weights, encoder?.width ?? 64),
     encoder,
+    status: runStatus(dirname(dirname(resolve(weights.file)))),
     ...inspection,
   } satisfies Facts as Facts;
 });
@@ -123,13 +134,15 @@ const runOf = (
   match(content)
     .with({ kind: "checkpoint", task: PRETRAIN.name }, (content) =>
       Effect.map(pretrainMeta(file, content), ({ step, config, instances }) => {
-        const { stepsPerEpoch } = planSchedule({ ...config, world: 1, instances });
-        return { step, epoch: Math.floor(step / stepsPerEpoch), options: config };
+        const { stepsPerEpoch, totalSteps } = planSchedule({ ...config, world: 1, instances });
+        const epochs = Math.ceil(Math.min(totalSteps, config.steps ?? Infinity) / stepsPerEpoch);
+        return { step, epoch: Math.floor(step / stepsPerEpoch), epochs, options: config };
       }))
     .with({ kind: "published" }, ({ published }) =>
       Effect.succeed({
         step: published.steps,
         epoch: published.epoch,
+        epochs: publishedConfig(published, width).epochs,
         options: publishedConfig(published, width),
       }))
     .otherwise(() =>
@@ -160,7 +173,8 @@ const page = (facts: Facts, use: PrototypeUse | null): string => {
       ? []
       : [["encoder", `${encoder.arch}, ${encoder.width} channels behind the stem`]] as const,
     ...run === null ? [] : [
-      ["run", `${run.step ?? "?"} steps, ${run.epoch} of ${run.options.epochs} epochs done`],
+      ["run", `${run.step ?? "?"} steps, ${run.epoch} of ${run.epochs} epochs done`],
+      ...facts.status === null ? [] : [["its end", statusInWords(facts.status)]] as const,
       ["options", ownOptions(run.options)],
       ...isBuiltIn(run.options.optimizer)
         ? []

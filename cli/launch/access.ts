@@ -64,7 +64,13 @@ export const COMMAND_ACCESS = {
     switches: ["supercategories"],
   },
   inspect: {
-    access: ({ option, operands: [file = ""] }) => ({ read: [file, ...withListed(option("data-dir"))] }),
+    access: ({ option, operands: [file = ""] }) => ({
+      read: [
+        file,
+        ...file === "" ? [] : [join(dirname(dirname(resolve(file))), "run.json")],
+        ...withListed(option("data-dir")),
+      ],
+    }),
     switches: ["json"],
   },
   pretrain: {
