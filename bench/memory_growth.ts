@@ -5,7 +5,7 @@
  *     deno task bench:growth            # 5000 steps of each
  *     deno task bench:growth 1500 dawn  # so many, on this WebGPU alone
  */
-import "../cli/without_async_context.ts"; // before Effect
+import "../pipeline/run/without_async_context.ts"; // before Effect
 import { join } from "node:path";
 import { Effect, Logger } from "effect";
 import { testFolder, writeNoise } from "../data/_test_kit.ts";

@@ -1,5 +1,5 @@
 /** The command line. */
-import "./without_async_context.ts"; // before Effect
+import "../pipeline/run/without_async_context.ts"; // before Effect
 import process from "node:process";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as NodeServices from "@effect/platform-node/NodeServices";
