@@ -15,7 +15,7 @@ Deno.test(
     await until("the run saves", () => currentOf(run) !== "");
     const second = await runTrimmed(folder, ...savingRun(pictures, run, 100_000));
     assert.equal(second.code, 1);
-    assert.match(second.err, /^slotcon: Another run is writing into ".*run" \(process \d+ .*--output-dir$/);
+    assert.match(second.err, /^slotcon: Another run is writing into ".*run" \(process \d+ .*--output-dir$/m);
     assert.equal(runStatus(run)?.kind, "running");
     child.kill("SIGHUP");
     const { err } = endingOf(await output);
