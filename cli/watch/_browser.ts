@@ -153,7 +153,8 @@ const look = async () => {
       );
     const isWhole = ([, steps]: readonly string[]) => /^(\d+) \/ \1$/.test(steps);
     tell("rows", await until("reads all", rows, (rows) => rows.some(isWhole)));
-    tell("legend later", await text('[data-chart="loss"] ul'));
+    const legend = () => text('[data-chart="loss"] ul');
+    tell("legend later", await until("draws all", legend, (legend) => legend.includes("another")));
   } finally {
     await browser.close();
   }

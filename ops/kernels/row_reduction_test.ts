@@ -36,6 +36,7 @@ fn subgroupElect() -> bool {
 
 /** The largest and the sum of each row, by lanes that are dealt to subgroups so. */
 const reduced = defineOp<Dealt>("reduced", {
+  takes: ["f32", "u32"],
   shape: ([x]) => [x.shape[0], 3],
   kernels: ({ inputs: [x, dealt], output, attributes, adapter }) => {
     const { variant, subgroups } = attributes;
