@@ -5,14 +5,6 @@ import type { Program, Upload } from "../ops/runtime/program.ts";
 /** Makes so many runs, one after the other, and waits until the last of them is done. */
 export type Runs<E = unknown, R = never> = (count: number) => Effect.Effect<void, E, R>;
 
-/** Several timings of the same work. */
-export interface Timing {
-  /** Runs of each timing. */
-  readonly runs: number;
-  /** Of one run, a number each timing. */
-  readonly milliseconds: readonly number[];
-}
-
 /** How long a timing should take, so that the wait at its end is lost in it. */
 const LONG_ENOUGH = 300;
 

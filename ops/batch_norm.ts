@@ -6,7 +6,7 @@
  * x: [G, R, C], weight and bias: [C]; mean and (biased) variance over the R rows of each of G groups. With two views of
  * each image in one batch, G = 2 takes statistics per view.
  */
-import { add, defineElementwise, div, greater, maximum, mul, neg, rsqrt, sub, where } from "./arithmetic.ts";
+import { add, defineElementwise, div, maximum, mul, neg, rsqrt, sub } from "./arithmetic.ts";
 import { shapeError, sizeOf } from "./graph/shape.ts";
 import { constant, defineOp, reshape, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -182,6 +182,3 @@ const runningOp = defineOp("runningStatistics", {
   next[2u * p.C + id] = batches;`,
   })],
 });
-
-/** 1 where the moments are of more than one row, so that their variance normalises, else 0: []. */
-export const isNormalizable = (moments: Moments): Tensor => where(greater(moments.rows, 1), 1, 0);

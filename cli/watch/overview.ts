@@ -191,8 +191,6 @@ export const overview = (mostNumbers: () => number, mostRows = MOST_ROWS) => {
   };
 };
 
-export type Overview = ReturnType<typeof overview>;
-
 /** How many of the ascending values are less than this. */
 export const placeOf = (values: Float64Array, value: number): number => {
   let [low, high] = [0, values.length];
