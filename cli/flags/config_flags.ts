@@ -16,6 +16,7 @@ const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option
     .with("url", () => Flag.String(written).pipe(Flag.withMetavar("URL")))
     .with("device", () => Flag.String(written).pipe(Flag.withMetavar("WEBGPU")))
     .with("size", () => Flag.String(written).pipe(Flag.withMetavar("SIZE")))
+    .with("shares", () => Flag.String(written).pipe(Flag.withMetavar("SHARES")))
     .with("integer", () => Flag.Int(written))
     .with("number", () => Flag.Finite(written))
     .with("switch", () => Flag.Boolean(written))

@@ -12,7 +12,7 @@ import { flagName } from "./option_name.ts";
 /** One option of a run: a row of its task's table. Flags of the command line and checks of files are made from it. */
 export interface Option<A> {
   /** How the option is written on a command line. */
-  readonly kind: "choice" | "path" | "url" | "device" | "size" | "integer" | "number" | "switch";
+  readonly kind: "choice" | "path" | "url" | "device" | "size" | "shares" | "integer" | "number" | "switch";
   /** The values that it takes. */
   readonly schema: Schema.Codec<NonNullable<A>>;
   /** The default; null where the option may be left open. */
@@ -47,6 +47,10 @@ export const device = (initial: string, help: string): Option<string> => (
 /** A number of bytes: "8GiB". */
 export const size = (initial: string, help: string): Option<string> => (
   { kind: "size", schema: Schema.String.check(byteSize), initial, help, affects: "numbers" }
+);
+/** Rising shares of a whole, each above 0 and below 1: "0.7,0.9". */
+export const shares = (initial: string, help: string): Option<string> => (
+  { kind: "shares", schema: Schema.String.check(risingShares), initial, help, affects: "numbers" }
 );
 /** On or off. */
 export const onOff = (initial: boolean, help: string): Option<boolean> => (
@@ -91,6 +95,14 @@ const webgpu = Schema.makeFilter<string>(
 const byteSize = Schema.makeFilter<string>((text) => bytesIn(text) > 0, {
   expected: 'a size such as "8GiB"',
 });
+const risingShares = Schema.makeFilter<string>((text) => {
+  const numbers = sharesIn(text);
+  return numbers.every((share, i) => share > (numbers[i - 1] ?? 0) && share < 1);
+}, { expected: 'rising numbers between 0 and 1, such as "0.7,0.9"' });
+
+/** The numbers of an option of kind "shares". */
+export const sharesIn = (text: string): number[] =>
+  text.split(",").map((part) => part.trim() === "" ? NaN : Number(part));
 
 // --- The options that every run has ---
 
