@@ -87,6 +87,9 @@ export const checkpointFolder = (runFolder: string): string => join(runFolder, "
 /** The name of the checkpoint after `step` steps. */
 export const checkpointName = (step: number): string => `step_${String(step).padStart(6, "0")}.safetensors`;
 
+/** The name of a run's best checkpoint, by its scores on validation images. */
+export const BEST_CHECKPOINT = "best.safetensors";
+
 /** The step after which a checkpoint of this name was saved, or null where the name is not that of a checkpoint. */
 export const savedStep = (name: string): number | null => {
   const digits = name.match(/^step_(\d+)\.safetensors$/)?.[1];
@@ -94,22 +97,24 @@ export const savedStep = (name: string): number | null => {
 };
 
 /**
- * Saves a checkpoint of a task in the folder of a run, reads it back, and makes it the current one. Returns its path.
- * Yields to other work in between. Fails with a `CheckpointError` when it cannot be written, say onto a full disk, or is
+ * Saves a checkpoint of a task in the folder of a run and reads it back. It becomes the current one, unless it is saved
+ * as the `best` one, beside those that the run goes on from. Returns its path. Yields to other work in between. Fails with a `CheckpointError` when it cannot be written, say onto a full disk, or is
  * not the same when it is read back; older checkpoints are then as they were.
  */
 export const saveCheckpoint: <Meta extends RunMeta>(
   runFolder: string,
   task: Task<Meta>,
   checkpoint: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+  best?: boolean,
 ) => Effect.Effect<string, CheckpointError> = Effect.fn("saveCheckpoint")(
   function* <Meta extends RunMeta>(
     runFolder: string,
     task: Task<Meta>,
     { meta, tensors }: Pick<Checkpoint<Meta>, "meta" | "tensors">,
+    best = false,
   ) {
     const folder = checkpointFolder(runFolder);
-    const name = checkpointName(meta.step);
+    const name = best ? BEST_CHECKPOINT : checkpointName(meta.step);
     const file = join(folder, name);
     const pieces = yield* checkpointPieces(task, { meta, tensors });
 
@@ -125,6 +130,7 @@ export const saveCheckpoint: <Meta extends RunMeta>(
           new Error(`it was written, but is not the same when read again: ${reason}`)
         ),
       );
+      if (best) return;
       yield* writeWholeFile(join(folder, "current"), [new TextEncoder().encode(`${name}\n`)]);
     }).pipe(
       Effect.mapError(({ message }) =>

@@ -46,6 +46,8 @@ export interface Checkpoints<Meta extends RunMeta> {
     meta: Meta,
     copy: Effect.Effect<StateValues, GpuError>,
   ) => Effect.Effect<void, GpuError | NonFiniteStateError>;
+  /** Saves a copy of the state in the same way, as the run's best checkpoint, which replaces the one before it. */
+  readonly saveBest: Checkpoints<Meta>["save"];
   /**
    * Waits for the last save. Fails with a `CheckpointError` where that could not be written, or as `save` does.
    */
@@ -56,6 +58,7 @@ export interface Checkpoints<Meta extends RunMeta> {
 export const noCheckpoints: Checkpoints<RunMeta> = {
   due: () => false,
   save: () => Effect.void,
+  saveBest: () => Effect.void,
   settled: Effect.void,
 };
 
@@ -80,13 +83,21 @@ export const checkpoints: <Meta extends RunMeta>(
     let writing: Fiber.Fiber<void, CheckpointError | GpuError | NonFiniteStateError> | null = null;
     yield* Effect.addFinalizer(() => writing === null ? Effect.void : Fiber.await(writing));
 
-    const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
+    const cannotSave = Effect.mapError(({ message }: Error) =>
+      new CheckpointError({ subject: folder, action: "save", reason: message })
+    );
+    const soundState = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
       const tensors = yield* copy; // first, since it holds memory of the device
       yield* expectFiniteState(meta.step, tensors);
-      const cannotSave = Effect.mapError(({ message }: Error) =>
-        new CheckpointError({ subject: folder, action: "save", reason: message })
-      );
       yield* cannotSave(flush);
+      return tensors;
+    });
+    const writeBest = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
+      const tensors = yield* soundState(meta, copy);
+      yield* Effect.logInfo(`saved ${yield* saveCheckpoint(plan.outputDir, task, { meta, tensors }, true)}`);
+    });
+    const write = Effect.fnUntraced(function* (meta: Meta, copy: Effect.Effect<StateValues, GpuError>) {
+      const tensors = yield* soundState(meta, copy);
       const name = checkpointName(meta.step);
       const before = yield* cannotSave(rotating.names);
       const stays = meta.step % (plan.saveFreq * plan.stepsPerEpoch) === 0;
@@ -101,22 +112,24 @@ export const checkpoints: <Meta extends RunMeta>(
     });
 
     const settled = Effect.suspend(() => writing === null ? Effect.void : Fiber.join(writing));
-    const save: Checkpoints<Meta>["save"] = Effect.fnUntraced(function* (meta, copy) {
-      yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // a warning has been logged
-      writing = yield* write(meta, copy).pipe(
-        span("save", meta.step),
-        Effect.tapErrorTag(
-          "CheckpointError",
-          ({ message }) =>
-            Effect.logWarning(
-              `${message}. Older checkpoints are as they were; the run goes on and tries again`,
-            ),
-        ),
-        Effect.forkDetach({ startImmediately: true }),
-      );
-    });
+    const inBackground = (work: typeof write): Checkpoints<Meta>["save"] =>
+      Effect.fnUntraced(function* (meta, copy) {
+        yield* settled.pipe(Effect.catchTag("CheckpointError", () => Effect.void)); // a warning has been logged
+        writing = yield* work(meta, copy).pipe(
+          span("save", meta.step),
+          Effect.tapErrorTag(
+            "CheckpointError",
+            ({ message }) =>
+              Effect.logWarning(
+                `${message}. Older checkpoints are as they were; the run goes on and tries again`,
+              ),
+          ),
+          Effect.forkDetach({ startImmediately: true }),
+        );
+      });
 
-    return { due: schedule(plan), save, settled } satisfies Checkpoints<Meta> as Checkpoints<Meta>;
+    const [save, saveBest] = [inBackground(write), inBackground(writeBest)];
+    return { due: schedule(plan), save, saveBest, settled } satisfies Checkpoints<Meta> as Checkpoints<Meta>;
   },
 );
 

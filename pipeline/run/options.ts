@@ -150,7 +150,7 @@ export type ConfigOf<Table> = {
 };
 
 /** The part of every task's configuration that the loop, its checkpoints and its reports read. */
-export type RunConfig = ConfigOf<typeof RUN_OPTIONS> & {
+export type RunConfig = Omit<ConfigOf<typeof RUN_OPTIONS>, "init"> & {
   /** Images a step, over all ranks. Each task has a row of its own for it. */
   readonly batchSize: number;
 };

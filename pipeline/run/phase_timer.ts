@@ -2,10 +2,10 @@
 
 /**
  * What the run's thread does: it waits for batches (`decode`), submits work to the device (`submit`), waits for the
- * device (`device`) and for other ranks (`sync`), copies and saves the state (`checkpoint`), writes and shows numbers
- * (`report`).
+ * device (`device`) and for other ranks (`sync`), copies and saves the state (`checkpoint`), scores it on validation images
+ * (`validate`), writes and shows numbers (`report`).
  */
-export type Phase = "decode" | "submit" | "device" | "sync" | "checkpoint" | "report";
+export type Phase = "decode" | "submit" | "device" | "sync" | "checkpoint" | "validate" | "report";
 
 /** Seconds since the previous report. */
 export interface Seconds {
@@ -17,7 +17,7 @@ export interface Seconds {
 
 /** No time at all. */
 export const NO_TIME: Seconds = {
-  host: { decode: 0, submit: 0, device: 0, sync: 0, checkpoint: 0, report: 0 },
+  host: { decode: 0, submit: 0, device: 0, sync: 0, checkpoint: 0, validate: 0, report: 0 },
   device: null,
 };
 

@@ -12,6 +12,7 @@ export const PHASE_WORDS: Readonly<Record<Phase, string>> = {
   device: "wait for the device",
   sync: "wait for other ranks",
   checkpoint: "checkpoint",
+  validate: "validation",
   report: "report",
 };
 

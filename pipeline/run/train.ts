@@ -71,8 +71,10 @@ export interface Training<Batch extends StepBatch, Meta extends RunMeta, E, R> {
   readonly step: (batch: Batch) => Effect.Effect<StepInputs, PlanError | GpuError>;
   /** What to change where the loss is not finite: "lower --base-lr". */
   readonly remedy: string;
-  /** The metadata of a checkpoint after so many steps. */
-  readonly meta: (done: number) => Meta;
+  /** The metadata of a checkpoint after so many steps; `score` is that of the validation of this state, if there was one. */
+  readonly meta: (done: number, score: number | null) => Meta;
+  /** Scores the state now and then; not given where nothing does. */
+  readonly validation?: Validation<E>;
   /** Looks at the state now and then; null where nothing does. */
   readonly observer: Observer | null;
 }
@@ -98,6 +100,26 @@ export interface Observer {
   readonly observe: (
     done: number,
   ) => Effect.Effect<Effect.Effect<Images, GpuError>, GpuError | CollectiveError>;
+}
+
+/** Scores the state of a run now and then, on images that it does not train on. The checkpoint of the best score is kept. */
+export interface Validation<E> {
+  /** The best score so far, of the run that this one goes on with; null where there is none. */
+  readonly best: number | null;
+  /** Whether to score the state after `done` steps. */
+  readonly due: (done: number) => boolean;
+  /** Scores the state on the device, which is that after `done` steps. All ranks call it at the same step. */
+  readonly score: (done: number) => Effect.Effect<Validated, E | GpuError | PlanError | CollectiveError>;
+}
+
+/** How good a state is. */
+export interface Validated {
+  /** Decides which checkpoint is the best: the higher, the better. */
+  readonly score: number;
+  /** Finite numbers to be reported with those of the step. */
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Images to be shown. */
+  readonly images: Images;
 }
 
 /** Images by name. */
@@ -166,16 +188,18 @@ export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
     const expectSameBits = yield* replicaCheck(state, buffers);
     const open = yield* opened(training, plan);
     const { folder, profile, saving, time } = open;
-    const submit = submitting(training, open, expectSameBits, world);
-    const read = reading(training, open);
     const stop = yield* Deferred.make<void>();
+    const submit = submitting(training, open, expectSameBits, { world, stop });
+    const read = reading(training, open);
     const failure = soundFailure<E | RunFolderError>(stop);
 
     let done = start.step;
     let saved = start.step;
+    let scored: number | null = null; // the score of the state after `done` steps, where it has one
+    let best = training.validation?.best ?? -Infinity;
     const save = (copy: StateCopy) => {
       saved = done;
-      return saving.save(training.meta(done), copy);
+      return saving.save(training.meta(done, scored), copy);
     };
     // After an interruption, or a sound failure: the device has done exactly the steps that were read.
     const saveRest = Effect.suspend(() =>
@@ -197,14 +221,25 @@ export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
       Stream.tap(({ report: { step }, images }) =>
         images === null ? Effect.void : show(open, step + 1, images)
       ),
-      Stream.tap(({ report, due, copy }) => {
+      Stream.tap(({ report: { step }, validated }) =>
+        validated === null || validated.images.size === 0
+          ? Effect.void
+          : show(open, step + 1, Effect.succeed(validated.images))
+      ),
+      Stream.tap(Effect.fnUntraced(function* ({ report, due, copy, validated }) {
         time.mark("report");
         done = report.step + 1;
+        scored = validated?.score ?? null;
         if (due) saved = done;
-        return copy === null
-          ? Effect.void
-          : save(copy).pipe(Effect.tap(Effect.sync(() => time.mark("checkpoint"))));
-      }),
+        if (copy === null) return;
+        const values = yield* Effect.cached(copy); // both may want them, which can be read once
+        if (scored !== null && scored > best) {
+          best = scored;
+          yield* saving.saveBest(training.meta(done, scored), values);
+        }
+        if (due) yield* save(values);
+        time.mark("checkpoint");
+      })),
       Stream.runDrain,
       Effect.andThen(saveRest),
       // Its error has been told, and the run has one of its own.
@@ -335,6 +370,7 @@ interface Opened<Meta extends RunMeta> {
   readonly profile: Profile;
   readonly saving: Checkpoints<Meta>;
   readonly time: PhaseTimer;
+  readonly speed: Speed;
 }
 
 const opened = Effect.fnUntraced(function* <Batch extends StepBatch, Meta extends RunMeta, E, R>(
@@ -351,7 +387,8 @@ const opened = Effect.fnUntraced(function* <Batch extends StepBatch, Meta extend
   const saving = rank === 0
     ? yield* profile.withSaves(checkpoints(task, { ...config, ...plan }, folder.flush))
     : noCheckpoints;
-  return { folder, profile, saving, time: phaseTimer(profile.mark) } satisfies Opened<Meta> as Opened<Meta>;
+  const [time, speed] = [phaseTimer(profile.mark), speedometer(config.batchSize)];
+  return { folder, profile, saving, time, speed } satisfies Opened<Meta> as Opened<Meta>;
 });
 
 /** Logs what a run is about to do, and what the user should know of it. */
@@ -416,13 +453,21 @@ const CHECKED_EVERY = 100;
  */
 const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   training: Training<Batch, Meta, E, R>,
-  { profile, saving, time }: Opened<Meta>,
+  { profile, saving, time, speed }: Opened<Meta>,
   expectSameBits: Effect.Success<ReturnType<typeof replicaCheck>>,
-  world: number,
+  { world, stop }: { readonly world: number; readonly stop: Deferred.Deferred<void> },
 ) => {
-  const { state, buffers, observer } = training;
+  const { state, buffers, observer, validation } = training;
+  // Several ranks finish a validation that all of them have begun; one alone may leave it.
+  const validated = (done: number) =>
+    validation === undefined || !validation.due(done)
+      ? Effect.succeed(null)
+      : world > 1
+      ? validation.score(done)
+      : Effect.raceFirst(validation.score(done), Effect.as(Deferred.await(stop), null));
   let isFirst = true;
   return Effect.fnUntraced(function* (batch: Batch) {
+    const { rank } = yield* Collective;
     time.mark("decode");
     const begin = performance.now();
     profile.batch(batch);
@@ -439,22 +484,28 @@ const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
     const due = world === 1 ? own : yield* anyRankStops(own);
     if (due || isFirst || done % CHECKED_EVERY === 0) yield* expectSameBits(done);
     isFirst = false;
-    const copy: StateCopy | null = own ? yield* snapshot(state, buffers) : null;
+    time.mark("checkpoint");
+    const validating = performance.now();
+    const scores = yield* validated(done);
+    speed.pause(performance.now() - validating);
+    time.mark("validate");
+    const copy: StateCopy | null = own || scores !== null && rank === 0
+      ? yield* snapshot(state, buffers)
+      : null;
     time.mark("checkpoint");
     const images = observer?.due(done) ? yield* observed(training, done) : null;
     time.mark("report");
-    return { batch, begin, program, reported, outputs, due, copy, images };
+    return { batch, begin, program, reported, outputs, due, copy, images, validated: scores };
   });
 };
 
 /** Awaits a step's outputs, checks that they are finite, and makes its report. */
 const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
-  { config, remedy }: Training<Batch, Meta, E, R>,
-  { time }: Opened<Meta>,
-) => {
-  const imagesPerSecond = stopwatch(config.batchSize);
-  return Effect.fnUntraced(function* (
-    { batch, begin, program, reported, outputs, due, copy, images }: Effect.Success<
+  { remedy }: Training<Batch, Meta, E, R>,
+  { time, speed }: Opened<Meta>,
+) =>
+  Effect.fnUntraced(function* (
+    { batch, begin, program, reported, outputs, due, copy, images, validated }: Effect.Success<
       ReturnType<ReturnType<typeof submitting<Batch, Meta, E, R>>>
     >,
   ) {
@@ -463,32 +514,42 @@ const reading = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
     ) as { readonly loss: number; readonly loss_scale?: number };
     yield* expectFinite(read, batch, remedy);
     time.mark("device");
-    const metrics: Metrics = { ...read, ...reported, bad_images: batch.badImages };
+    const metrics: Metrics = { ...read, ...reported, bad_images: batch.badImages, ...validated?.metrics };
     const report: StepReport = {
       step: batch.step,
       epoch: batch.epoch + 1,
       metrics,
-      imagesPerSecond: imagesPerSecond(begin),
+      imagesPerSecond: speed.imagesPerSecond(begin),
       seconds: { host: time.take(), device: program.stageSeconds() },
     };
-    return { report, due, copy, images };
+    return { report, due, copy, images, validated };
   });
-};
 
-/**
- * Images a second since the previous call, smoothed over some ten steps. The time of the first step begins when its batch
- * is there (`begin`, in milliseconds): what comes before is done once a process, not once a step.
- */
-const stopwatch = (images: number) => {
+/** How fast a run trains. */
+interface Speed {
+  /**
+   * Images a second since the previous call, smoothed over some ten steps. The time of the first step begins when its
+   * batch is there (`begin`, in milliseconds): what comes before is done once a process, not once a step.
+   */
+  readonly imagesPerSecond: (begin: number) => number;
+  /** Leaves out so many milliseconds, in which the run did not train. */
+  readonly pause: (milliseconds: number) => void;
+}
+
+const speedometer = (images: number): Speed => {
   let last: number | null = null;
+  let paused = 0;
   let steps = 0;
   let smooth = 0;
-  return (begin: number) => {
-    const now = performance.now();
-    const seconds = (now - (last ?? begin)) / 1000;
-    last = now;
-    smooth = steps++ < 2 ? seconds : 0.9 * smooth + 0.1 * seconds;
-    return images / smooth;
+  return {
+    imagesPerSecond: (begin) => {
+      const now = performance.now();
+      const seconds = (now - (last ?? begin) - paused) / 1000;
+      [last, paused] = [now, 0];
+      smooth = steps++ < 2 ? seconds : 0.9 * smooth + 0.1 * seconds;
+      return images / smooth;
+    },
+    pause: (milliseconds) => void (paused += milliseconds),
   };
 };
 

@@ -10,12 +10,12 @@ import { programSet } from "../../ops/runtime/program_set.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { optimize } from "../optim/optimize.ts";
 import type { StepBatch } from "./batch.ts";
-import { latestCheckpoint, type RunMeta, type Task } from "./checkpoint_file.ts";
+import { latestCheckpoint, loadCheckpoint, type RunMeta, type Task } from "./checkpoint_file.ts";
 import { initialState } from "./initial_state.ts";
 import { atLeast, type ConfigOf, DATA_DIR, integer, RUN_OPTIONS, taskOptions } from "./options.ts";
 import { autoResumed, changedOptions, differenceNotes, resumedValues } from "./resume.ts";
 import { upload } from "./state.ts";
-import { train } from "./train.ts";
+import { train, type Validation } from "./train.ts";
 
 // A task as small as one can be: a weight that brings images of two sizes to a mean of 1.
 
@@ -29,10 +29,11 @@ const OPTIONS = taskOptions<Config, never>({
 });
 interface Meta extends RunMeta {
   readonly config: Config;
+  readonly score?: number;
 }
 const TOY: Task<Meta> = {
   name: OPTIONS.task,
-  meta: Schema.Struct({ step: Schema.Int, config: OPTIONS.schema }),
+  meta: Schema.Struct({ step: Schema.Int, config: OPTIONS.schema, score: Schema.optionalKey(Schema.Finite) }),
 };
 
 /** The step of images of side `side`. */
@@ -60,7 +61,27 @@ const batchOf = ({ batchSize, seed }: Config, step: number): Batch => {
   return { step, epoch: 0, images: [`${step}`], badImages: 0, worker: 0, times, side, pixels };
 };
 
-const runToy = Effect.fnUntraced(function* (config: Config, lastStep: number) {
+/** A validation every two steps, which gives these scores in turn. */
+const scripted = (scores: readonly number[], best: number | null = null) => {
+  const asked: number[] = [];
+  const validation: Validation<never> = {
+    best,
+    due: (done) => done % 2 === 0,
+    score: (done) =>
+      Effect.sync(() => {
+        const score = scores[asked.length];
+        asked.push(done);
+        return { score, metrics: { val_score: score }, images: new Map() };
+      }),
+  };
+  return { asked, validation };
+};
+
+const runToy = Effect.fnUntraced(function* (
+  config: Config,
+  lastStep: number,
+  validation?: Validation<never>,
+) {
   const { state } = stepOf(config, 2);
   const own = yield* autoResumed(TOY, config);
   const start = own === null ? { step: 0, values: initialState(state, config.seed), notes: [] } : {
@@ -92,7 +113,8 @@ const runToy = Effect.fnUntraced(function* (config: Config, lastStep: number) {
         reported: { lr: 0.1 },
       })),
     remedy: "lower the rate",
-    meta: (step) => ({ step, config }),
+    meta: (step, score) => ({ step, config, ...score === null ? {} : { score } }),
+    validation,
     observer: null,
   });
 }, Effect.scoped);
@@ -139,3 +161,26 @@ gpuTest(
     assert.match(said.join("\n"), /This run differs from the one in ".*step_000008.*": --seed 0 is 5 now$/m);
   },
 );
+
+gpuTest("train() reports validations, and keeps the state of the best one beside the newest", function* () {
+  const folder = yield* testFolder;
+  const config = { ...yield* OPTIONS.configure(null), outputDir: folder, autoResume: true, keep: 1 };
+  const quietly = Effect.provide(Logger.layer([]));
+  const best = loadCheckpoint(join(folder, "checkpoints", "best.safetensors"), TOY);
+  const scores = () =>
+    Deno.readTextFileSync(join(folder, "metrics.jsonl")).trim().split("\n").map((line) =>
+      JSON.parse(line).val_score
+    );
+
+  const first = scripted([1, 3, 2]);
+  yield* runToy(config, 6, first.validation).pipe(quietly);
+  assert.deepEqual(first.asked, [2, 4, 6]);
+  assert.deepEqual(scores(), [undefined, 1, undefined, 3, undefined, 2]);
+  assert.deepEqual((yield* best).meta, { step: 4, config, score: 3 });
+  assert.equal((yield* latestCheckpoint(folder, TOY))!.meta.step, 6);
+
+  yield* runToy(config, 8, scripted([2.5], 3).validation).pipe(quietly);
+  assert.equal((yield* best).meta.step, 4);
+  yield* runToy(config, 10, scripted([4], 3).validation).pipe(quietly);
+  assert.deepEqual((yield* best).tensors, (yield* latestCheckpoint(folder, TOY))!.tensors);
+});
