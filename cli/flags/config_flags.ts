@@ -3,6 +3,7 @@ import { Effect, Option } from "effect";
 import { Flag } from "effect/cli";
 import { match } from "ts-pattern";
 import { PRETRAIN_OPTIONS } from "../../pipeline/pretrain/config.ts";
+import { SEGMENTATION_OPTIONS } from "../../pipeline/transfer/segmentation/config.ts";
 import { readConfigFile } from "../../pipeline/run/config_file.ts";
 import { flagName } from "../../pipeline/run/option_name.ts";
 import type { ConfigError, Option as RunOption, Settings, TaskOptions } from "../../pipeline/run/options.ts";
@@ -27,10 +28,12 @@ const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option
   );
 };
 
-/** Flags for `Command.make`: `--preset`, `--config` and every option of the task. */
-const flagsOf = <C, Preset extends string>({ table, names, presets }: TaskOptions<C, Preset>) => ({
-  preset: Flag.Literals("preset", Object.keys(presets) as Preset[]).pipe(
-    Flag.withDescription("a published run, or the demo's, whose options are the defaults"),
+/** Flags for `Command.make`: `--preset`, or as the task calls it, `--config`, and every option of the task. */
+const flagsOf = <C, Preset extends string>(
+  { table, names, presets, presetName }: TaskOptions<C, Preset>,
+) => ({
+  preset: Flag.Literals(presetName, Object.keys(presets) as Preset[]).pipe(
+    Flag.withDescription("a well-known run, whose options are the defaults"),
     Flag.optional,
   ),
   config: Flag.String("config").pipe(
@@ -64,6 +67,12 @@ const configFrom = <C, Preset extends string>(options: TaskOptions<C, Preset>) =
     const preset = Option.getOrNull(parsed.preset) ?? file?.preset ?? null;
     return yield* options.configure(preset, file?.settings ?? new Map(), flags);
   });
+
+/** The flags of fine-tuning on semantic segmentation. */
+export const segmentationFlags = flagsOf(SEGMENTATION_OPTIONS);
+
+/** The configuration that these flags give. */
+export const segmentationConfigOf = configFrom(SEGMENTATION_OPTIONS);
 
 /** The flags of a pretraining run. */
 export const configFlags = flagsOf(PRETRAIN_OPTIONS);

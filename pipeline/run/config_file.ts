@@ -43,7 +43,7 @@ export const readConfigFile: <C, Preset extends string>(
 
 /**
  * The options of a task from a text of `option: value` lines. Keys may be spelt batch-size, batch_size or batchSize;
- * `preset` names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where
+ * `preset` (as the task calls it) names the preset to start from. Values are checked later, by `configure`. Fails with a `ConfigError` where
  * the text is not YAML, or has a key that is no option of the task.
  */
 export const parseConfig: <C, Preset extends string>(
@@ -54,7 +54,7 @@ export const parseConfig: <C, Preset extends string>(
   function* <C, Preset extends string>(
     text: string,
     path: string,
-    { task, names, presets }: TaskOptions<C, Preset>,
+    { task, names, presets, presetName }: TaskOptions<C, Preset>,
   ) {
     const presetNames = Object.keys(presets) as Preset[];
     const lines = new LineCounter();
@@ -84,12 +84,12 @@ export const parseConfig: <C, Preset extends string>(
             `the aliases in ${written} name nothing, contain themselves or unfold to too many values: write the value itself`,
           ),
       });
-      if (written === "preset") {
+      if (written === presetName) {
         const known = presetNames.find((name) => name === value);
         if (known === undefined) {
           return yield* failAt(
             line,
-            unknown("preset", String(value), presetNames, `there are ${presetNames.join(", ")}`),
+            unknown(presetName, String(value), presetNames, `there are ${presetNames.join(", ")}`),
           );
         }
         preset = known;

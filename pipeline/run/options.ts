@@ -173,6 +173,8 @@ export interface TaskOptions<C, Preset extends string = string> {
   readonly names: readonly (keyof C & string)[];
   /** Options of well-known runs, by the name of the run. */
   readonly presets: Readonly<Record<Preset, Partial<C>>>;
+  /** What such a run is called: "preset" or "recipe". */
+  readonly presetName: string;
   /**
    * The schema of each option as `config.json` and checkpoints hold it. An older file may lack options: it gets
    * defaults.
@@ -194,12 +196,15 @@ export interface TaskOptions<C, Preset extends string = string> {
  * The options of a task from its table, its presets, and the contradictions that a configuration may hold: the first
  * option that cannot go with the others, and why.
  */
-export const taskOptions = <C, Preset extends string>({ task, table, presets, contradiction }: {
-  readonly task: string;
-  readonly table: TaskOptions<C>["table"];
-  readonly presets: Readonly<Record<Preset, Partial<C>>>;
-  readonly contradiction: (config: C) => readonly [option: keyof C & string, reason: string] | undefined;
-}): TaskOptions<C, Preset> => {
+export const taskOptions = <C, Preset extends string>(
+  { task, table, presets, presetName = "preset", contradiction }: {
+    readonly task: string;
+    readonly table: TaskOptions<C>["table"];
+    readonly presets: Readonly<Record<Preset, Partial<C>>>;
+    readonly presetName?: string;
+    readonly contradiction: (config: C) => readonly [option: keyof C & string, reason: string] | undefined;
+  },
+): TaskOptions<C, Preset> => {
   type Name = keyof C & string;
   const names = Object.keys(table) as Name[];
   const row = (name: Name) => table[name] as unknown as Option<string | number | boolean | null>;
@@ -244,7 +249,7 @@ export const taskOptions = <C, Preset extends string>({ task, table, presets, co
     }
     return config;
   });
-  return { task, table, names, presets, fields, schema, configure };
+  return { task, table, names, presets, presetName, fields, schema, configure };
 };
 
 /** Something is wrong with an option: where it was given, and what to write instead. */

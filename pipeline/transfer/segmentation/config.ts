@@ -186,5 +186,6 @@ export const SEGMENTATION_OPTIONS: TaskOptions<SegmentationConfig, RecipeName> =
   task: "transfer segmentation",
   table: SEGMENTATION_FIELDS,
   presets: RECIPES,
+  presetName: "recipe",
   contradiction,
 });
