@@ -11,8 +11,9 @@ import { compile } from "../ops/runtime/program.ts";
 import { configure } from "../pipeline/pretrain/config.ts";
 import { drawTwoCrops } from "../pipeline/pretrain/draws.ts";
 import { packBatch } from "../pipeline/pretrain/pack.ts";
+import { PRETRAIN_STEP } from "../pipeline/pretrain/planned_step.ts";
 import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
-import { planStep } from "../pipeline/pretrain/step_plan.ts";
+import { planStep } from "../pipeline/run/step_plan.ts";
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import { initialState } from "../pipeline/run/initial_state.ts";
 import { upload } from "../pipeline/run/state.ts";
@@ -29,7 +30,12 @@ const planned = Effect.gen(function* () {
   const config = { ...yield* configure("coco-800"), batchSize: BATCH };
   return PUBLISHED.map((limit) => {
     const start = performance.now();
-    const plan = planStep({ ...config, memoryLimit: limit === "none" ? null : limit }, traits, limits);
+    const plan = planStep(
+      PRETRAIN_STEP,
+      { ...config, memoryLimit: limit === "none" ? null : limit },
+      traits,
+      limits,
+    );
     return { limit, ...plan, milliseconds: performance.now() - start };
   });
 });

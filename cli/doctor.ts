@@ -2,19 +2,18 @@ import { join } from "node:path";
 import { Console, Context, Effect, Layer, Option, Result, type Scope } from "effect";
 import { Command, Flag } from "effect/cli";
 import sharp from "sharp";
-import { listImages } from "../data/datasets/image_list.ts";
 import project from "../deno.json" with { type: "json" };
 import { GUESSED, TunedChoices } from "../ops/compiler/kernel_selection.ts";
 import type { AdapterTraits } from "../ops/graph/lowering.ts";
 import { Collective } from "../ops/runtime/collective.ts";
 import { Gpu } from "../ops/runtime/gpu.ts";
-import { type Config, optionNames } from "../pipeline/pretrain/config.ts";
-import { planStep } from "../pipeline/pretrain/step_plan.ts";
 import { numbered, rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { vulkanDevices } from "../pipeline/ranks/vulkan.ts";
 import { adviceOn } from "../pipeline/run/advice.ts";
 import { bytesIn } from "../pipeline/run/bytes.ts";
+import type { RunConfig } from "../pipeline/run/options.ts";
+import { planStep } from "../pipeline/run/step_plan.ts";
 import { decodeSpeed } from "./doctor/decode_speed.ts";
 import { diagnose, type Facts, type StepFacts, stepFindings } from "./doctor/diagnosis.ts";
 import { dumpFlags, dumpOf, dumpStep } from "./doctor/dump_step.ts";
@@ -22,43 +21,60 @@ import { type RankSpeed, rankSpeed } from "./doctor/rank_speed.ts";
 import { doctorReport } from "./doctor/report.ts";
 import { vulkanDrivers } from "./doctor/vulkan_drivers.ts";
 import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
-import { configFlags, configOf } from "./flags/config_flags.ts";
+import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
+import { type CliTask, PRETRAINING } from "./flags/tasks.ts";
 import { dim } from "./terminal/color.ts";
 
-export const doctor = Command.make(
-  "doctor",
-  {
-    ...configFlags,
-    json: Flag.Boolean("json").pipe(
-      Flag.withDescription("print one JSON object instead of a page"),
-      Flag.withDefault(false),
-    ),
-    ...dumpFlags,
-  },
-  Effect.fn(function* ({ json, ...flags }) {
-    const runOptions = optionNames.filter((name) => name !== "device");
-    const namesRun = [flags.preset, flags.config, ...runOptions.map((name) => flags[name])].some(
-      Option.isSome,
-    );
-    const config = yield* configOf({ ...flags, preset: namesRun ? flags.preset : Option.some("demo") });
-    const dump = yield* dumpOf(flags);
-    if (dump !== null) return yield* Console.log(yield* dumpStep(config, dump));
-    const namesData = Option.isSome(flags.dataDir) || Option.isSome(flags.config);
-    if (ownRank !== null) return yield* tellRankSpeed(config);
+/** The command `name` that looks at this machine as a run of a task would find it. */
+const doctorOf = <Name extends string, C extends RunConfig, Preset extends string>(
+  name: Name,
+  task: CliTask<C, Preset>,
+) => {
+  const { options } = task;
+  const configOf = configFrom(options);
+  return Command.make(
+    name,
+    { run: flagsOf(options), json: jsonFlag, dump: dumpFlags },
+    Effect.fn(function* ({ run: parsed, json, dump: dumped }) {
+      const run = parsed as unknown as Parsed<C, Preset>; // which TypeScript cannot infer for any C
+      const named: readonly Option.Option<unknown>[] = [
+        run.preset,
+        run.config,
+        ...options.names.map((name) => name === "device" ? Option.none() : run[name]),
+      ];
+      const namesRun = named.some(Option.isSome);
+      const config = yield* configOf({ ...run, preset: namesRun ? run.preset : Option.some(task.usual) });
+      const dump = yield* dumpOf(dumped);
+      if (dump !== null) return yield* Console.log(yield* dumpStep(task.step, config, dump));
+      const namesData =
+        Option.isSome((run as { readonly dataDir?: Option.Option<unknown> }).dataDir ?? Option.none()) ||
+        Option.isSome(run.config);
+      if (ownRank !== null) return yield* tellRankSpeed(task, config);
 
-    const alone = yield* gather({ ...config, batchSize: config.batchSize / config.ranks }, namesData);
-    const facts = { ...alone, ranks: (yield* startsRanks(config)) ? yield* measuredRanks(config) : null };
-    const findings = diagnose(facts);
-    const ready = findings.every(({ level }) => level !== "problem");
-    yield* Console.log(
-      json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : doctorReport(facts, findings),
-    );
-    if (!json && !namesRun) {
-      yield* Console.log(dim("\nThis is the demo's run: name another by the options of pretrain."));
-    }
-    Deno.exitCode = ready ? 0 : 1;
-  }, Effect.scoped),
-).pipe(
+      const share = { ...config, batchSize: config.batchSize / config.ranks };
+      const alone = yield* gather(task, share, namesData);
+      const facts = { ...alone, ranks: (yield* startsRanks(config)) ? yield* measuredRanks(config) : null };
+      const findings = diagnose(facts);
+      const ready = findings.every(({ level }) => level !== "problem");
+      yield* Console.log(
+        json ? JSON.stringify({ ready, findings, ...facts }, null, 2) : doctorReport(facts, findings),
+      );
+      if (!json && !namesRun) {
+        yield* Console.log(
+          dim(`\nThis is the run "${task.usual}": name another by the options of slotcon ${options.task}.`),
+        );
+      }
+      Deno.exitCode = ready ? 0 : 1;
+    }, Effect.scoped),
+  );
+};
+
+const jsonFlag = Flag.Boolean("json").pipe(
+  Flag.withDescription("print one JSON object instead of a page"),
+  Flag.withDefault(false),
+);
+
+export const doctor = doctorOf("doctor", PRETRAINING).pipe(
   Command.withDescription(
     "Look at this machine as a run would find it: the adapter and its limits, the memory that the run's step takes, " +
       "how fast pictures are decoded, and what is wrong and how to mend it, a line each. Takes the options of pretrain; " +
@@ -91,7 +107,11 @@ const GUARANTEED = {
 };
 
 const gather = Effect.fn("gather")(
-  function* (config: Config, namesData: boolean): Effect.fn.Return<Omit<Facts, "ranks">, never, Scope.Scope> {
+  function* <C extends RunConfig, Preset extends string>(
+    task: CliTask<C, Preset>,
+    config: C,
+    namesData: boolean,
+  ): Effect.fn.Return<Omit<Facts, "ranks">, never, Scope.Scope> {
     const devices = numbered(vulkanDevices() ?? []); // before `rankGpu` leaves only the chosen one visible
     const opened = yield* Effect.result(Layer.build(rankGpu(config)));
     const gpu = Result.isSuccess(opened) ? Context.get(opened.success, Gpu) : null;
@@ -115,13 +135,14 @@ const gather = Effect.fn("gather")(
     const freeMemory = Deno.systemMemoryInfo().available;
     const stepFacts = (batchSize: number): StepFacts => {
       const sized = { ...config, batchSize };
-      const plan = planStep(sized, traits, limits, choices);
+      const plan = planStep(task.step, sized, traits, limits, choices);
       return { config: sized, adapter, plan, freeMemory, smallerBatch: null };
     };
     const wanted = stepFacts(config.batchSize);
-    const speed = yield* Effect.result(decodeSpeed(config, limits.maxStorageBufferBindingSize, CACHE));
+    const speed = yield* Effect.result(decodeSpeed(task, config, limits.maxStorageBufferBindingSize, CACHE));
     return {
       ...wanted,
+      words: task.step.words(config),
       smallerBatch: canRun(wanted) ? null : findSmallerBatch(wanted, stepFacts),
       drivers: vulkanDrivers(),
       devices,
@@ -134,25 +155,25 @@ const gather = Effect.fn("gather")(
       }),
       versions: versions(),
       output: outputState(config.outputDir),
-      images: namesData ? yield* countImages(config) : null,
+      images: namesData ? yield* countImages(task, config) : null,
     };
   },
 );
 
 /** Runs in each rank: measures together with the others; rank 0 prints the result for the process that started them. */
 const tellRankSpeed = Effect.fnUntraced(
-  function* (config: Config) {
+  function* <C extends RunConfig, Preset extends string>({ step }: CliTask<C, Preset>, config: C) {
     const { report, traits } = yield* Gpu;
     const sized = { ...config, batchSize: config.batchSize / (yield* Collective).world };
-    const plan = planStep(sized, traits, report.limits, (yield* TunedChoices)(report));
-    const speed = yield* rankSpeed(config, plan.reservedBytes);
+    const plan = planStep(step, sized, traits, report.limits, (yield* TunedChoices)(report));
+    const speed = yield* rankSpeed(step, config, plan.reservedBytes);
     if (ownRank === 0) yield* Console.log(JSON.stringify(speed));
   },
-  (effect, config) => effect.pipe(Effect.provide(rankGpu(config)), Effect.provide(ranks(config))),
+  (effect, _, config) => effect.pipe(Effect.provide(rankGpu(config)), Effect.provide(ranks(config))),
 );
 
 /** Runs in the process that starts the ranks: what they measure. */
-const measuredRanks = Effect.fnUntraced(function* (config: Config) {
+const measuredRanks = Effect.fnUntraced(function* (config: RunConfig) {
   const asked = yield* Effect.result(askRanks(config.ranks));
   if (Result.isFailure(asked)) return { failure: asked.failure.message, remedy: "or leave out --ranks" };
   const { code, printed } = asked.success;
@@ -185,9 +206,12 @@ const findSmallerBatch = (
 /** The folder where every command may write. */
 const CACHE = join(import.meta.dirname!, "../.cache");
 
-const countImages = (config: Config): Effect.Effect<Facts["images"]> =>
-  listImages(config).pipe(
-    Effect.map((paths): Facts["images"] => paths.length),
+const countImages = <C extends RunConfig, Preset extends string>(
+  task: CliTask<C, Preset>,
+  config: C,
+): Effect.Effect<Facts["images"]> =>
+  task.countImages(config).pipe(
+    Effect.map((count): Facts["images"] => count),
     Effect.catch(({ message }) =>
       Effect.succeed({ failure: message, remedy: "see --data-dir and --dataset" })
     ),

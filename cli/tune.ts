@@ -4,28 +4,37 @@ import type { Choice } from "../ops/compiler/kernel_selection.ts";
 import { lower } from "../ops/compiler/lower.ts";
 import { tune as tuneAll, type Tuned } from "../ops/runtime/autotune.ts";
 import { Gpu } from "../ops/runtime/gpu.ts";
-import type { Config } from "../pipeline/pretrain/config.ts";
-import { stepGraph } from "../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
+import { singleProcess } from "../pipeline/ranks/sync.ts";
+import type { RunConfig } from "../pipeline/run/options.ts";
+import type { TaskStep } from "../pipeline/run/step_plan.ts";
 import { table } from "../pipeline/run/table.ts";
 import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.ts";
-import { configFlags, configOf } from "./flags/config_flags.ts";
+import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
+import { type CliTask, PRETRAINING } from "./flags/tasks.ts";
 
-export const tune = Command.make(
-  "tune",
-  {
-    ...configFlags,
-    again: Flag.Boolean("again").pipe(
-      Flag.withDescription("try what is known already once more, too"),
-      Flag.withDefault(false),
-    ),
-  },
-  Effect.fn(function* ({ again, ...flags }) {
-    const config = yield* configOf(flags);
-    yield* Effect.provide(tuneStep(config, again), rankGpu(config));
-  }, Effect.scoped),
-).pipe(
+/** The command `name` that tunes the step of a task. */
+const tuneOf = <Name extends string, C extends RunConfig, Preset extends string>(
+  name: Name,
+  { options, step }: CliTask<C, Preset>,
+) =>
+  Command.make(
+    name,
+    {
+      run: flagsOf(options),
+      again: Flag.Boolean("again").pipe(
+        Flag.withDescription("try what is known already once more, too"),
+        Flag.withDefault(false),
+      ),
+    },
+    Effect.fn(function* ({ again, run }) {
+      const config = yield* configFrom(options)(run as unknown as Parsed<C, Preset>); // TypeScript cannot infer this for any C
+      yield* Effect.provide(tuneStep(step, config, again), rankGpu(config));
+    }, Effect.scoped),
+  );
+
+export const tune = tuneOf("tune", PRETRAINING).pipe(
   Command.withDescription(
     "Try the kernels that a run's step could use on this adapter, one after the other, and remember the fastest of each " +
       "kind in .cache/kernels. Every later command uses them; results change by rounding alone. Takes the options of " +
@@ -38,9 +47,14 @@ export const tune = Command.make(
   ]),
 );
 
-const tuneStep = Effect.fnUntraced(function* (config: Config, again: boolean) {
+const tuneStep = Effect.fnUntraced(function* <C extends RunConfig>(
+  step: TaskStep<C>,
+  config: C,
+  again: boolean,
+) {
   const { report, traits } = yield* Gpu;
-  const { graph, state } = stepGraph({ ...config, batchSize: config.batchSize / config.ranks }, traits);
+  const share = { ...config, batchSize: config.batchSize / config.ranks };
+  const { graph, state } = step.build(share, traits, singleProcess);
   const isState = (name: string) => state.declared.has(name);
   const { choices } = lower(graph, traits, isState);
   let known = readTuned(report);

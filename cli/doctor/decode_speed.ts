@@ -2,9 +2,8 @@
 import { join } from "node:path";
 import { Effect, Stream } from "effect";
 import sharp from "sharp";
-import { packingFor } from "../../pipeline/pretrain/augment.ts";
-import type { Config } from "../../pipeline/pretrain/config.ts";
-import { batches } from "../../pipeline/pretrain/decode.ts";
+import type { RunConfig } from "../../pipeline/run/options.ts";
+import type { CliTask } from "../flags/tasks.ts";
 
 /** Small batches, so that a measurement takes about a second. */
 const BATCH = 8;
@@ -16,8 +15,9 @@ const BEFORE = 1, TIMED = 4;
  * bytes as photographs. `maxBinding` is the adapter's limit in bytes; `folder` is where the image is written meanwhile.
  */
 export const decodeSpeed = Effect.fn("decodeSpeed")(
-  function* (
-    config: Pick<Config, "imageSize" | "minScale" | "numWorkers">,
+  function* <C extends RunConfig, Preset extends string>(
+    { batches }: CliTask<C, Preset>,
+    config: C,
     maxBinding: number,
     folder: string,
   ) {
@@ -29,10 +29,9 @@ export const decodeSpeed = Effect.fn("decodeSpeed")(
     yield* attempt(() => photograph().toFile(file));
 
     const workers = config.numWorkers;
-    const { capacity: pixelCapacity, maxTaps } = packingFor(config.imageSize, BATCH, maxBinding);
     const files = Array<string>(BATCH * workers * (BEFORE + TIMED)).fill(file);
-    const settings = { ...config, batchSize: BATCH, seed: 0, maxBadImages: 0, pixelCapacity, maxTaps };
-    const times = yield* batches(files, settings).pipe(
+    const settings = { ...config, batchSize: BATCH, seed: 0, maxBadImages: 0 };
+    const times = yield* batches(files, settings, maxBinding).pipe(
       Stream.take(workers * (BEFORE + TIMED)),
       Stream.map(() => performance.now()),
       Stream.runCollect,

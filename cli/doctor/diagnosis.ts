@@ -1,13 +1,14 @@
 /** Finds what keeps a run from working on this machine, and how to mend it, from facts that `slotcon doctor` gathers. */
 import type { AdapterReport } from "../../ops/graph/lowering.ts";
-import type { Config } from "../../pipeline/pretrain/config.ts";
-import { stepsPerEpoch } from "../../pipeline/pretrain/decode.ts";
-import type { StepPlan } from "../../pipeline/pretrain/step_plan.ts";
 import type { VulkanDevice } from "../../pipeline/ranks/vulkan.ts";
 import { writtenBytes } from "../../pipeline/run/bytes.ts";
+import type { RunConfig } from "../../pipeline/run/options.ts";
+import type { StepPlan } from "../../pipeline/run/step_plan.ts";
 import type { RankSpeed } from "./rank_speed.ts";
 
 export interface Facts extends StepFacts {
+  /** The options that say how large the step is, in words. */
+  readonly words: string;
   readonly drivers: readonly Driver[];
   /** The devices that Vulkan offers, in the order of their numbers for --device. */
   readonly devices: readonly VulkanDevice[];
@@ -23,7 +24,7 @@ export interface Facts extends StepFacts {
 
 /** The facts that decide whether the step can run. */
 export interface StepFacts {
-  readonly config: Config;
+  readonly config: RunConfig;
   readonly adapter: AdapterReport | Failure;
   readonly plan: StepPlan;
   /** Free memory of the host, in bytes. */
@@ -95,7 +96,7 @@ export const stepFindings = (facts: StepFacts): readonly Finding[] => {
   const { adapter, plan, config, freeMemory, smallerBatch } = facts;
   if ("failure" in adapter) return [];
   const fits = smallerBatch === null ? [] : [`--batch-size ${smallerBatch * config.ranks} fits`];
-  const { reservedBytes, slotPictureBytes, recomputed, groups, sliced, refusal } = plan;
+  const { reservedBytes, besides, recomputed, groups, sliced, refusal } = plan;
   const binding = writtenBytes(adapter.limits.maxStorageBufferBindingSize);
   const withinLimits: Finding = refusal !== null
     ? { level: "problem", says: refusal, ...mendBy(fits) }
@@ -106,7 +107,7 @@ export const stepFindings = (facts: StepFacts): readonly Finding[] => {
       says: `the step fits the adapter's limits; ${sliced} buffers are bound in slices of ${binding}`,
     };
 
-  const onDevice = reservedBytes + slotPictureBytes;
+  const onDevice = Object.values(besides).reduce((sum, bytes) => sum + bytes, reservedBytes);
   const onHost = adapter.software ? batchesOnHost(config.numWorkers) * groups.batch : 0;
   const taken = onDevice + onHost;
   const says = adapter.software
@@ -172,7 +173,7 @@ const rankFindings = ({ ranks }: Facts): readonly Finding[] => {
 const imagesFindings = ({ images, config }: Facts): readonly Finding[] => {
   if (images === null) return [];
   if (typeof images !== "number") return [problem(images)];
-  const steps = stepsPerEpoch(images, config.batchSize * config.ranks);
+  const steps = Math.floor(images / (config.batchSize * config.ranks));
   const says = `${images} pictures, ${steps} steps an epoch`;
   if (steps > 0) return [{ level: "ok", says }];
   return [{ level: "problem", says, mend: `--batch-size ${images} or less` }];

@@ -7,6 +7,7 @@ const GIB = 2 ** 30;
 
 /** A machine with a GPU on which nothing is wrong. */
 const healthy: Facts = {
+  words: "resnet50",
   config: { ...Effect.runSync(configure("coco-800")), batchSize: 64, numWorkers: 8 },
   adapter: {
     backend: "native",
@@ -24,7 +25,7 @@ const healthy: Facts = {
     groups: { state: GIB, batch: GIB / 16, constants: 0, activations: 11 * GIB, scratch: 0 },
     peakBytes: 12 * GIB,
     reservedBytes: 13 * GIB,
-    slotPictureBytes: 0,
+    besides: {},
     recomputed: { tensors: 0, bytes: 0, work: 0 },
     largest: [],
     sliced: 0,

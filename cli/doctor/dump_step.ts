@@ -5,13 +5,12 @@ import { type DumpedProgram, dumpProgram } from "../../ops/compiler/dump.ts";
 import { type Choices, GUESSED, TunedChoices } from "../../ops/compiler/kernel_selection.ts";
 import type { AdapterTraits } from "../../ops/graph/lowering.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
-import type { Config } from "../../pipeline/pretrain/config.ts";
-import { slotPictureBytes } from "../../pipeline/pretrain/slot_pictures.ts";
-import { stepGraph } from "../../pipeline/pretrain/step_graph.ts";
 import { rankGpu } from "../../pipeline/ranks/device.ts";
 import { acrossRanks } from "../../pipeline/ranks/sync.ts";
 import { writtenBytes } from "../../pipeline/run/bytes.ts";
 import { makeDumpFolder, writeDump } from "../../pipeline/run/dump_program.ts";
+import type { RunConfig } from "../../pipeline/run/options.ts";
+import { limitedStep, type TaskStep } from "../../pipeline/run/step_plan.ts";
 import { UsageError } from "../flags/usage_error.ts";
 import { parseTraits, TRAITS_SYNTAX } from "./traits.ts";
 
@@ -65,12 +64,16 @@ export const dumpOf = (
  * Dumps the step of the first rank of a run; returns a sentence about it. Fails with a `DumpError` where the folder is
  * not empty or cannot be written, and where it needs an adapter, as `rankGpu` does.
  */
-export const dumpStep = Effect.fn("dumpStep")(function* (config: Config, { folder, ...dump }: StepDump) {
+export const dumpStep = Effect.fn("dumpStep")(function* <C extends RunConfig>(
+  step: TaskStep<C>,
+  config: C,
+  { folder, ...dump }: StepDump,
+) {
   yield* makeDumpFolder(folder);
   const target = dump.traits === null
     ? yield* Effect.provide(adapterAtHand, rankGpu(config))
     : { traits: dump.traits, choices: GUESSED, name: dump.traits.cpu ? "a CPU" : "a GPU" };
-  const files = stepFiles(config, target.traits, target.choices, dump.everyVariant);
+  const files = stepFiles(step, config, target.traits, target.choices, dump.everyVariant);
   yield* writeDump(folder, { "config.json": `${JSON.stringify(config, null, 2)}\n`, ...files });
   const { kernels, memory }: DumpedProgram = JSON.parse(files["kernels.json"]);
   const shaders = new Set(kernels.map(({ shader }) => shader)).size;
@@ -84,10 +87,15 @@ const adapterAtHand = Effect.gen(function* () {
 });
 
 /** The files of a dump, by name. */
-const stepFiles = (config: Config, traits: AdapterTraits, choices: Choices, everyVariant: boolean) => {
+const stepFiles = <C extends RunConfig>(
+  step: TaskStep<C>,
+  config: C,
+  traits: AdapterTraits,
+  choices: Choices,
+  everyVariant: boolean,
+) => {
   const share = { ...config, batchSize: config.batchSize / config.ranks };
-  const { graph, state } = stepGraph(share, traits, undefined, acrossRanks(0, config.ranks));
-  const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(share, traits);
+  const { graph, state } = limitedStep(step, share, traits, acrossRanks(0, config.ranks));
   const isState = (name: string) => state.declared.has(name);
-  return dumpProgram({ ...graph, memoryTaken }, traits, { isState, choices, everyVariant });
+  return dumpProgram(graph, traits, { isState, choices, everyVariant });
 };

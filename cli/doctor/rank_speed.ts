@@ -1,14 +1,13 @@
 /** Measures what exchanges between ranks cost, alone and as part of a training step. */
 import { Effect } from "effect";
-import { augmentationRowWords } from "../../ops/image/augmentation_row.ts";
 import { Collective, gatherTexts } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
-import type { Config } from "../../pipeline/pretrain/config.ts";
-import { stepGraph } from "../../pipeline/pretrain/step_graph.ts";
 import { acrossRanks, singleProcess, type Sync } from "../../pipeline/ranks/sync.ts";
 import { initialState } from "../../pipeline/run/initial_state.ts";
+import type { RunConfig } from "../../pipeline/run/options.ts";
 import { upload } from "../../pipeline/run/state.ts";
+import type { TaskStep } from "../../pipeline/run/step_plan.ts";
 
 export interface RankSpeed {
   /** The machine and the adapter of each rank. */
@@ -35,7 +34,11 @@ const SMALL = 512, LARGE = 25_000_000;
 const MODEST = 2 ** 30;
 
 /** To be called by all ranks at the same time. Each gets the same result, except that the seconds of the step are its own. */
-export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reservedBytes: number) {
+export const rankSpeed = Effect.fn("rankSpeed")(function* <C extends RunConfig>(
+  of: TaskStep<C>,
+  config: C,
+  reservedBytes: number,
+) {
   const { report } = yield* Gpu;
   const { rank, world, allReduceSum } = yield* Collective;
   const told = yield* gatherTexts(JSON.stringify({ host: Deno.hostname(), adapter: report.description }));
@@ -44,7 +47,7 @@ export const rankSpeed = Effect.fn("rankSpeed")(function* (config: Config, reser
   const large = yield* median(5, sum(LARGE));
   const step = report.software && reservedBytes > MODEST
     ? null
-    : yield* stepSpeed({ ...config, batchSize: config.batchSize / world }, acrossRanks(rank, world));
+    : yield* stepSpeed(of, { ...config, batchSize: config.batchSize / world }, acrossRanks(rank, world));
   return { ranks: told.map((text) => JSON.parse(text)), small, large, step } satisfies RankSpeed;
 }, Effect.scoped);
 
@@ -59,9 +62,13 @@ const median = Effect.fnUntraced(function* <A, E, R>(times: number, effect: Effe
   return seconds.sort((a, b) => a - b)[Math.floor(times / 2)];
 });
 
-const stepSpeed = Effect.fnUntraced(function* (config: Config, sync: Sync) {
-  const single = yield* timedStep(config, singleProcess);
-  const together = yield* timedStep(config, sync);
+const stepSpeed = Effect.fnUntraced(function* <C extends RunConfig>(
+  step: TaskStep<C>,
+  config: C,
+  sync: Sync,
+) {
+  const single = yield* timedStep(step, config, singleProcess);
+  const together = yield* timedStep(step, config, sync);
   const { syncPoints, exchangedBytes } = together.program;
   return {
     seconds: together.seconds,
@@ -72,19 +79,16 @@ const stepSpeed = Effect.fnUntraced(function* (config: Config, sync: Sync) {
 });
 
 /** The seconds of a step on black images; the content of images does not change the time. */
-const timedStep = Effect.fnUntraced(function* (config: Config, sync: Sync) {
+const timedStep = Effect.fnUntraced(function* <C extends RunConfig>(
+  step: TaskStep<C>,
+  config: C,
+  sync: Sync,
+) {
   const gpu = yield* Gpu;
   const { barrier } = yield* Collective;
-  const { packing, state, graph } = stepGraph(config, gpu.traits, undefined, sync);
+  const { state, graph } = step.build(config, gpu.traits, sync);
   const program = yield* compile(graph, yield* upload(state, initialState(state, config.seed)));
-  const inputs = {
-    pixels: new Uint32Array(packing.capacity / 4),
-    views: new Uint32Array(2 * config.batchSize * augmentationRowWords(packing)),
-    coords: Float32Array.from({ length: 8 * config.batchSize }, (_, i) => i % 4 < 2 ? 0 : 1),
-    flips: new Float32Array(2 * config.batchSize),
-    learningRate: new Float32Array(1),
-    teacherMomentum: Float32Array.of(1),
-  };
+  const inputs = step.sample(config, gpu.traits);
   yield* barrier;
   const seconds = yield* median(3, Effect.flatten(program.run(inputs)));
   return { program, seconds };

@@ -1,7 +1,7 @@
 import type { AdapterReport } from "../../ops/graph/lowering.ts";
-import type { StepPlan } from "../../pipeline/pretrain/step_plan.ts";
 import type { VulkanDevice } from "../../pipeline/ranks/vulkan.ts";
 import { writtenBytes } from "../../pipeline/run/bytes.ts";
+import type { StepPlan } from "../../pipeline/run/step_plan.ts";
 import { bold, dim, green, red, yellow } from "../terminal/color.ts";
 import type { Facts, Finding } from "./diagnosis.ts";
 import type { RankSpeed } from "./rank_speed.ts";
@@ -14,10 +14,8 @@ export const doctorReport = (facts: Facts, findings: readonly Finding[]): string
     ...facts.devices.length < 2 ? [] : deviceRows(facts.devices),
     [
       "step",
-      `${config.arch}, ${config.imageSize} px, batch ${config.batchSize}` +
-      `${
-        config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""
-      }, ${config.numPrototypes} prototypes, ${config.precision}`,
+      `${facts.words}, batch ${config.batchSize}` +
+      `${config.ranks > 1 ? ` on each of ${config.ranks} ranks` : ""}, ${config.precision ?? "f32"}`,
     ],
     ...memoryRows(plan),
     ...facts.ranks === null || "failure" in facts.ranks ? [] : rankRows(facts.ranks),
@@ -61,7 +59,7 @@ const rankRows = ({ ranks }: RankSpeed) =>
     [rank === 0 ? "ranks" : "", `${rank} on ${host}: ${adapter}`] as const
   );
 
-const memoryRows = ({ groups, peakBytes, reservedBytes, slotPictureBytes, largest }: StepPlan) => {
+const memoryRows = ({ groups, peakBytes, reservedBytes, besides, largest }: StepPlan) => {
   const amount = (name: string, bytes: number) => `${name.padEnd(11)} ${writtenBytes(bytes).padStart(9)}`;
   const bar = (bytes: number) => "█".repeat(Math.round(24 * bytes / peakBytes));
   const spare = Math.round(100 * (reservedBytes / peakBytes - 1));
@@ -71,7 +69,9 @@ const memoryRows = ({ groups, peakBytes, reservedBytes, slotPictureBytes, larges
     ),
     ["", amount("at the peak", peakBytes)],
     ["", `${amount("reserved", reservedBytes)}  ${spare} % more, for gaps between tensors`],
-    ["", `${amount("slot maps", slotPictureBytes)}  besides, for drawing them`],
+    ...Object.entries(besides).map(([use, bytes]) =>
+      ["", `${amount(use, bytes)}  besides the step`] as const
+    ),
     ...largest.slice(0, 3).map(({ tensor, bytes, count }, i) =>
       [
         i === 0 ? "largest" : "",

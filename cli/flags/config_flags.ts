@@ -29,7 +29,7 @@ const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option
 };
 
 /** Flags for `Command.make`: `--preset`, or as the task calls it, `--config`, and every option of the task. */
-const flagsOf = <C, Preset extends string>(
+export const flagsOf = <C, Preset extends string>(
   { table, names, presets, presetName }: TaskOptions<C, Preset>,
 ) => ({
   preset: Flag.Literals(presetName, Object.keys(presets) as Preset[]).pipe(
@@ -48,12 +48,12 @@ const flagsOf = <C, Preset extends string>(
 });
 
 /** The values of these flags. */
-type Parsed<C, Preset extends string> =
+export type Parsed<C, Preset extends string> =
   & { readonly preset: Option.Option<Preset>; readonly config: Option.Option<string> }
   & Readonly<Record<keyof C & string, Option.Option<unknown>>>;
 
 /** The configuration that the flags, the file they name and the preset give. Fails with a `ConfigError`. */
-const configFrom = <C, Preset extends string>(options: TaskOptions<C, Preset>) =>
+export const configFrom = <C, Preset extends string>(options: TaskOptions<C, Preset>) =>
   Effect.fn("configOf")(function* (parsed: Parsed<C, Preset>): Effect.fn.Return<C, ConfigError> {
     const flags: Settings<keyof C & string> = new Map(
       options.names.flatMap((name) =>

@@ -153,6 +153,8 @@ export type ConfigOf<Table> = {
 export type RunConfig = Omit<ConfigOf<typeof RUN_OPTIONS>, "init"> & {
   /** Images a step, over all ranks. Each task has a row of its own for it. */
   readonly batchSize: number;
+  /** How activations are stored, where the task lets one choose. */
+  readonly precision?: "f32" | "f16";
 };
 
 // --- From a table to configurations ---
