@@ -42,6 +42,7 @@ export { add, div, maximum, mul, sub } from "./arithmetic.ts";
 export { exp, log, neg, relu, rsqrt, sqrt } from "./arithmetic.ts";
 export { broadcastTo, greater, greaterEqual, where } from "./arithmetic.ts";
 export { addBias } from "./add_bias.ts";
+export { concat } from "./concat.ts";
 export { gelu } from "./gelu.ts";
 export { slice, transpose } from "./slice.ts";
 export { toFloat } from "./to_float.ts";
@@ -67,6 +68,8 @@ export { conv2d } from "./conv2d.ts";
 export type { Convolution } from "./kernels/convolution.ts";
 export { averagePool } from "./average_pool.ts";
 export { maxPool } from "./max_pool.ts";
+export { resizeBilinear } from "./resize_bilinear.ts";
+export type { Resizing } from "./kernels/bilinear.ts";
 export { roiAlign } from "./roi_align.ts";
 
 // Rows chosen by their values.

@@ -28,9 +28,11 @@ export { checkpointShapes, type StateTensor, type StateValues } from "./run/stat
 export { download, snapshot, upload } from "./run/state.ts";
 
 // Networks: functions that ask for their parameters by name.
-export { linear, type Network, normalized, parameter, type Training, within } from "./model/network.ts";
+export { convolution, linear, type Network, normalized, parameter, within } from "./model/network.ts";
+export type { ConvolutionOptions, Training } from "./model/network.ts";
 export { type Architecture, type ArchitectureName, ARCHITECTURES, encoder } from "./model/resnet.ts";
-export { type EncoderOptions, IMAGENET, type OutputStride } from "./model/resnet.ts";
+export { type EncoderOptions, type EncoderStages, encoderStages } from "./model/resnet.ts";
+export { IMAGENET, type OutputStride } from "./model/resnet.ts";
 export { type HeadSizes, predictor, projector } from "./model/heads.ts";
 export { forward, type ModelOptions, type Projected, student, teacher } from "./model/slotcon_network.ts";
 

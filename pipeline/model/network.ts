@@ -4,6 +4,7 @@
  */
 import { addBias } from "../../ops/add_bias.ts";
 import { batchMoments, batchNorm, batchNormByRunning, runningAfter } from "../../ops/batch_norm.ts";
+import { conv2d } from "../../ops/conv2d.ts";
 import { type Shape, sizeOf } from "../../ops/graph/shape.ts";
 import { reshape, type Tensor } from "../../ops/graph/tensor.ts";
 import { matmul } from "../../ops/matmul.ts";
@@ -99,4 +100,30 @@ export const linear = (
     : parameter(at, "weight", [outputs, inputs], "linear", init);
   const bias = parameter(at, "bias", [outputs], "same", { kind: "constant", value: 0 });
   return addBias(matmul(x, weight, options.count), bias, options.count);
+};
+
+/** How a convolution goes over its input. */
+export interface ConvolutionOptions {
+  /** Pixels from one place of the kernel to the next; 1 if not given. */
+  readonly stride?: number;
+  /** Pixels from one tap to the next; 1 if not given. */
+  readonly dilation?: number;
+  /** Groups of channels that are convolved apart; 1 if not given. */
+  readonly groups?: number;
+}
+
+/** Convolution `name`, of an odd `size`, without bias, which keeps height and width up to its stride. */
+export const convolution = (
+  network: Network,
+  name: string,
+  x: Tensor,
+  channels: number,
+  size: number,
+  { stride = 1, dilation = 1, groups = 1 }: ConvolutionOptions = {},
+): Tensor => {
+  const weight = parameter(network, `${name}.weight`, [channels, x.shape[3] / groups, size, size], "conv", {
+    kind: "normal",
+    deviation: Math.sqrt(2 / (size * size * channels)),
+  });
+  return conv2d(x, weight, { stride, pad: dilation * (size - 1) / 2, dilation, groups });
 };

@@ -4,11 +4,10 @@
  */
 import { add, relu } from "../../ops/arithmetic.ts";
 import { averagePool } from "../../ops/average_pool.ts";
-import { conv2d } from "../../ops/conv2d.ts";
 import type { Tensor } from "../../ops/graph/tensor.ts";
 import type { PixelStatistics } from "../../ops/image/normalize_pixels.ts";
 import { maxPool } from "../../ops/max_pool.ts";
-import { type Network, normalized, parameter, within } from "./network.ts";
+import { convolution, type Network, normalized, within } from "./network.ts";
 
 /** Mean and standard deviation of ImageNet's pixels, from 0 to 1, by which all published encoders normalise. */
 export const IMAGENET: PixelStatistics = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
@@ -71,16 +70,30 @@ export interface EncoderOptions {
   readonly outputStride?: OutputStride | null;
 }
 
-/** Images [N, H, W, 3] to features [N, H / stride, W / stride, C]. */
-export const encoder = (network: Network, images: Tensor, options: EncoderOptions): Tensor => {
+/** What an encoder computes on the way. */
+export interface EncoderStages {
+  /** Output of the stem, after its pooling, [N, H / 4, W / 4, width]. */
+  readonly stem: Tensor;
+  /** Outputs of the four stages, [N, H / stride, W / stride, C], each with a stride and channels of its own. */
+  readonly stages: readonly [Tensor, Tensor, Tensor, Tensor];
+}
+
+/** Images [N, H, W, 3] to features [N, H / stride, W / stride, C]; sizes are rounded up at each halving. */
+export const encoder = (network: Network, images: Tensor, options: EncoderOptions): Tensor =>
+  encoderStages(network, images, options).stages[3];
+
+/**
+ * The same with the outputs of all stages. Once the output stride is reached, stages dilate instead of striding (Chen et
+ * al. 2017); the first block of such a stage still has the dilation of the stage before.
+ */
+export const encoderStages = (network: Network, images: Tensor, options: EncoderOptions): EncoderStages => {
   const arch: Architecture = ARCHITECTURES[options.arch];
   const { width } = options;
-  let x = stem(network, images, width, arch.deep ?? false);
-  x = maxPool(x, { size: 3, stride: 2, pad: 1 });
+  const first = maxPool(stem(network, images, width, arch.deep ?? false), { size: 3, stride: 2, pad: 1 });
+  let x = first;
   let stride = 4;
   let dilation = 1;
-  arch.blocks.forEach((count, stage) => {
-    // Once the output stride is reached, stages dilate instead of striding (Chen et al. 2017).
+  const stages = arch.blocks.map((count, stage) => {
     const wanted = stage === 0 ? 1 : 2;
     const limit = options.outputStride ?? arch.outputStride ?? 32;
     const stepping = stride * wanted <= limit ? wanted : 1;
@@ -96,8 +109,9 @@ export const encoder = (network: Network, images: Tensor, options: EncoderOption
         dilation: block === 0 ? before : dilation,
       });
     }
+    return x;
   });
-  return x;
+  return { stem: first, stages: stages as unknown as EncoderStages["stages"] };
 };
 
 const stem = (network: Network, x: Tensor, width: number, deep: boolean): Tensor => {
@@ -143,20 +157,4 @@ const shortcut = (at: Network, x: Tensor, channels: number, stride: number, deep
   if (!deep) return normalized(down, "1", convolution(down, "0", x, channels, 1, { stride }));
   const pooled = stride === 1 ? x : averagePool(x, { size: stride, stride });
   return normalized(down, "2", convolution(down, "1", pooled, channels, 1));
-};
-
-/** A convolution without bias that keeps the size (up to its stride). */
-const convolution = (
-  network: Network,
-  name: string,
-  x: Tensor,
-  channels: number,
-  size: number,
-  { stride = 1, dilation = 1, groups = 1 } = {},
-): Tensor => {
-  const weight = parameter(network, `${name}.weight`, [channels, x.shape[3] / groups, size, size], "conv", {
-    kind: "normal",
-    deviation: Math.sqrt(2 / (size * size * channels)),
-  });
-  return conv2d(x, weight, { stride, pad: dilation * (size - 1) / 2, dilation, groups });
 };
