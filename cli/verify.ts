@@ -9,6 +9,7 @@ import type { Gpu } from "../ops/runtime/gpu.ts";
 import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
+import { verifyEvaluation } from "../pipeline/verify/evaluation_recording.ts";
 import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
@@ -123,6 +124,7 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
       })
       .with({ kind: "retrieval" }, ({ tensors }) => onDevice(verifyKnn(tensors, file)))
       .with({ kind: "schedule" }, ({ json }) => verifySchedule(json, file))
+      .with({ kind: "evaluation" }, ({ json, tensors }) => verifyEvaluation(json, tensors.tensors, file))
       .exhaustive();
     const report: Replayed = {
       file,
@@ -146,6 +148,7 @@ const TITLES = {
   augment: "augmentation",
   retrieval: "retrieval",
   schedule: "schedules",
+  evaluation: "scores of segmentations",
 };
 
 const table = ({ file, kind, seconds, groups }: Replayed): string => {

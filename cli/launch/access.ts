@@ -86,7 +86,12 @@ export const COMMAND_ACCESS = {
   tune: { access: ({ option }) => ({ read: runInputs(option) }) },
   verify: {
     access: ({ option, operands }) => ({
-      read: operands.flatMap((recording) => [recording, join(dirname(recording), "pictures")]),
+      read: operands.flatMap((recording) => [
+        recording,
+        join(dirname(recording), "pictures"),
+        // An evaluation's maps and scores are two files of one name.
+        ...[".json", ".safetensors"].map((ending) => recording.replace(/\.\w+$/, ending)),
+      ]),
       write: [option("out")],
       run: launcherOfRanks(option),
     }),

@@ -6,36 +6,36 @@ import { readSafetensors, type TensorFile } from "../../data/formats/safetensors
 /** A recording that has been read. */
 export type Recording =
   | { readonly kind: "step" | "augment" | "retrieval"; readonly tensors: TensorFile }
-  | { readonly kind: "schedule"; readonly json: unknown };
+  | { readonly kind: "schedule"; readonly json: unknown }
+  | { readonly kind: "evaluation"; readonly json: unknown; readonly tensors: TensorFile };
 
 const STEP = "slotcon-step-recording/1";
 const AUGMENT = "slotcon-augment-recording/1";
 const KNN = "slotcon-knn-recording/1";
 const SCHEDULE = "slotcon-schedules/1";
 const LOOKED_FOR =
-  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}`;
+  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}, or an evaluation's maps and scores`;
 
 /**
- * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), or of schedules (JSON). Fails
- * with a `FormatError` that lists these formats.
+ * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), of schedules (JSON), or of an
+ * evaluation (safetensors and JSON of the same name; either opens both). Fails with a `FormatError` that lists these
+ * formats.
  */
 export const openRecording: (path: string) => Effect.Effect<Recording, FormatError> = Effect.fn(
   "openRecording",
 )(
   function* (path) {
     const refuse = (reason: string) => new FormatError({ subject: path, reason });
-    const bytes = yield* Effect.tryPromise({
-      try: () => Deno.readFile(path),
-      catch: (error) => {
-        if (error instanceof Deno.errors.NotFound) return refuse("there is no such file");
-        return refuse(error instanceof Deno.errors.IsADirectory ? "it is a folder" : String(error));
-      },
-    });
+    const bytes = yield* read(path);
 
     const json = parsedJson(bytes);
     if (json !== undefined) {
       const format = (json as { format?: unknown } | null)?.format;
       if (format === SCHEDULE) return { kind: "schedule", json };
+      if (isEvaluation(json)) {
+        const maps = besides(path, ".safetensors");
+        return { kind: "evaluation", json, tensors: yield* readSafetensors(yield* read(maps), maps) };
+      }
       return yield* refuse(`it is JSON of ${named(format)}; ${LOOKED_FOR}`);
     }
     const tensors = yield* readSafetensors(bytes, path).pipe(
@@ -45,9 +45,38 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (format === STEP) return { kind: "step", tensors };
     if (format === AUGMENT) return { kind: "augment", tensors };
     if (format === KNN) return { kind: "retrieval", tensors };
+    if (tensors.metadata.cases !== undefined) {
+      return {
+        kind: "evaluation",
+        json: parsedJson(yield* read(besides(path, ".json"))),
+        tensors,
+      };
+    }
     return yield* refuse(`it is safetensors of ${named(format)}; ${LOOKED_FOR}`);
   },
 );
+
+const read = (path: string): Effect.Effect<Uint8Array<ArrayBuffer>, FormatError> =>
+  Effect.tryPromise({
+    try: () => Deno.readFile(path),
+    catch: (error) => {
+      const reason = error instanceof Deno.errors.NotFound
+        ? "there is no such file"
+        : error instanceof Deno.errors.IsADirectory
+        ? "it is a folder"
+        : String(error);
+      return new FormatError({ subject: path, reason });
+    },
+  });
+
+/** Whether JSON holds the scores of an evaluation. */
+const isEvaluation = (json: unknown): boolean => {
+  const cases = (json as { readonly cases?: unknown } | null)?.cases;
+  return Array.isArray(cases) && cases.some((each) => each?.confusion !== undefined);
+};
+
+/** The file beside this one that has the same name, with another ending. */
+const besides = (path: string, ending: string): string => path.replace(/(\.\w+)?$/, ending);
 
 const named = (format: unknown) => typeof format === "string" ? `format ${format}` : "no format";
 

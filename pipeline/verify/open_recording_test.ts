@@ -20,6 +20,10 @@ Deno.test(
       await Deno.copyFile(testdata + file, `${folder}/recording.jpg`);
       assert.equal((await Effect.runPromise(openRecording(`${folder}/recording.jpg`))).kind, kind);
     }
+    for (const file of ["evaluation.json", "evaluation.safetensors"]) {
+      const { kind } = await Effect.runPromise(openRecording(`${testdata}segmentation/${file}`));
+      assert.equal(kind, "evaluation");
+    }
   }),
 );
 
