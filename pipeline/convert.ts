@@ -16,7 +16,7 @@ import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
 import { detectron2Name, type Which, wholeEncoderOf } from "./weights/encoder.ts";
 import { encoderOnnx, type ExportError } from "./weights/encoder_onnx.ts";
-import type { WeightsFile } from "./weights/weights_file.ts";
+import { isSegmentor, type WeightsFile } from "./weights/weights_file.ts";
 
 /** The name of a format that can be written. */
 export type Format = "slotcon" | "pth" | "backbone" | "mmseg" | "detectron2" | "safetensors" | "onnx";
@@ -124,7 +124,7 @@ export const convert: (
   const { tensors, options } = yield* wholeEncoderOf(weights, which);
   const encoder = { tensors: yield* loaded(tensors), options };
   const { pieces, notes } = yield* convertedAs(format, encoder, weights, to);
-  const isNeither = weights.content.kind === "encoder" && which === "student";
+  const isNeither = (weights.content.kind === "encoder" || isSegmentor(weights)) && which === "student";
   const note = "The file holds one encoder: it is neither the student's nor the teacher's";
   return { pieces, notes: isNeither ? [note, ...notes] : notes };
 });

@@ -204,8 +204,13 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
   const rest = anew.length === 0
     ? ""
     : `; what it has not, or of another shape, starts anew: ${anew.join(", ")}`;
+  const heads = [...tensors.keys()].filter((name) => /^(decode|auxiliary)_head\./.test(name)); // a segmentor's
   const dropped = [
-    ...new Set(leftOut.map((name) => name.replace(/(\.\d+)*\.?(weight|bias|running_\w+|num_\w+)?$/, ""))),
+    ...new Set(
+      [...leftOut, ...heads].map((name) =>
+        name.replace(/(\.\d+)*\.?(weight|bias|running_\w+|num_\w+)?$/, "")
+      ),
+    ),
   ];
   const listed = dropped.slice(0, 8).join(", ") +
     (dropped.length > 8 ? ` and ${dropped.length - 8} more` : "");
@@ -219,4 +224,5 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
 /** The tensor of a file for a tensor of the run: a file with only one of the two networks gives its weights to both. */
 const tensorFor = (name: string, tensors: ReadonlyMap<string, StoredTensor>, encoderAlone: boolean) =>
   encoderAlone ? tensors.get(name.replace(/^encoder_[qk]\./, "")) : tensors.get(name) ??
-    tensors.get(name.replace(/^(\w+)_([qk])\./, (_, m, s) => `${m}_${s === "q" ? "k" : "q"}.`));
+    tensors.get(name.replace(/^(\w+)_([qk])\./, (_, m, s) => `${m}_${s === "q" ? "k" : "q"}.`)) ??
+    tensors.get(name.replace(/^encoder_[qk]\./, "backbone.")); // a segmentor's

@@ -8,14 +8,14 @@ import { type ArchitectureName, ARCHITECTURES, encoder, type EncoderOptions } fr
 import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
-import { encoderFacts, type WeightsFile } from "./weights_file.ts";
+import { encoderFacts, isSegmentor, type WeightsFile } from "./weights_file.ts";
 
 /** One of the two networks of a pretraining run. */
 export type Which = "teacher" | "student";
 
 /**
  * An encoder's tensors under torchvision's names, in the order of its layers where the file is a checkpoint. A file
- * with an encoder alone has no other. Fails with a `FormatError` where a run's file lacks this one.
+ * with one encoder, alone or in a segmentor, has no other. Fails with a `FormatError` where a run's file lacks this one.
  */
 export const encoderOf: (
   weights: WeightsFile,
@@ -24,7 +24,7 @@ export const encoderOf: (
   function* (weights, which) {
     const { file, tensors, content } = weights;
     if (content.kind === "encoder") return tensors;
-    const prefix = which === "teacher" ? "encoder_k." : "encoder_q.";
+    const prefix = isSegmentor(weights) ? "backbone." : which === "teacher" ? "encoder_k." : "encoder_q.";
     const { arch, width, outputStride } = encoderFacts(weights);
     const names = arch !== null && width !== null
       ? Array.from(encoderShapes({ arch, width, outputStride }).keys(), (name) => `${prefix}${name}`)
@@ -35,6 +35,9 @@ export const encoderOf: (
       if (tensor !== undefined) found.set(name.slice(prefix.length), tensor);
     }
     if (found.size > 0) return found;
+    if (isSegmentor(weights)) {
+      return yield* new FormatError({ subject: file, reason: "its segmentor has no backbone" });
+    }
     const other = which === "teacher" ? "student" : "teacher";
     return yield* new FormatError({
       subject: file,

@@ -9,8 +9,11 @@ import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored
 /** The networks in a file, or why there are none that can be told apart. */
 export type Found =
   | {
-    /** Student and teacher (`encoder_q.conv1.weight`), or an encoder alone under torchvision's names. */
-    readonly kind: "networks" | "encoder";
+    /**
+     * Student and teacher (`encoder_q.conv1.weight`), a whole segmentor under mmsegmentation's names
+     * (`backbone.conv1.weight`), or an encoder alone under torchvision's names.
+     */
+    readonly kind: "networks" | "segmentor" | "encoder";
     /** Their tensors. */
     readonly tensors: ReadonlyMap<string, StoredTensor>;
     /** The names of the file's other tensors, without its optimiser's. */
@@ -42,6 +45,8 @@ export const tensorsWithin = (value: TorchValue): ReadonlyMap<string, StoredTens
 export const findNetworks = (all: ReadonlyMap<string, StoredTensor>): Found => {
   const places = [...new Set([...all.keys()].flatMap(placeOf))];
   if (places.length === 0) return { kind: "none" };
+  const segmentor = places.length === 1 ? segmentorAt(places[0], all) : null;
+  if (segmentor !== null) return segmentor;
   const roles = places.length === 1 ? [ownRole(places[0])] : rolesOf(places);
   if (roles === null) return { kind: "ambiguous", places };
   const own = places.map(withoutWrappers).map((place) => place.match(/^(.*?)encoder_[qk]\.$/)?.[1]);
@@ -59,6 +64,30 @@ export const findNetworks = (all: ReadonlyMap<string, StoredTensor>): Found => {
   }
   return { kind: roles[0] === "" ? "encoder" : "networks", tensors, leftOut };
 };
+
+/** The segmentor whose backbone's names begin with `place`; null where the file has no fully convolutional head. */
+const segmentorAt = (place: string, all: ReadonlyMap<string, StoredTensor>): Found | null => {
+  const base = place.match(/^(|.*\.)backbone\.$/)?.[1];
+  if (base === undefined || !all.has(`${base}decode_head.conv_seg.weight`)) return null;
+  const own = [...all].filter(([name]) => name.startsWith(base)).map(([name, tensor]) =>
+    [name.slice(base.length), tensor] as const
+  );
+  if (own.some(([name]) => name.startsWith("decode_head.") && !isOfSegmentor(name))) return null;
+  return {
+    kind: "segmentor",
+    tensors: new Map(own.filter(([name]) => isOfSegmentor(name))),
+    leftOut: [...all.keys()].filter((name) =>
+      !name.startsWith(base) || !isOfSegmentor(name.slice(base.length))
+    ),
+  };
+};
+
+/** Whether a tensor of mmsegmentation's is one of a ResNet or of fully convolutional heads. */
+const isOfSegmentor = (name: string) =>
+  name.startsWith("backbone.") && isOfEncoder(name.slice("backbone.".length)) ||
+  /^(decode|auxiliary)_head\.(conv_seg\.(weight|bias)|(convs\.\d+|conv_cat)\.(conv\.weight|bn\.\w+))$/.test(
+    name,
+  );
 
 /** Where an encoder's names begin, by the tensor that every ResNet has. */
 const placeOf = (name: string): string[] => {

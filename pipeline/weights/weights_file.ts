@@ -6,7 +6,7 @@ import { FormatError } from "../../data/files/format_error.ts";
 import type { StoredTensor } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { openTorch } from "../../data/formats/torch/read.ts";
-import { isStoredTensor } from "../../data/formats/torch/stored_tensor.ts";
+import { isStoredTensor, type TorchValue } from "../../data/formats/torch/stored_tensor.ts";
 import { type ArchitectureName, ARCHITECTURES, type OutputStride } from "../model/resnet.ts";
 import { type CheckpointError, openCheckpoint, type RunMeta } from "../run/checkpoint_file.ts";
 import { findNetworks, tensorsWithin } from "./find_networks.ts";
@@ -19,8 +19,8 @@ export interface WeightsFile {
   /** The kind of file, as text: "safetensors", "PyTorch zip". */
   readonly container: string;
   /**
-   * The tensors by name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, or those of
-   * an encoder alone, under torchvision's names.
+   * The tensors by name: those of a run, `encoder_k.conv1.weight` and `optimizer.encoder_q.conv1.weight`, those of a
+   * segmentor, `backbone.conv1.weight`, or those of an encoder alone, under torchvision's names.
    */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** The names of the file's other tensors, which are not read: heads, queues of keys; none in a checkpoint of a run. */
@@ -37,8 +37,18 @@ export type Content =
   | { readonly kind: "published"; readonly published: Published }
   /** Student, teacher or both, without a run. */
   | { readonly kind: "networks" }
+  /** A fully convolutional segmentor of mmsegmentation's, and what the file says of its classes. */
+  | { readonly kind: "segmentor"; readonly classes: SavedClasses }
   /** An encoder alone. */
   | { readonly kind: "encoder" };
+
+/** What a file says of the classes that a network tells apart, in the order of its scores. */
+export interface SavedClasses {
+  /** Their names; null where it does not say. */
+  readonly names: readonly string[] | null;
+  /** Red, green and blue of each, 0 … 255; null where it does not say. */
+  readonly colors: readonly (readonly [number, number, number])[] | null;
+}
 
 /** What a file says of the encoder in it and of its training, besides names and shapes; null where it does not say. */
 export interface EncoderFacts {
@@ -77,8 +87,7 @@ export const openWeights: (
         return { file, container: name, tensors, leftOut: [], content: { kind: "published", published } };
       }
       const all = tensorsWithin(value);
-      const entries = value instanceof Map ? [...value].filter(([, entry]) => !isStoredTensor(entry)) : [];
-      return yield* weightsAlone(file, name, all, entries.map(([key]) => String(key)));
+      return yield* weightsAlone(file, name, all, value);
     }
     const { tensors, metadata } = yield* openSafetensors(source);
     if (metadata.format?.startsWith("slotcon-checkpoint/")) {
@@ -108,12 +117,16 @@ const weightsAlone = Effect.fnUntraced(function* (
   file: string,
   container: string,
   all: ReadonlyMap<string, StoredTensor>,
-  entries: readonly string[] = [],
+  value: TorchValue = null,
 ): Effect.fn.Return<WeightsFile, FormatError> {
   const found = findNetworks(all);
   if (found.kind === "networks" || found.kind === "encoder") {
     const { kind, tensors, leftOut } = found;
     return { file, container, tensors, leftOut, content: { kind } };
+  }
+  if (found.kind === "segmentor") {
+    const { kind, tensors, leftOut } = found;
+    return { file, container, tensors, leftOut, content: { kind, classes: savedClasses(value) } };
   }
   if (found.kind === "ambiguous") {
     const places = found.places.map((place) => `"${place}"`).join(", ");
@@ -124,7 +137,10 @@ const weightsAlone = Effect.fnUntraced(function* (
   }
   const some = [...all.keys()].slice(0, 3).map((name) => `"${name}"`).join(", ");
   const tensors = all.size === 0 ? "no tensors by name" : `${all.size} tensors, such as ${some}`;
-  const within = entries.length === 0 ? "" : ` in the entries ${entries.slice(0, 12).join(", ")}`;
+  const entries = value instanceof Map ? [...value].filter(([, entry]) => !isStoredTensor(entry)) : [];
+  const within = entries.length === 0
+    ? ""
+    : ` in the entries ${entries.slice(0, 12).map(([key]) => key).join(", ")}`;
   return yield* new FormatError({
     subject: file,
     reason: all.size === 0
@@ -132,6 +148,29 @@ const weightsAlone = Effect.fnUntraced(function* (
       : `it has ${tensors}${within}, but no ResNet's (looked for conv1.weight, layer1.0.conv1.weight and so on); ${READABLE}`,
   });
 });
+
+/** The classes in the metadata of a file of mmsegmentation's (0.x: `meta`, 1.x: `dataset_meta`). */
+const savedClasses = (value: TorchValue): SavedClasses => {
+  const entry = (of: TorchValue | undefined, name: string) => of instanceof Map ? of.get(name) : undefined;
+  const meta = entry(value, "meta");
+  const dataset = entry(value, "dataset_meta") ?? entry(meta, "dataset_meta");
+  const names = entry(meta, "CLASSES") ?? entry(dataset, "classes");
+  const colors = entry(meta, "PALETTE") ?? entry(dataset, "palette");
+  return {
+    names: isListOf(names, (name) => typeof name === "string") ? names : null,
+    colors: isListOf(colors, isColor) ? colors : null,
+  };
+};
+
+const isListOf = <A>(value: unknown, is: (each: unknown) => each is A): value is A[] =>
+  Array.isArray(value) && value.length > 0 && value.every(is);
+
+const isColor = (value: unknown): value is [number, number, number] =>
+  Array.isArray(value) && value.length === 3 &&
+  value.every((part) => Number.isInteger(part) && part >= 0 && part <= 255);
+
+/** Whether a file holds a whole segmentor: one of mmsegmentation's, or a checkpoint of fine-tuning. */
+export const isSegmentor = ({ tensors }: WeightsFile): boolean => tensors.has("decode_head.conv_seg.weight");
 
 /** What a file says of its encoder, without looking at tensors. */
 export const encoderFacts = ({ content }: WeightsFile): EncoderFacts =>
@@ -146,7 +185,7 @@ export const encoderFacts = ({ content }: WeightsFile): EncoderFacts =>
         imageSize: imageSize !== null && imageSize >= 32 ? imageSize : null,
       };
     })
-    .with({ kind: "networks" }, { kind: "encoder" }, () => NOTHING_SAID)
+    .with({ kind: "networks" }, { kind: "segmentor" }, { kind: "encoder" }, () => NOTHING_SAID)
     .exhaustive();
 
 const NOTHING_SAID: EncoderFacts = { arch: null, width: null, outputStride: null, imageSize: null };
