@@ -9,7 +9,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["ops/kernels", "data/images", "data/formats"],
   ["ops", "data/formats/pickle"],
   ["ops/image", "ops/compiler", "data/formats/torch", "data/datasets"],
-  ["ops/runtime"],
+  ["ops/runtime", "data/datasets/segmentation"],
   ["pipeline/ranks"],
   ["pipeline/model"],
   ["pipeline/optim"],

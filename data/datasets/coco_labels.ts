@@ -12,7 +12,7 @@
  * Objects come from the panoptic or the instance annotations, whatever the classes come from. Objects marked as a crowd
  * are none, but their pixels have a class.
  */
-import { join, parse } from "node:path";
+import { basename, join, parse } from "node:path";
 import { Effect, Result } from "effect";
 import { match } from "ts-pattern";
 import { exists } from "../files/exists.ts";
@@ -57,11 +57,52 @@ export interface LabelledFile {
   readonly read: (picture: Size) => Effect.Effect<LabelMap, LabelError>;
 }
 
+export interface AnnotatedFile extends LabelledFile {
+  /** What `readCocoPlaces` reads, as plain data, which a worker can be sent. */
+  readonly source: Effect.Effect<CocoSource, LabelError>;
+}
+
+/** The annotations of an image. */
+export type CocoSource = MapSource | MaskSource | PanopticSource;
+
+interface NamedSource {
+  readonly from: string; // the file that an error is about
+  readonly name: string; // of the image
+}
+
+/** A PNG with a category's number in every pixel. */
+interface MapSource extends NamedSource {
+  readonly kind: "map";
+  readonly numbers: Uint16Array; // by the value of a pixel: the place of its category + 1, 0 for none
+}
+
+/** Masks, each of a category. */
+interface MaskSource extends NamedSource {
+  readonly kind: "masks";
+  readonly size: Size; // of the masks
+  readonly masks: readonly {
+    readonly title: string;
+    readonly segmentation: unknown; // polygons or run lengths
+    readonly category: number; // place in the categories + 1
+    readonly isCrowd: boolean;
+  }[];
+}
+
+/** A PNG with a segment's number in every pixel. */
+interface PanopticSource extends NamedSource {
+  readonly kind: "panoptic";
+  readonly size: Size; // of the map
+  readonly map: string; // the file
+  readonly segments: ReadonlyMap<number, readonly [category: number, object: number]>; // 0: none
+}
+
 export interface Labels {
   readonly kind: LabelKind;
   readonly from: string; // the file or folder that the classes come from
   readonly classes: readonly string[]; // by name
-  readonly pictures: readonly LabelledFile[];
+  readonly named: readonly string[]; // those that a file names; the others are "class 7"
+  readonly labelOf: Uint16Array; // by place in the categories + 1: place in `classes` + 1, 0 for 0
+  readonly pictures: readonly AnnotatedFile[];
   /** What was left out of the annotations, for whoever relies on the numbers: sentences. */
   readonly warnings: readonly string[];
 }
@@ -111,18 +152,22 @@ export const openLabels = Effect.fn("openLabels")(
     const names = source.categories.map(({ name, supercategory }) => coarse ? supercategory ?? name : name);
     const classes = [...new Set(names)];
     const placeOf = new Map(classes.map((name, place) => [name, place + 1]));
-    const labelOf = Uint16Array.of(0, ...names.map((name) => placeOf.get(name)!)); // by place in the categories + 1
+    const labelOf = Uint16Array.of(0, ...names.map((name) => placeOf.get(name)!));
+    const named = new Set(names.filter((_, place) => source.categories[place].isNamed !== false));
     const objectsIn = instances === null ? null : objectMaps(instances);
     const folder = join(dataDir, `${split}2017`);
     return {
       kind,
       from,
       classes,
-      pictures: source.pictures.map(({ name, read }) => ({
+      named: [...named],
+      labelOf,
+      pictures: source.pictures.map(({ name, source }) => ({
         file: join(folder, name),
         from,
+        source,
         read: Effect.fnUntraced(function* (picture) {
-          const { categories, objects: own } = yield* read(picture);
+          const { categories, objects: own } = yield* readCocoPlaces(yield* source, picture);
           const { width, height } = picture;
           for (let i = 0; i < categories.length; i++) categories[i] = labelOf[categories[i]];
           const objects = own ?? (objectsIn === null ? null : yield* objectsIn(name, picture));
@@ -145,23 +190,35 @@ const placesOf = (dataDir: string, split: Split): Readonly<Record<LabelKind, str
 // --- What an image is made of ---
 
 interface Source {
-  readonly categories: readonly Pick<Category, "name" | "supercategory">[];
+  readonly categories: readonly (Pick<Category, "name" | "supercategory"> & { readonly isNamed?: false })[];
   readonly pictures: readonly SourcePicture[];
   readonly warnings: readonly string[];
 }
 
 interface SourcePicture {
   readonly name: string; // path inside of the folder of images
-  readonly read: (picture: Size) => Effect.Effect<Places, LabelError>;
+  readonly source: Effect.Effect<CocoSource, LabelError>;
 }
 
-interface Places {
+/** The category and the object of every pixel. */
+export interface Places {
   readonly categories: Uint16Array; // [H, W], place in the categories + 1, 0 where none is known
   readonly objects: Uint16Array | null;
 }
 
+/**
+ * Reads the annotations of an image, whose size is given. Fails with a `LabelError` where they are of another size, before
+ * they take memory, or are damaged.
+ */
+export const readCocoPlaces = (source: CocoSource, picture: Size): Effect.Effect<Places, LabelError> =>
+  match(source)
+    .with({ kind: "map" }, (source) => mapPlaces(source, picture))
+    .with({ kind: "masks" }, (source) => maskPlaces(source, picture))
+    .with({ kind: "panoptic" }, (source) => panopticPlaces(source, picture))
+    .exhaustive();
+
 /** Labels of another size than their image would be stretched over it. */
-const expectSize = (
+export const expectSize = (
   path: string,
   name: string,
   labels: Size,
@@ -169,7 +226,7 @@ const expectSize = (
 ): Effect.Effect<void, LabelError> => {
   if (labels.width === picture.width && labels.height === picture.height) return Effect.void;
   const remedy = labels.width === picture.height && labels.height === picture.width
-    ? "they were made for the picture as EXIF turns it, so save it turned"
+    ? "one of the two is turned, perhaps by EXIF's orientation, so save both upright"
     : "both must be of one size";
   const reason = `its labels of ${shown(name)} are for ${labels.width} x ${labels.height} pixels, ` +
     `the picture has ${picture.width} x ${picture.height}: ${remedy}`;
@@ -190,43 +247,53 @@ interface Mask {
   readonly area: number; // pixels
 }
 
+/** The masks of an image as they are stored. */
+const maskSource = (
+  { path, placeOf, annotationsOf }: Annotations,
+  picture: AnnotatedPicture,
+): Effect.Effect<MaskSource, LabelError> =>
+  Effect.map(annotationsOf(picture), (annotations) => ({
+    kind: "masks",
+    from: path,
+    name: picture.name,
+    size: { width: picture.width, height: picture.height },
+    masks: annotations.map(({ title, value, isCrowd }) => (
+      { title, segmentation: value.segmentation, category: placeOf.get(value.category_id)!, isCrowd }
+    )),
+  }));
+
 /**
  * Masks in the order in which they are drawn one over the other: crowds first, then from the largest to the smallest.
  */
-const masksOf = Effect.fnUntraced(
-  function* ({ path, placeOf, annotationsOf }: Annotations, picture: AnnotatedPicture) {
-    const refuse = (reason: string) => new LabelError({ subject: path, reason });
-    const masks: Mask[] = [];
-    let kept = 0, masked = 0;
-    for (const { title, value, isCrowd } of yield* annotationsOf(picture)) {
-      const found = segmentationSpans(value.segmentation, picture);
-      if (Result.isFailure(found)) return yield* refuse(`${title}: ${found.failure}`);
-      const spans = found.success, area = spansArea(spans);
-      kept += spans.length;
-      masked += area;
-      if (kept > MOST_SPANS || masked > MOST_MASKED) {
-        return yield* refuse(`the masks of ${shown(picture.name)} are more than those of any photograph`);
-      }
-      masks.push({ category: placeOf.get(value.category_id)!, isCrowd, spans, area });
+const masksOf = Effect.fnUntraced(function* ({ from, name, size, masks: stored }: MaskSource) {
+  const refuse = (reason: string) => new LabelError({ subject: from, reason });
+  const masks: Mask[] = [];
+  let kept = 0, masked = 0;
+  for (const { title, segmentation, category, isCrowd } of stored) {
+    const found = segmentationSpans(segmentation, { name, ...size });
+    if (Result.isFailure(found)) return yield* refuse(`${title}: ${found.failure}`);
+    const spans = found.success, area = spansArea(spans);
+    kept += spans.length;
+    masked += area;
+    if (kept > MOST_SPANS || masked > MOST_MASKED) {
+      return yield* refuse(`the masks of ${shown(name)} are more than those of any photograph`);
     }
-    return masks.sort((a, b) => Number(b.isCrowd) - Number(a.isCrowd) || b.area - a.area);
-  },
-);
+    masks.push({ category, isCrowd, spans, area });
+  }
+  return masks.sort((a, b) => Number(b.isCrowd) - Number(a.isCrowd) || b.area - a.area);
+});
 
 const annotated = (index: Annotations): Source => ({
   categories: index.categories,
-  pictures: index.pictures.map((picture) => ({
-    name: picture.name,
-    read: Effect.fnUntraced(function* (size) {
-      yield* expectSize(index.path, picture.name, picture, size);
-      const categories = new Uint16Array(size.width * size.height);
-      for (const { category, spans } of yield* masksOf(index, picture)) {
-        fillSpans(spans, size, categories, category);
-      }
-      return { categories, objects: null };
-    }),
-  })),
+  pictures: index.pictures.map((picture) => ({ name: picture.name, source: maskSource(index, picture) })),
   warnings: index.warnings,
+});
+
+const maskPlaces = Effect.fnUntraced(function* (source: MaskSource, size: Size) {
+  yield* expectSize(source.from, source.name, source.size, size);
+  const categories = new Uint16Array(size.width * size.height);
+  for (const { category, spans } of yield* masksOf(source)) fillSpans(spans, size, categories, category);
+  return { categories, objects: null } satisfies Places as Places;
 });
 
 /** The objects of an image by its file's name; one that is not listed has none. */
@@ -239,7 +306,7 @@ const objectMaps = (index: Annotations) => {
     yield* expectSize(index.path, picture.name, picture, size);
     const objects = new Uint16Array(size.width * size.height);
     let object = 0;
-    for (const { isCrowd, spans } of yield* masksOf(index, picture)) {
+    for (const { isCrowd, spans } of yield* masksOf(yield* maskSource(index, picture))) {
       fillSpans(spans, size, objects, isCrowd ? 0 : ++object);
     }
     return objects;
@@ -258,15 +325,14 @@ const panoptic = Effect.fnUntraced(function* (path: string, folder: string) {
     categories: index.categories,
     pictures: index.pictures.map((picture) => ({
       name: picture.name,
-      read: (size: Size) => panopticPlaces(index, folder, picture, size),
+      source: panopticSource(index, folder, picture),
     })),
     warnings: index.warnings,
   } satisfies Source as Source;
 });
 
-/** A pixel's colour is the number of its segment: r + 256 g + 65536 b, 0 for none. */
-const panopticPlaces = Effect.fnUntraced(
-  function* (index: Annotations, folder: string, picture: AnnotatedPicture, size: Size) {
+const panopticSource = Effect.fnUntraced(
+  function* (index: Annotations, folder: string, picture: AnnotatedPicture) {
     const refuse = (reason: string) => new LabelError({ subject: index.path, reason });
     const annotations = yield* index.annotationsOf(picture);
     if (annotations.length !== 1) {
@@ -298,32 +364,41 @@ const panopticPlaces = Effect.fnUntraced(
     if (objects > MOST_OBJECTS) {
       return yield* refuse(`${title} has ${objects} objects, at most ${MOST_OBJECTS} are read`);
     }
-
-    yield* expectSize(index.path, picture.name, picture, size);
-    const map = yield* readMap(join(folder, file));
-    yield* expectSize(join(folder, file), picture.name, map, size);
-    const { samples, channels } = map;
-    if (channels < 3) {
-      return yield* new LabelError({
-        subject: join(folder, file),
-        reason: "it is no panoptic map: expected RGB",
-      });
-    }
-    const categories = new Uint16Array(samples.length / channels),
-      owners = new Uint16Array(categories.length);
-    let last = 0, segment = segments.get(0);
-    for (let i = 0; i < categories.length; i++) {
-      const at = channels * i;
-      const id = samples[at] + 256 * samples[at + 1] + 65536 * samples[at + 2];
-      if (id !== last) [last, segment] = [id, segments.get(id)];
-      if (segment === undefined) {
-        return yield* refuse(`segment ${id} of "${file}" is not in its segments_info`);
-      }
-      [categories[i], owners[i]] = segment;
-    }
-    return { categories, objects: owners } satisfies Places as Places;
+    return {
+      kind: "panoptic",
+      from: index.path,
+      name: picture.name,
+      size: { width: picture.width, height: picture.height },
+      map: join(folder, file),
+      segments,
+    } satisfies PanopticSource as PanopticSource;
   },
 );
+
+/** A pixel's colour is the number of its segment: r + 256 g + 65536 b, 0 for none. */
+const panopticPlaces = Effect.fnUntraced(function* (source: PanopticSource, size: Size) {
+  const { from, name, map: file, segments } = source;
+  yield* expectSize(from, name, source.size, size);
+  const map = yield* readMap(file);
+  yield* expectSize(file, name, map, size);
+  const { samples, channels } = map;
+  if (channels < 3) {
+    return yield* new LabelError({ subject: file, reason: "it is no panoptic map: expected RGB" });
+  }
+  const categories = new Uint16Array(samples.length / channels), owners = new Uint16Array(categories.length);
+  let last = 0, segment = segments.get(0);
+  for (let i = 0; i < categories.length; i++) {
+    const at = channels * i;
+    const id = samples[at] + 256 * samples[at + 1] + 65536 * samples[at + 2];
+    if (id !== last) [last, segment] = [id, segments.get(id)];
+    if (segment === undefined) {
+      const reason = `segment ${id} of "${basename(file)}" is not in its segments_info`;
+      return yield* new LabelError({ subject: from, reason });
+    }
+    [categories[i], owners[i]] = segment;
+  }
+  return { categories, objects: owners } satisfies Places as Places;
+});
 
 /** Maps with a category's number in every pixel, grey or by palette. Names come from whatever file lists them. */
 const maps = Effect.fnUntraced(
@@ -335,29 +410,39 @@ const maps = Effect.fnUntraced(
     });
     if (names.length === 0) return yield* new LabelError({ subject: folder, reason: "it has no *.png" });
     const known = new Map((yield* knownCategories(dataDir)).map((category) => [category.id, category]));
-    const ids = Uint16Array.from({ length: 256 }, (_, value) => idOf(value));
+    const numbers = Uint16Array.from({ length: 256 }, (_, value) => idOf(value));
     return {
       categories: Array.from(
         { length: 255 },
-        (_, i) => known.get(i + 1) ?? { name: `class ${i + 1}`, supercategory: null },
+        (_, i) =>
+          known.get(i + 1) ?? { name: `class ${i + 1}`, supercategory: null, isNamed: false as const },
       ),
       pictures: names.map((name) => ({
         name: `${parse(name).name}.jpg`,
-        read: Effect.fnUntraced(function* (size: Size) {
-          const path = join(folder, name);
-          const map = yield* readMap(path);
-          if (map.channels !== 1) {
-            const reason = `it is no label map: expected one channel, found ${map.channels}`;
-            return yield* new LabelError({ subject: path, reason });
-          }
-          yield* expectSize(path, `${parse(name).name}.jpg`, map, size);
-          return { categories: Uint16Array.from(map.samples, (value) => ids[value]), objects: null };
+        source: Effect.succeed<MapSource>({
+          kind: "map",
+          from: join(folder, name),
+          name: `${parse(name).name}.jpg`,
+          numbers,
         }),
       })),
       warnings: [],
     } satisfies Source as Source;
   },
 );
+
+const mapPlaces = Effect.fnUntraced(function* ({ from, name, numbers }: MapSource, size: Size) {
+  const map = yield* readMap(from);
+  if (map.channels !== 1) {
+    const reason = `it is no label map: expected one channel, found ${map.channels}`;
+    return yield* new LabelError({ subject: from, reason });
+  }
+  yield* expectSize(from, name, map, size);
+  return {
+    categories: Uint16Array.from(map.samples, (value) => numbers[value]),
+    objects: null,
+  } satisfies Places as Places;
+});
 
 /** What lists categories: both splits have the same, and the files of the smaller one are read sooner. */
 const knownCategories = Effect.fnUntraced(function* (dataDir: string) {
