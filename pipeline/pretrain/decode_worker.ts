@@ -10,7 +10,7 @@ import { readPicture } from "../../data/images/decode_image.ts";
 import { release } from "../../data/images/release.ts";
 import { randomStream } from "../../data/random/random.ts";
 import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
-import type { BatchTimes } from "../run/batch.ts";
+import type { BadFile, BatchReply } from "../run/batches.ts";
 import { drawTwoCrops } from "./draws.ts";
 import { finishViews, packBatch, type PackedBatch, type Sample } from "./pack.ts";
 
@@ -26,20 +26,6 @@ export interface BatchRequest {
   readonly minScale: number;
   /** How to pack: the size of a row of the view table, and the bytes of the pixel buffer. */
   readonly table: AugmentationRowSize & { readonly capacity: number };
-}
-
-/** A batch, or the files that cannot be decoded, or why the worker failed. */
-export type BatchReply =
-  | { readonly id: number; readonly kind: "batch"; readonly batch: PackedBatch; readonly times: BatchTimes }
-  | { readonly id: number; readonly kind: "bad files"; readonly bad: readonly BadFile[] }
-  | { readonly id: number; readonly kind: "failure"; readonly reason: string };
-
-/** A file that cannot be decoded. */
-export interface BadFile {
-  /** Its index in the request. */
-  readonly place: number;
-  /** Why: a sentence that names the file. */
-  readonly reason: string;
 }
 
 /** Images in work at a time: while one is decoded, the file of the next is read and views are drawn. */
@@ -89,7 +75,7 @@ const finished = (sample: Sample, size: number): Sample => {
 /** The worker's end of the channel to the main thread. */
 declare const self: {
   onmessage: (message: { readonly data: BatchRequest }) => void;
-  postMessage(reply: BatchReply, transfer: readonly ArrayBufferLike[]): void;
+  postMessage(reply: BatchReply<PackedBatch>, transfer: readonly ArrayBufferLike[]): void;
 };
 
 // One batch after another, however many requests there are: only one batch at a time takes memory.

@@ -1,7 +1,7 @@
 /** Data sets for semantic segmentation: images, and the class of each of their pixels. */
-import { Data, Effect } from "effect";
+import { Data, type Effect } from "effect";
 import type { LabelError } from "../coco_annotations.ts";
-import type { LabelKind, Split } from "../coco_labels.ts";
+import type { LabelKind } from "../coco_labels.ts";
 import type { LabelSource } from "./label_source.ts";
 
 /** How the labels of a data set are stored. */
@@ -57,7 +57,7 @@ export interface SegmentationSetOptions {
   readonly seed: number;
 }
 
-/** A data set cannot be opened: what was looked for, and what was found. */
+/** There is no data set, or it contradicts itself: what was looked for, and what was found. */
 export class SegmentationSetError extends Data.Error<{
   readonly subject: string;
   readonly reason: string;
@@ -71,8 +71,6 @@ export class SegmentationSetError extends Data.Error<{
 
   /** What could not be done, and why, as a sentence. */
   override get message(): string {
-    return `Cannot open the data set "${this.subject}": ${this.reason}`;
+    return `Cannot take a data set from "${this.subject}": ${this.reason}`;
   }
 }
-
-export type { Split };

@@ -1,0 +1,329 @@
+/**
+ * Opens a data set for semantic segmentation. Five layouts are known:
+ *
+ *     voc         VOCdevkit/VOC2012: lists in ImageSets/Segmentation, train followed by aug
+ *     cityscapes  leftImg8bit/{train,val}/<city>, gtFine/…_gtFine_labelTrainIds.png or …_labelIds.png
+ *     ade20k      ADEChallengeData2016/{images,annotations}/{training,validation}
+ *     masks       one's own: {images,labels}/{train,val}, {train,val}/{images,labels}, or images and labels with lists
+ *     coco        annotations of COCO's formats (coco_labels.ts)
+ */
+import { basename, dirname, join } from "node:path";
+import { Effect } from "effect";
+import { match } from "ts-pattern";
+import { exists } from "../../files/exists.ts";
+import { systemReason } from "../../files/regular_file.ts";
+import { permutation } from "../../random/random.ts";
+import type { LabelError } from "../coco_annotations.ts";
+import { openLabels, type Split } from "../coco_labels.ts";
+import { PICTURE, visibleEntries } from "../image_list.ts";
+import { classColor, fromHex, readClassFile } from "./class_file.ts";
+import { IGNORED, type LabelValues, MOST_CLASSES, UNKNOWN } from "./label_source.ts";
+import published from "./published.json" with { type: "json" };
+import {
+  type SegmentationClass,
+  type SegmentationSample,
+  type SegmentationSet,
+  SegmentationSetError,
+  type SegmentationSetOptions,
+} from "./segmentation_set.ts";
+
+/**
+ * Opens a split of a data set. Images without labels are left out, with a warning. Fails with a `SegmentationSetError`
+ * where the layout is another, the split is empty, nothing is labelled or the file of classes is wrong, and with a
+ * `LabelError` where annotations are.
+ */
+export const openSegmentation: (
+  options: SegmentationSetOptions,
+  split: Split,
+) => Effect.Effect<SegmentationSet, SegmentationSetError | LabelError> = Effect.fn("openSegmentation")(
+  function* (options, split) {
+    const opened: Effect.Effect<SegmentationSet, SegmentationSetError | LabelError> = match(options.dataset)
+      .with("voc", () => voc(options, split))
+      .with("cityscapes", () => cityscapes(options, split))
+      .with("ade20k", () => ade20k(options, split))
+      .with("masks", () => masks(options, split))
+      .with("coco", () => coco(options, split))
+      .exhaustive();
+    const set = yield* opened;
+    return split === "train" && options.trainImages !== null
+      ? { ...set, samples: yield* drawn(options, set.samples) }
+      : set;
+  },
+);
+
+const refuse = (subject: string, reason: string) => new SegmentationSetError({ subject, reason });
+
+/** The word of a random key that tells this draw from the others of a seed. */
+const SUBSET = 9;
+
+/** As many samples as are wanted, which the seed chooses, in the data set's order. */
+const drawn = (
+  { dataDir, trainImages, seed }: SegmentationSetOptions,
+  samples: readonly SegmentationSample[],
+): Effect.Effect<readonly SegmentationSample[], SegmentationSetError> => {
+  const count = trainImages!;
+  if (count > samples.length) {
+    const reason = `${count} training pictures are wanted, it has ${samples.length} with labels`;
+    return Effect.fail(refuse(dataDir, reason));
+  }
+  const chosen = permutation(samples.length, seed, SUBSET).subarray(0, count).sort();
+  return Effect.succeed(Array.from(chosen, (i) => samples[i]));
+};
+
+// --- Published data sets ---
+
+const voc = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, split: Split) {
+  const root = yield* rootOf(dataDir, ["", "VOC2012", "VOCdevkit/VOC2012"], "ImageSets/Segmentation");
+  const list = (name: string) => join(root, "ImageSets", "Segmentation", `${name}.txt`);
+  const part = Effect.fnUntraced(function* (name: string, labels: string) {
+    const ids = yield* linesOf(list(name));
+    return { images: join(root, "JPEGImages"), labels: join(root, labels), ids };
+  });
+  const parts = [yield* part(split, "SegmentationClass")];
+  const warnings: string[] = [];
+  if (split === "train") {
+    if (exists(list("aug"))) parts.push(yield* part("aug", "SegmentationClassAug"));
+    else warnings.push(`"${list("aug")}" is missing: the published runs train on its pictures, too`);
+  }
+  const pairs: Pair[] = [];
+  for (const { images, labels, ids } of parts) {
+    const there = new Set(yield* filesBelow(labels));
+    for (const id of ids) {
+      pairs.push({
+        name: id,
+        image: join(images, `${id}.jpg`),
+        label: there.has(`${id}.png`) ? join(labels, `${id}.png`) : null,
+      });
+    }
+  }
+  const classes = publishedClasses(published.voc.classes);
+  const set = yield* setOf(pairs, { root, classes, values: storedNumbers(classes.length, false) });
+  return { ...set, warnings: [...warnings, ...set.warnings] };
+});
+
+const cityscapes = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, split: Split) {
+  const root = yield* rootOf(dataDir, ["", "cityscapes"], "leftImg8bit");
+  const images = join(root, "leftImg8bit", split), labels = join(root, "gtFine", split);
+  const suffix = "_leftImg8bit.png";
+  const names = (yield* filesBelow(images)).filter((path) => path.endsWith(suffix))
+    .map((path) => path.slice(0, -suffix.length));
+  const there = new Set(yield* filesBelow(labels));
+  const kind = names.some((name) => there.has(`${name}_gtFine_labelTrainIds.png`))
+    ? "labelTrainIds"
+    : "labelIds";
+  const classes = publishedClasses(published.cityscapes.classes);
+  const pairs = names.map((name): Pair => {
+    const label = `${name}_gtFine_${kind}.png`;
+    return {
+      name,
+      image: join(images, `${name}${suffix}`),
+      label: there.has(label) ? join(labels, label) : null,
+    };
+  });
+  const values = kind === "labelIds" ? trainIds() : storedNumbers(classes.length, false);
+  return yield* setOf(pairs, { root: images, classes, values });
+});
+
+/** The numbers of the download; what is not in the table is ignored. */
+const trainIds = (): LabelValues => {
+  const classes = new Int16Array(256).fill(IGNORED);
+  for (const [id, label] of Object.entries(published.cityscapes.trainIds)) classes[Number(id)] = label;
+  return { classes, expected: "0 to 255" };
+};
+
+const ade20k = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, split: Split) {
+  const root = yield* rootOf(dataDir, ["", "ADEChallengeData2016"], "annotations");
+  const folder = split === "train" ? "training" : "validation";
+  const classes = publishedClasses(published.ade20k.classes);
+  const pairs = yield* pairsIn(join(root, "images", folder), join(root, "annotations", folder));
+  return yield* setOf(pairs, {
+    root: join(root, "images", folder),
+    classes,
+    values: storedNumbers(classes.length, true),
+  });
+});
+
+const publishedClasses = (colors: Readonly<Record<string, string>>): readonly SegmentationClass[] =>
+  Object.entries(colors).map(([name, color]) => ({ name, color: fromHex(color) }));
+
+// --- One's own label maps ---
+
+const masks = Effect.fnUntraced(function* (options: SegmentationSetOptions, split: Split) {
+  const { dataDir, reduceZeroLabel } = options;
+  const { classes, colors } = yield* readClassFile(options.classFile ?? join(dataDir, "classes.yaml"));
+  const list = split === "train" ? options.trainList : options.valList;
+  const layouts = list !== null
+    ? [["images", "labels"]]
+    : [[`images/${split}`, `labels/${split}`], [`${split}/images`, `${split}/labels`]];
+  const found = layouts.find(([images]) => exists(join(dataDir, images)));
+  if (found === undefined) {
+    const lookedFor = layouts.map(([images, labels]) => `${images}/ and ${labels}/`).join(", or ");
+    const remedy = list === null && exists(join(dataDir, "images"))
+      ? `; pictures that lie in images/ itself need lists of those to train on and of those to validate with`
+      : "";
+    return yield* refuse(dataDir, `looked for ${lookedFor} in it, and found neither${remedy}`);
+  }
+  const [images, labels] = found.map((folder) => join(dataDir, folder));
+  const all = yield* pairsIn(images, labels);
+  const pairs = list === null ? all : yield* listed(list, all);
+  const values = storedNumbers(classes.length, reduceZeroLabel);
+  return yield* setOf(pairs, { root: list ?? images, classes, values, colors });
+});
+
+/** The pairs that a list names, each by its path inside of the images' folder, with or without suffix. */
+const listed = Effect.fnUntraced(function* (list: string, pairs: readonly Pair[]) {
+  const known = new Map<string, Pair>();
+  for (const pair of pairs.toReversed()) {
+    known.set(pair.name, pair);
+    known.set(`${pair.name}${suffixOf(pair.image)}`, pair);
+  }
+  const found: Pair[] = [];
+  for (const line of yield* linesOf(list)) {
+    const pair = known.get(line.replace(/^\.?\//, "")) ?? known.get(line.replace(/^(\.?\/)?images\//, ""));
+    if (pair === undefined) return yield* refuse(list, `it names "${line}", which is no picture in images/`);
+    found.push(pair);
+  }
+  return found;
+});
+
+// --- COCO's annotations ---
+
+const coco = Effect.fnUntraced(function* ({ dataDir, labelKind }: SegmentationSetOptions, split: Split) {
+  const { kind, from, classes: all, named, labelOf, pictures, warnings } = yield* openLabels({
+    dataDir,
+    split,
+    kind: labelKind,
+    coarse: false,
+    objects: false,
+  });
+  // Objects lie before a background; elsewhere a pixel without a category is one that nobody labelled.
+  const names = kind === "instances" ? ["background", ...named] : named;
+  if (named.length === 0 || names.length > MOST_CLASSES) {
+    const reason = named.length === 0
+      ? "nothing names its categories: looked for panoptic, stuff or instances annotations in annotations/"
+      : `it has ${names.length} classes, at most ${MOST_CLASSES} are possible`;
+    return yield* refuse(from, reason);
+  }
+  const numbers = new Map(names.map((name, i) => [name, i]));
+  const classes = Int16Array.from(labelOf, (label) => numbers.get(all[label - 1]) ?? UNKNOWN);
+  classes[0] = kind === "instances" ? 0 : IGNORED;
+  const values = { classes, expected: "the numbers of categories that its annotations name" };
+  const first = names[0] === "background" ? 0 : 1; // the palette's first colour is black
+  return {
+    classes: names.map((name, i) => ({ name, color: classColor(i + first) })),
+    samples: pictures.map(({ file, source }) => ({
+      name: withoutSuffix(basename(file)),
+      image: file,
+      labels: Effect.map(source, (source) => ({ kind: "coco" as const, source, values })),
+    })),
+    warnings,
+  } satisfies SegmentationSet as SegmentationSet;
+});
+
+// --- Files ---
+
+/** An image and its label map. */
+interface Pair {
+  readonly name: string;
+  readonly image: string;
+  readonly label: string | null;
+}
+
+/** A set of images with label maps; those without are left out. */
+const setOf = (
+  pairs: readonly Pair[],
+  { root, classes, values, colors = null }: {
+    readonly root: string; // what names the pictures, for errors
+    readonly classes: readonly SegmentationClass[];
+    readonly values: LabelValues;
+    readonly colors?: ReadonlyMap<number, number> | null;
+  },
+): Effect.Effect<SegmentationSet, SegmentationSetError> => {
+  if (pairs.length === 0) return Effect.fail(refuse(root, "it has no pictures"));
+  const missing = pairs.filter(({ label }) => label === null);
+  if (missing.length === pairs.length) {
+    const reason = `none of its ${pairs.length} pictures has a label map: the first is "${pairs[0].image}"`;
+    return Effect.fail(refuse(root, reason));
+  }
+  const samples = pairs.flatMap(({ name, image, label }) =>
+    label === null
+      ? []
+      : [{ name, image, labels: Effect.succeed({ kind: "map" as const, file: label, values, colors }) }]
+  );
+  const warnings = missing.length === 0 ? [] : [
+    `${missing.length} of ${pairs.length} pictures have no label map and are left out, the first is "${
+      missing[0].image
+    }"`,
+  ];
+  return Effect.succeed({ classes, samples, warnings });
+};
+
+/** Numbers as they are stored: classes from 0, or from 1 where 0 means nothing; 255 is ignored. */
+const storedNumbers = (count: number, reduceZero: boolean): LabelValues => {
+  const first = Number(reduceZero);
+  const classes = new Int16Array(256).fill(UNKNOWN);
+  for (let i = 0; i < count; i++) classes[i + first] = i;
+  classes[IGNORED] = IGNORED;
+  if (reduceZero) classes[0] = IGNORED;
+  const ignored = reduceZero ? "0 or 255" : "255";
+  return { classes, expected: `${first} to ${count - 1 + first}, or ${ignored} where nothing is labelled` };
+};
+
+/** The first of some folders that has what every data set of a layout has. */
+const rootOf = (
+  dataDir: string,
+  candidates: readonly string[],
+  landmark: string,
+): Effect.Effect<string, SegmentationSetError> => {
+  const found = candidates.map((folder) => join(dataDir, folder)).find((root) =>
+    exists(join(root, landmark))
+  );
+  if (found !== undefined) return Effect.succeed(found);
+  const lookedFor = candidates.map((folder) => join(folder, landmark)).join(", ");
+  return Effect.fail(refuse(dataDir, `looked for ${lookedFor} in it, and found none`));
+};
+
+/** The pictures of a folder, each with the label map at the same path in another, which is a PNG. */
+const pairsIn = Effect.fnUntraced(function* (images: string, labels: string) {
+  const maps = new Set(yield* filesBelow(labels));
+  return (yield* filesBelow(images)).filter((path) => PICTURE.test(path)).map((path): Pair => {
+    const name = withoutSuffix(path);
+    const label = [`${name}.png`, `${name}.PNG`].find((path) => maps.has(path));
+    return { name, image: join(images, path), label: label === undefined ? null : join(labels, label) };
+  });
+});
+
+/** The paths of all files below a folder, relative to it, in order. */
+const filesBelow = Effect.fnUntraced(function* (root: string) {
+  const below = (folder: string, depth: number): Effect.Effect<readonly string[], SegmentationSetError> =>
+    Effect.tryPromise({
+      try: () => visibleEntries(join(root, folder)),
+      catch: (error) => refuse(join(root, folder), systemReason(error)),
+    }).pipe(
+      Effect.flatMap((entries) =>
+        Effect.forEach(entries, ({ name, isDirectory }) => {
+          const path = folder === "" ? name : `${folder}/${name}`;
+          return isDirectory && depth < DEEPEST ? below(path, depth + 1) : Effect.succeed([path]);
+        })
+      ),
+      Effect.map((lists) => lists.flat()),
+    );
+  return (yield* below("", 0)).toSorted();
+});
+
+/** Links can lead back up. */
+const DEEPEST = 16;
+
+const suffixOf = (path: string) => path.slice(withoutSuffix(path).length);
+const withoutSuffix = (path: string) =>
+  join(dirname(path), basename(path).replace(/\.[^.]*$/, "")).replace(/^\.\//, "");
+
+/** The lines of a list, without empty ones. */
+const linesOf = (path: string) =>
+  Effect.tryPromise({
+    try: () => Deno.readTextFile(path),
+    catch: (error) => refuse(path, systemReason(error)),
+  }).pipe(
+    Effect.map((text) => text.split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== "")),
+    Effect.filterOrFail((lines) => lines.length > 0, () => refuse(path, "it lists no pictures")),
+  );
