@@ -52,6 +52,7 @@ export { columnSums, mean, rowSums, sum, sumTo, totals } from "./reduce.ts";
 export { normalize } from "./normalize.ts";
 export { logSoftmax, softmax } from "./softmax.ts";
 export { crossEntropyRows } from "./cross_entropy.ts";
+export { enlargedCrossEntropy, type Enlarging, type PixelLosses } from "./enlarged_cross_entropy.ts";
 export {
   batchMoments,
   batchNorm,
@@ -83,7 +84,8 @@ export { type AugmentationRowSize, augmentationRowWords } from "./image/augmenta
 export { colorJitter } from "./image/color_jitter.ts";
 export { cropResize } from "./image/crop_resize.ts";
 export { gaussianBlur } from "./image/gaussian_blur.ts";
-export { normalizePixels, type PixelStatistics } from "./image/normalize_pixels.ts";
+export { labelBytes } from "./image/label_bytes.ts";
+export { normalizeBytes, normalizePixels, type PixelStatistics } from "./image/normalize_pixels.ts";
 export { solarize } from "./image/solarize.ts";
 
 // What ranks exchange.
