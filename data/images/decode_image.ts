@@ -3,8 +3,8 @@
  * bit, but for AVIF, which Pillow has learnt late and whose colours libraries round differently.
  *
  * The first bytes of a file decide over its format, not its name; only the formats that are named here reach their
- * decoders. Of several frames or pages the first one counts. Orientation is applied to TIFF alone. Colour profiles are
- * not applied, alpha is dropped without blending, greys are repeated into three channels, of 16-bit colours the upper
+ * decoders. Of several frames or pages the first one counts. Orientation is applied to TIFF alone, unless images are
+ * wanted upright. Colour profiles are not applied, alpha is dropped without blending, greys are repeated into three channels, of 16-bit colours the upper
  * byte is kept, and 16-bit greys are clipped at 255. CMYK becomes RGB by Pillow's own formula.
  */
 import { Data, Effect } from "effect";
@@ -39,25 +39,39 @@ export class DecodeError extends Data.Error<{
   }
 }
 
+/** How images are decoded. */
+export interface Decoding {
+  /** Whether they are turned and mirrored as EXIF or, of AVIF, the file itself asks; not if not given. */
+  readonly upright?: boolean;
+}
+
 /** Decodes the first image in `bytes`; `name` is for the error alone. */
-export const decodeImage = (bytes: Uint8Array, name: string): Effect.Effect<Picture, DecodeError> =>
+export const decodeImage = (
+  bytes: Uint8Array,
+  name: string,
+  { upright = false }: Decoding = {},
+): Effect.Effect<Picture, DecodeError> =>
   Effect.tryPromise({
-    try: () => decode(bytes),
+    try: () => decode(bytes, upright),
     catch: (error) => new DecodeError({ subject: name, reason: reasonOf(error) }),
   });
 
-/** Reads and decodes an image file. Pipes, devices and folders are refused without being opened. */
-export const readPicture: (file: string) => Effect.Effect<Picture, DecodeError> = Effect.fnUntraced(
-  function* (file) {
+const reading = (decoding: Decoding) =>
+  Effect.fnUntraced(function* (file: string): Effect.fn.Return<Picture, DecodeError> {
     const bytes = yield* Effect.tryPromise({
       try: () => readRegularFile(file, { largest: LARGEST_FILE, refuse: unlessPicture }),
       catch: (error) => new DecodeError({ subject: file, reason: (error as Error).message }),
     });
-    const picture = yield* decodeImage(bytes, file);
+    const picture = yield* decodeImage(bytes, file, decoding);
     release(bytes);
     return picture;
-  },
-);
+  });
+
+/** Reads and decodes an image file. Pipes, devices and folders are refused without being opened. */
+export const readPicture: (file: string) => Effect.Effect<Picture, DecodeError> = reading({ upright: false });
+
+/** The same, turned upright. */
+export const readUpright: (file: string) => Effect.Effect<Picture, DecodeError> = reading({ upright: true });
 
 /** Six bytes for each pixel of the largest image. */
 const LARGEST_FILE = 2 ** 30;
@@ -90,17 +104,17 @@ const formatOf = (bytes: Uint8Array): Format | null => {
 const latin1 = new TextDecoder("latin1");
 const MOST_BRANDS = 256;
 
-const decode = async (bytes: Uint8Array): Promise<Picture> => {
+const decode = async (bytes: Uint8Array, upright: boolean): Promise<Picture> => {
   if (bytes.length === 0) throw new Refusal("the file is empty (0 bytes)");
   const format = formatOf(bytes);
   if (format === null) throw new Refusal(unknownFormat);
   return await match(format)
     .with("GIF", () => decodeGif(bytes))
     .with("TIFF", () => decodeTiff(plainTiff(bytes)))
-    .with("PNG", () => decodePng(bytes))
-    .with("WebP", () => decodeColors(opened(firstFrameOnly(bytes))))
-    .with("AVIF", () => decodeColors(opened(withoutTurns(bytes))))
-    .with("JPEG", () => decodeColors(opened(bytes)))
+    .with("PNG", () => decodePng(bytes, upright))
+    .with("WebP", () => decodeColors(opened(firstFrameOnly(bytes)), upright))
+    .with("AVIF", () => decodeColors(opened(upright ? bytes : withoutTurns(bytes))))
+    .with("JPEG", () => decodeColors(opened(bytes), upright))
     .exhaustive();
 };
 
@@ -114,10 +128,12 @@ const opened = (bytes: Uint8Array, failOn: "error" | "warning" = "error"): Opene
   sharp(bytes, { failOn, ignoreIcc: true, limitInputPixels: false }).timeout({ seconds: LONGEST });
 
 /** The image, whatever it is; CMYK by Pillow's formula. */
-const decodeColors = async (file: Opened): Promise<Picture> => {
-  const { width, height, space } = await sized(file);
-  if (space === "cmyk") return decodeCmyk(file);
-  return { width, height, rgb: await file.removeAlpha().toColourspace("srgb").raw().toBuffer() };
+const decodeColors = async (file: Opened, upright = false): Promise<Picture> => {
+  const { width, height, space, orientation = 1 } = await sized(file);
+  const picture = space === "cmyk"
+    ? await decodeCmyk(file)
+    : { width, height, rgb: await file.removeAlpha().toColourspace("srgb").raw().toBuffer() };
+  return upright ? turned(picture, orientation) : picture;
 };
 
 const sized = async (file: Opened) => {
@@ -143,12 +159,12 @@ const decodeTiff = async ({ bytes, pixels, orientation, palette }: PlainTiff): P
 const decodeCmyk = async (file: Opened): Promise<Picture> =>
   cmykToRgb(await samplesOf(file, "cmyk", "uchar"));
 
-const decodePng = (bytes: Uint8Array): Promise<Picture> => {
+const decodePng = (bytes: Uint8Array, upright: boolean): Promise<Picture> => {
   if (bytes.length < 26) throw new Refusal("it is truncated or damaged (it ends inside its header)");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   expectSize(view.getUint32(16), view.getUint32(20));
   const [depth, colorType] = [bytes[24], bytes[25]]; // 16 and 0: grey, with a transparent grey or without
-  return depth === 16 && colorType === 0 ? decodeGrey16(opened(bytes)) : decodeColors(opened(bytes));
+  return depth === 16 && colorType === 0 ? decodeGrey16(opened(bytes)) : decodeColors(opened(bytes), upright);
 };
 
 /** Pillow clips 16-bit greys at 255 instead of scaling them: most such images turn out nearly white. */
@@ -218,7 +234,7 @@ const colored = (indices: Samples, { largest, values }: NonNullable<PlainTiff["p
   });
 };
 
-/** An image turned by TIFF's orientation: mirrored (2, 4, 5, 7), upside down (3, 4), rows as columns (5 to 8). */
+/** An image turned by TIFF's or EXIF's orientation: mirrored (2, 4, 5, 7), upside down (3, 4), rows as columns (5 to 8). */
 const turned = ({ width, height, rgb }: Picture, orientation: number): Picture => {
   if (!(orientation >= 2 && orientation <= 8)) return { width, height, rgb };
   const isTransposed = orientation >= 5;

@@ -1,0 +1,92 @@
+/** The random draws of an image's augmentation, in the order of the published pipeline (mmsegmentation 0.x). */
+import type { Distortion } from "../../../data/images/distort.ts";
+import type { Box } from "../../../data/images/resample.ts";
+import type { Size } from "../../../data/images/resize.ts";
+import type { Random } from "../../../data/random/random.ts";
+import type { SegmentationConfig } from "./config.ts";
+
+/** How far an image's augmentation may go: options of a run. */
+export type AugmentationOptions = Pick<
+  SegmentationConfig,
+  | "longSide"
+  | "shortSide"
+  | "minRatio"
+  | "maxRatio"
+  | "cropSize"
+  | "maxClassShare"
+  | "flip"
+  | "colorDistortion"
+>;
+
+/**
+ * The size of an image whose sides are limited to `longSide` and `shortSide`, both times `ratio` and cut off; its
+ * proportions stay.
+ */
+export const resizedSize = (
+  { width, height }: Size,
+  { longSide, shortSide }: Pick<SegmentationConfig, "longSide" | "shortSide">,
+  ratio = 1,
+): Size => {
+  const long = Math.trunc(longSide * ratio), short = Math.trunc(shortSide * ratio);
+  const factor = Math.min(
+    Math.max(long, short) / Math.max(width, height),
+    Math.min(long, short) / Math.min(width, height),
+  );
+  return {
+    width: Math.max(1, Math.trunc(width * factor + 0.5)),
+    height: Math.max(1, Math.trunc(height * factor + 0.5)),
+  };
+};
+
+/** A random box of at most the size `crop` inside of an image, [top, left, height, width]. */
+export const drawBox = (random: Random, { width, height }: Size, crop: Size): Box => {
+  const top = random.integer(Math.max(height - crop.height, 0) + 1);
+  const left = random.integer(Math.max(width - crop.width, 0) + 1);
+  return [top, left, Math.min(height, crop.height), Math.min(width, crop.width)];
+};
+
+/** Boxes that are judged before one is taken unseen. */
+const JUDGED = 10;
+
+/** The first of the boxes that is accepted; after ten that are not the eleventh, whatever it holds. */
+export const chooseBox = (nextBox: () => Box, accepts: (box: Box) => boolean): Box => {
+  for (let judged = 0; judged < JUDGED; judged++) {
+    const box = nextBox();
+    if (accepts(box)) return box;
+  }
+  return nextBox();
+};
+
+/** Whether labels hold two classes or more, of which none has `share` of the counted pixels; `ignored` counts not. */
+export const isMixed = (labels: Uint8Array, share: number, ignored: number): boolean => {
+  const pixels = new Uint32Array(256);
+  for (let i = 0; i < labels.length; i++) pixels[labels[i]]++;
+  pixels[ignored] = 0;
+  let classes = 0, most = 0, all = 0;
+  for (const count of pixels) {
+    classes += Number(count > 0);
+    most = Math.max(most, count);
+    all += count;
+  }
+  return classes > 1 && most / all < share;
+};
+
+/** Whether an image is flipped left to right. */
+export const drawFlip = (random: Random, probability: number): boolean => random.uniform() < probability;
+
+/** A change of colour and by how much (distort.ts); null where it is left out. */
+export type DrawnDistortion = readonly [Distortion, number | null];
+
+/** The changes of colour in the order in which they are made. */
+export const drawDistortions = (random: Random): readonly DrawnDistortion[] => {
+  const either = (value: () => number) => random.uniform() < 0.5 ? value() : null;
+  const factor = () => random.uniform(0.5, 1.5);
+  const brightness: DrawnDistortion = ["brightness", either(() => random.uniform(-32, 32))];
+  const contrastSecond = random.uniform() < 0.5;
+  const contrast = (): DrawnDistortion => ["contrast", either(factor)];
+  const second = contrastSecond ? [contrast()] : [];
+  const saturation: DrawnDistortion = ["saturation", either(factor)];
+  const hue: DrawnDistortion = ["hue", either(() => random.integer(36) - 18)];
+  const last = contrastSecond ? [] : [contrast()];
+  return [brightness, ...second, saturation, hue, ...last];
+};
