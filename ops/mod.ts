@@ -76,6 +76,7 @@ export { roiAlign } from "./roi_align.ts";
 // Rows chosen by their values.
 export { argmaxCounts, argmaxUsed } from "./argmax_counts.ts";
 export { argmaxMap, type MapSize } from "./argmax_map.ts";
+export { type PixelSize, windowArgmax, type WindowLayout } from "./window_argmax.ts";
 export { compactRows, type Selection } from "./compact_rows.ts";
 export { gatherIndices, gatherRows, type RowIndices, scatterRows } from "./gather_rows.ts";
 
