@@ -67,7 +67,7 @@ export const wholeEncoderOf: (
     const options = yield* architectureOf(weights, tensors);
     const differences = differencesTo(tensors, options) ?? [];
     if (differences.length === 0) return { tensors, options };
-    const reason = `its encoder is no whole ${options.arch}: ${inWords(differences)}`;
+    const reason = `its encoder is no whole ${options.arch}: ${firstOf(differences)}`;
     return yield* new FormatError({ subject: weights.file, reason });
   });
 
@@ -90,12 +90,13 @@ export const architectureOf: (
     if (differences.length === 0) return { arch, width };
     if (nearest === null || differences.length < nearest.differences.length) nearest = { arch, differences };
   }
-  const near = nearest === null ? "" : `; nearest is ${nearest.arch}, but ${inWords(nearest.differences)}`;
+  const near = nearest === null ? "" : `; nearest is ${nearest.arch}, but ${firstOf(nearest.differences)}`;
   const reason = `its encoder is of no known architecture (${all.join(", ")})${near}`;
   return yield* new FormatError({ subject: weights.file, reason });
 });
 
-const inWords = (differences: readonly string[]) =>
+/** The first three of some differences, and how many more there are. */
+export const firstOf = (differences: readonly string[]): string =>
   differences.slice(0, 3).join("; ") + (differences.length > 3 ? `; and ${differences.length - 3} more` : "");
 
 /** What of the tensors is not as in an architecture, in words; null where it cannot be of the width. */
@@ -105,19 +106,31 @@ const differencesTo = (
 ): readonly string[] | null => {
   try {
     const shapes = encoderShapes(options);
-    const isCounter = (name: string) => name.endsWith("num_batches_tracked"); // some files leave them out
-    const differences = [...shapes].flatMap(([name, shape]) => {
-      const found = tensors.get(name)?.shape;
-      if (found === undefined) return isCounter(name) ? [] : [`it has no ${name}`];
-      return sameShape(found, shape) ? [] : [`${name} is [${found.join(", ")}], not [${shape.join(", ")}]`];
-    });
-    const more = [...tensors.keys()].filter((name) => !isCounter(name) && !shapes.has(name));
-    return [...differences, ...more.map((name) => `it has ${name}, too`)];
+    return shapeDifferences(
+      new Map([...tensors].filter(([name]) => !isCounter(name) || shapes.has(name))),
+      new Map([...shapes].filter(([name]) => !isCounter(name) || tensors.has(name))), // some files leave them out
+    );
   } catch (error) {
     if (error instanceof ShapeError) return null; // an architecture that cannot be as narrow as this
     throw error;
   }
 };
+
+/** Whether a tensor counts batches, which changes nothing that a network computes. */
+export const isCounter = (name: string): boolean => name.endsWith("num_batches_tracked");
+
+/** What of the tensors `found` is not as wanted, in words: those that are missing or of another shape, and others. */
+export const shapeDifferences = (
+  found: ReadonlyMap<string, { readonly shape: readonly number[] }>,
+  wanted: ReadonlyMap<string, readonly number[]>,
+): readonly string[] => [
+  ...[...wanted].flatMap(([name, shape]) => {
+    const own = found.get(name)?.shape;
+    if (own === undefined) return [`it has no ${name}`];
+    return sameShape(own, shape) ? [] : [`${name} is [${own.join(", ")}], not [${shape.join(", ")}]`];
+  }),
+  ...[...found.keys()].filter((name) => !wanted.has(name)).map((name) => `it has ${name}, too`),
+];
 
 /** The names and shapes of an encoder's tensors, in the order of its layers. Throws a `ShapeError`. */
 const encoderShapes = (options: EncoderOptions): ReadonlyMap<string, readonly number[]> => {

@@ -1,15 +1,28 @@
 /** Segmentors in files of weights: what a fine-tuning run starts from, and whole ones that are evaluated. */
-import { Effect, type Scope } from "effect";
-import type { FormatError } from "../../../data/files/format_error.ts";
+import { Effect, Schema, type Scope } from "effect";
+import { FormatError } from "../../../data/files/format_error.ts";
 import { type StoredTensor, widened } from "../../../data/formats/file_tensor.ts";
 import { sameShape } from "../../../ops/graph/shape.ts";
-import type { StateBuilder } from "../../model/state_builder.ts";
+import { input } from "../../../ops/graph/tensor.ts";
+import { student } from "../../model/slotcon_network.ts";
+import { StateBuilder } from "../../model/state_builder.ts";
 import { CheckpointError } from "../../run/checkpoint_file.ts";
 import { initialState } from "../../run/initial_state.ts";
 import { expectFiniteValues } from "../../run/resume.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../../run/state_layout.ts";
-import { wholeEncoderOf } from "../../weights/encoder.ts";
-import { isSegmentor, openWeights, type WeightsFile } from "../../weights/weights_file.ts";
+import { distinctColors } from "../../visualize/colors.ts";
+import {
+  architectureOf,
+  encoderOf,
+  firstOf,
+  isCounter,
+  shapeDifferences,
+  wholeEncoderOf,
+} from "../../weights/encoder.ts";
+import { isSegmentor, openWeights, type SavedClasses, type WeightsFile } from "../../weights/weights_file.ts";
+import { type RecipeName, SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
+import { segmentor, type SegmentorOptions } from "./network.ts";
+import { SEGMENTATION, type SegmentationClass } from "./task.ts";
 
 /** The values that a fine-tuning run starts from, and what the user should know about them. */
 export interface SegmentorStart {
@@ -62,8 +75,6 @@ interface Fitting {
 
 const BACKBONE = "backbone.";
 
-const isCounter = (name: string) => name.endsWith("num_batches_tracked");
-
 /** The encoder in a file, if it is the run's. Detectron2's files have no counters of batches, which change nothing. */
 const backboneFor = Effect.fnUntraced(function* (
   weights: WeightsFile,
@@ -72,30 +83,23 @@ const backboneFor = Effect.fnUntraced(function* (
   const isStudentAlone = weights.content.kind !== "encoder" && !isSegmentor(weights) &&
     ![...weights.tensors.keys()].some((name) => name.startsWith("encoder_k."));
   const { tensors, options } = yield* wholeEncoderOf(weights, isStudentAlone ? "student" : "teacher");
-  const wanted = [...checkpointShapes(state)].filter(([name]) => name.startsWith(BACKBONE));
-  const found = new Map([...tensors].map(([name, tensor]) => [BACKBONE + name, tensor]));
-  const hasCounters = [...found.keys()].some(isCounter);
-  const problems = [
-    ...wanted.filter(([name]) => hasCounters || !isCounter(name)).flatMap(([name, shape]) => {
-      const own = found.get(name)?.shape;
-      if (own === undefined) return [`it has no ${name.slice(BACKBONE.length)}`];
-      return sameShape(own, shape)
-        ? []
-        : [`${name.slice(BACKBONE.length)} is [${own.join(", ")}], not [${shape.join(", ")}]`];
-    }),
-    ...[...found.keys()].filter((name) => !wanted.some(([other]) => other === name))
-      .map((name) => `it has ${name.slice(BACKBONE.length)}, too`),
-  ];
-  if (problems.length > 0) {
-    const more = problems.length > 3 ? ` and ${problems.length - 3} more` : "";
+  const hasCounters = [...tensors.keys()].some(isCounter);
+  const wanted = [...checkpointShapes(state)].flatMap(([name, shape]) =>
+    name.startsWith(BACKBONE) && (hasCounters || !isCounter(name))
+      ? [[name.slice(BACKBONE.length), shape] as const]
+      : []
+  );
+  const differences = shapeDifferences(tensors, new Map(wanted));
+  if (differences.length > 0) {
     return yield* new CheckpointError({
       subject: weights.file,
       action: "start from",
       reason:
         `its encoder, ${options.arch} with ${options.width} channels behind the stem, is not this run's ` +
-        `(--arch, --width): ${problems.slice(0, 3).join("; ")}${more}`,
+        `(--arch, --width): ${firstOf(differences)}`,
     });
   }
+  const found = new Map([...tensors].map(([name, tensor]) => [BACKBONE + name, tensor]));
   return {
     tensors: found,
     notes: isStudentAlone ? ["It has no teacher: its student's encoder is taken"] : [],
@@ -141,3 +145,122 @@ const headsFor = (weights: WeightsFile, state: StateBuilder): Fitting => {
   }
   return { tensors: taken, notes };
 };
+
+/** A segmentor in a file, ready to be evaluated. */
+export interface SavedSegmentor {
+  /** The options of its run; of a file of mmsegmentation's, those of a recipe with the network of the file. */
+  readonly config: SegmentationConfig;
+  /** Its classes, in the order of the logits. */
+  readonly classes: readonly SegmentationClass[];
+  /** All its values under their names, in mmsegmentation's order. */
+  readonly values: StateValues;
+  /** Sentences that the user should know, such as what was assumed. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * The whole segmentor in a file. Files of mmsegmentation's say neither how images are normalised and resized, nor the
+ * network's dilations: these are those of `recipe` or, where it is null, of the recipe that the tensors are most like. Fails
+ * with a `FormatError` where the file has no segmentor, or a tensor is missing or of another shape than the others call for,
+ * or with a `CheckpointError` where a checkpoint's description of its run is wrong.
+ */
+export const segmentorOf: (
+  weights: WeightsFile,
+  recipe: RecipeName | null,
+) => Effect.Effect<SavedSegmentor, FormatError | CheckpointError> = Effect.fn("segmentorOf")(
+  function* (weights, recipe) {
+    const { file, tensors } = weights;
+    if (!isSegmentor(weights)) {
+      const reason = weights.leftOut.some((name) => /(^|\.)decode_head\./.test(name))
+        ? "its decode_head is not fully convolutional: only such segmentors are known"
+        : "it has no segmentor (no tensor decode_head.conv_seg.weight): slotcon transfer segmentation makes one of it";
+      return yield* new FormatError({ subject: file, reason });
+    }
+    const { config, classes, notes } = yield* described(weights, recipe);
+    const shapes = checkpointShapes(segmentorState(segmentorOptions(config, classes.length)));
+    const own = new Map(
+      [...tensors].filter(([name]) => /^(backbone|decode_head|auxiliary_head)\./.test(name)),
+    );
+    const differences = shapeDifferences(
+      own,
+      new Map([...shapes].filter(([name]) => !isCounter(name) || own.has(name))),
+    );
+    if (differences.length > 0) {
+      return yield* new FormatError({
+        subject: file,
+        reason: `its segmentor is not whole: ${firstOf(differences)}`,
+      });
+    }
+    const values = new Map<string, StateTensor>();
+    for (const [name, shape] of shapes) {
+      const stored = own.get(name);
+      // Counters of batches do not matter in evaluation, and some files leave them out.
+      const data = stored === undefined ? new Float32Array(1) : widened(stored.dtype, yield* stored.values);
+      values.set(name, { shape, data });
+    }
+    return { config, classes, values, notes };
+  },
+);
+
+/** The network of a run with so many classes. */
+export const segmentorOptions = (config: SegmentationConfig, classes: number): SegmentorOptions => ({
+  ...config,
+  classes,
+});
+
+/** The state of a segmentor that is not trained any further. */
+export const segmentorState = (options: SegmentorOptions): StateBuilder => {
+  const state = new StateBuilder();
+  segmentor(student(state, null), input("images", [1, 64, 64, 3]), options);
+  return state;
+};
+
+/** What a segmentor's file says of it, and what is assumed. */
+const described = Effect.fnUntraced(function* (
+  weights: WeightsFile,
+  recipe: RecipeName | null,
+): Effect.fn.Return<Omit<SavedSegmentor, "values">, FormatError | CheckpointError> {
+  const { file, tensors, content } = weights;
+  if (content.kind === "checkpoint") {
+    const { config, classes } = yield* Schema.decodeUnknownEffect(SEGMENTATION.meta)(content.meta).pipe(
+      Effect.mapError(({ message }) =>
+        new CheckpointError({
+          subject: file,
+          action: "load",
+          reason: `its description of the run is wrong: ${message}`,
+        })
+      ),
+    );
+    return { config, classes, notes: [] };
+  }
+  const size = (name: string) => tensors.get(name)?.shape[0] ?? 0;
+  const classes = size("decode_head.conv_seg.weight");
+  const concatInput = tensors.has("decode_head.conv_cat.conv.weight");
+  const assumed = recipe ?? (concatInput ? "ade20k" : classes === 19 ? "cityscapes" : "voc");
+  const { arch, width } = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
+  const config = {
+    ...yield* Effect.orDie(SEGMENTATION_OPTIONS.configure(assumed)),
+    ...{ arch, width, concatInput },
+    headChannels: size("decode_head.convs.0.conv.weight"),
+    auxiliaryWeight: tensors.has("auxiliary_head.conv_seg.weight") ? AUXILIARY_WEIGHT : 0,
+    auxiliaryChannels: Math.max(1, size("auxiliary_head.convs.0.conv.weight")),
+  };
+  const saved = content.kind === "segmentor" ? content.classes : NOTHING_SAID;
+  const notes = recipe === null
+    ? [
+      `The file does not say how its segmentor is shown pictures: taken to be as in the recipe ${assumed} (--recipe)`,
+    ]
+    : [];
+  return { config, classes: classesFrom(saved, classes), notes };
+});
+
+/** Any above 0: it matters to training alone. */
+const AUXILIARY_WEIGHT = 0.4;
+const NOTHING_SAID: SavedClasses = { names: null, colors: null };
+
+/** Classes as a file says; where it does not, or of another number, they are numbered. */
+const classesFrom = ({ names, colors }: SavedClasses, count: number): readonly SegmentationClass[] =>
+  Array.from({ length: count }, (_, i) => ({
+    name: names?.length === count ? names[i] : `class ${i}`,
+    color: colors?.length === count ? colors[i] : distinctColors(count)[i],
+  }));
