@@ -3,6 +3,7 @@
  * of HSV (h from 0 to 179), to the bit.
  */
 import type { Picture } from "./picture.ts";
+import { roundHalfEven } from "./round_half_even.ts";
 
 /** A change of colour. */
 export type Distortion = "brightness" | "contrast" | "saturation" | "hue";
@@ -76,7 +77,7 @@ const SMALLEST_AT = Uint8Array.of(2, 2, 0, 0, 1, 1);
 const VECTOR = 32;
 
 const changeHsv = ({ rgb, width, height }: Picture, hues: Uint8Array, saturations: Uint8Array): void => {
-  const rounded = width - width % VECTOR;
+  const cut = width - width % VECTOR;
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at += 3) {
       const r = rgb[at], g = rgb[at + 1], b = rgb[at + 2];
@@ -87,11 +88,14 @@ const changeHsv = ({ rgb, width, height }: Picture, hues: Uint8Array, saturation
       let h = (across * HUES[d] + HALF) >> SHIFT;
       if (h < 0) h += HUE_COUNT;
       h = hues[h];
-      const half = x < rounded ? 0 : 0.5;
       const sector = SECTORS[h], value = VALUES[v];
-      rgb[at + LARGEST_AT[sector]] = Math.fround(value * 255) + half;
-      rgb[at + MIDDLE_AT[sector]] = Math.fround(Math.fround(value * MIDDLE[h * 256 + s]) * 255) + half;
-      rgb[at + SMALLEST_AT[sector]] = Math.fround(Math.fround(value * SMALLEST[s]) * 255) + half;
+      const largest = Math.fround(value * 255);
+      const middle = Math.fround(Math.fround(value * MIDDLE[h * 256 + s]) * 255);
+      const smallest = Math.fround(Math.fround(value * SMALLEST[s]) * 255);
+      const isCut = x < cut;
+      rgb[at + LARGEST_AT[sector]] = isCut ? largest : roundHalfEven(largest);
+      rgb[at + MIDDLE_AT[sector]] = isCut ? middle : roundHalfEven(middle);
+      rgb[at + SMALLEST_AT[sector]] = isCut ? smallest : roundHalfEven(smallest);
     }
   }
 };

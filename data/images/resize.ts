@@ -4,6 +4,7 @@
  */
 import type { Picture } from "./picture.ts";
 import type { Box } from "./resample.ts";
+import { roundHalfEven } from "./round_half_even.ts";
 
 /** A size in pixels. */
 export interface Size {
@@ -117,12 +118,6 @@ const weightsOf = (length: number, size: number, begin: number, count: number, i
     far[i] = roundHalfEven(t * ONE);
   }
   return { first, near, far };
-};
-
-/** Rounds numbers that are not negative, half to even. */
-const roundHalfEven = (value: number): number => {
-  const below = Math.floor(value);
-  return value - below === 0.5 ? below + below % 2 : Math.round(value);
 };
 
 const clamp = (value: number, low: number, high: number) => value < low ? low : value > high ? high : value;

@@ -1,6 +1,7 @@
 /** Whole images as squares for a network. */
 import type { Picture } from "../../data/images/decode_image.ts";
 import { resizeCrop } from "../../data/images/resample.ts";
+import { roundHalfEven } from "../../data/images/round_half_even.ts";
 
 /** How to make a square of a whole image, in pixels: published evaluations resize to 256 and crop to 224. */
 export interface Frame {
@@ -45,10 +46,4 @@ export const placed = (
     top: roundHalfEven((size.height - crop) / 2),
     left: roundHalfEven((size.width - crop) / 2),
   };
-};
-
-/** Rounds half to even, as Python does. */
-const roundHalfEven = (value: number): number => {
-  const below = Math.floor(value);
-  return value - below === 0.5 ? below + below % 2 : Math.round(value);
 };
