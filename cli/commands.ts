@@ -7,6 +7,7 @@ import { evaluate } from "./evaluate.ts";
 import { inspect } from "./inspect.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
+import { transfer } from "./transfer.ts";
 import { tune } from "./tune.ts";
 import { verify } from "./verify.ts";
 import { visualize } from "./visualize.ts";
@@ -21,6 +22,7 @@ export const commands = {
   inspect,
   pretrain,
   test,
+  transfer,
   tune,
   verify,
   visualize,

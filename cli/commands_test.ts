@@ -38,7 +38,7 @@ const isSwitch = ({ primitiveType }: Parameter) => primitiveType._tag === "Boole
 const isText = ({ primitiveType }: Parameter) => !/^(Boolean|Choice|Int|Finite)$/.test(primitiveType._tag);
 
 /** Parameters that hold text and name neither a path nor a host. */
-const NAMES_NOTHING = ["device", "filter", "idxs", "k", "memory-limit", "traits"];
+const NAMES_NOTHING = ["device", "filter", "idxs", "k", "memory-limit", "milestones", "traits"];
 /** Paths and hosts that a command accepts as one of a run's options, and has no use for. */
 const UNUSED: Record<string, readonly string[]> = {
   doctor: ["otlp"],

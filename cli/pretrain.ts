@@ -1,43 +1,20 @@
-import { Console, Effect, References } from "effect";
-import { Command, Flag } from "effect/cli";
+import { Effect } from "effect";
+import { Command } from "effect/cli";
 import { listImages } from "../data/datasets/image_list.ts";
-import type { Config } from "../pipeline/pretrain/config.ts";
 import { pretrain as run } from "../pipeline/pretrain/pretrain.ts";
-import { rankGpu } from "../pipeline/ranks/device.ts";
-import { preparing, Progress } from "../pipeline/run/progress.ts";
-import { ranks } from "../pipeline/ranks/mpi.ts";
-import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { configFlags, configOf } from "./flags/config_flags.ts";
-import { rankReport } from "./terminal/terminal_progress.ts";
-import { serveInWorker } from "./watch/serve_in_worker.ts";
+import { startTraining, trainingFlags } from "./training.ts";
 
 export const pretrain = Command.make(
   "pretrain",
-  {
-    ...configFlags,
-    printConfig: Flag.Boolean("print-config").pipe(
-      Flag.withDescription("print the configuration that would be used, as JSON, and stop"),
-      Flag.withDefault(false),
-    ),
-    verbose: Flag.Boolean("verbose").pipe(
-      Flag.withDescription(
-        "say which kernel each kind of work gets on this adapter (plan.json has it in any case)",
-      ),
-      Flag.withDefault(false),
-    ),
-    watched: Flag.Boolean("watch").pipe(
-      Flag.withDescription("show the run on a web page for this machine, as slotcon watch does"),
-      Flag.withDefault(false),
-    ),
-  },
-  Effect.fn(function* ({ printConfig, verbose, watched, ...flags }) {
+  { ...configFlags, ...trainingFlags },
+  Effect.fn(function* (flags) {
     const config = yield* configOf(flags);
-    if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
-    if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
-    // Ranks are joined before anything can fail: a rank that fails afterwards ends the others, too.
-    yield* Effect.provide(train(config, watched), ranks(config)).pipe(
-      Effect.provideService(References.MinimumLogLevel, verbose ? "Debug" : "Info"),
-    );
+    yield* startTraining(config, flags, {
+      reading: `Reading the list of pictures in ${config.dataDir}`,
+      read: listImages(config),
+      train: (images) => run(config, images),
+    });
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -65,29 +42,3 @@ export const pretrain = Command.make(
     },
   ]),
 );
-
-const train = Effect.fnUntraced(function* (config: Config, watched: boolean) {
-  yield* preparing(() => `Reading the list of pictures in ${config.dataDir}`);
-  const images = yield* listImages(config);
-  if (watched && (ownRank ?? 0) === 0) {
-    yield* Console.log(`Watch the run on ${yield* serveInWorker(config.outputDir)}`);
-  }
-  yield* preparing(() => "Opening the GPU");
-  yield* Effect.provide(run(config, images), rankGpu(config));
-}, (train) => Effect.provide(toldIfNotBegun(train), rankReport(ownRank)));
-
-/** Says of a run that is stopped before its first step that nothing is lost. */
-const toldIfNotBegun = Effect.fnUntraced(function* <A, E, R>(run: Effect.Effect<A, E, R>) {
-  const progress = yield* Progress;
-  let begun = false;
-  const begin: typeof progress.begin = (plan) => {
-    begun = true;
-    return progress.begin(plan);
-  };
-  return yield* run.pipe(
-    Effect.provideService(Progress, { ...progress, begin }),
-    Effect.onInterrupt(() =>
-      begun ? Effect.void : Effect.logInfo("Stopped before the first step: there is nothing to save")
-    ),
-  );
-});

@@ -83,6 +83,25 @@ export const COMMAND_ACCESS = {
   },
   // The tests are a process of their own.
   test: { access: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }) },
+  transfer: {
+    access: ({ option, has }) => ({
+      read: [
+        ...withListed(option("data-dir") || "data"),
+        ...[
+          option("config"),
+          option("weights") === "none" ? "" : option("weights"),
+          option("train-list"),
+          option("val-list"),
+          option("class-file"),
+        ],
+        folderOf(option("resume")),
+      ],
+      write: [option("output-dir") || "output"],
+      run: launcherOfRanks(option),
+      net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
+    }),
+    switches: [],
+  },
   tune: { access: ({ option }) => ({ read: runInputs(option) }) },
   verify: {
     access: ({ option, operands }) => ({

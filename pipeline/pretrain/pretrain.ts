@@ -3,10 +3,10 @@ import { Effect } from "effect";
 import type { FormatError } from "../../data/files/format_error.ts";
 import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
-import { compile } from "../../ops/runtime/program.ts";
 import { learningRate, planSchedule, teacherMomentum } from "../optim/schedule.ts";
 import { acrossRanks } from "../ranks/sync.ts";
 import type { TooManyBadImagesError } from "../run/bad_images.ts";
+import { compileStep } from "../run/compile_step.ts";
 import { exported } from "../run/otlp.ts";
 import { preparing } from "../run/progress.ts";
 import { broadcastStart, expectSameImages } from "../run/replicas.ts";
@@ -63,14 +63,7 @@ export const pretrain: (
   );
   const buffers = yield* upload(state, start.values);
   const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, traits);
-  const gpu = yield* Gpu;
-  let compiled = 0;
-  yield* preparing(() => `Compiling for ${gpu.report.description}: ${compiled} kernels so far`, true);
-  const counted = (label: string, code: string) =>
-    Effect.tap(gpu.pipeline(label, code), () => Effect.sync(() => compiled++));
-  const program = yield* compile({ ...graph, memoryTaken }, buffers).pipe(
-    Effect.provideService(Gpu, { ...gpu, pipeline: counted }),
-  );
+  const program = yield* compileStep({ ...graph, memoryTaken }, buffers);
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
   const slotMaps = rank === 0 ? yield* slotPictures(own, images, { state, buffers, lastStep }) : null;
 

@@ -1,6 +1,7 @@
 /** The configuration of fine-tuning on semantic segmentation: its options, and the published recipes. */
 import { Schema } from "effect";
 import { LABEL_KINDS, type LabelKind } from "../../../data/datasets/coco_labels.ts";
+import type { SegmentationDataset } from "../../../data/datasets/segmentation/segmentation_set.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../../model/resnet.ts";
 import { type OptimizerName, optimizerNames } from "../../optim/optimizers.ts";
 import {
@@ -23,9 +24,6 @@ import {
   type TaskOptions,
   taskOptions,
 } from "../../run/options.ts";
-
-/** How the labels of a data set are stored. */
-export type SegmentationDataset = "voc" | "cityscapes" | "ade20k" | "masks" | "coco";
 
 /** All kinds of data sets. */
 export const segmentationDatasets: readonly SegmentationDataset[] = [
@@ -50,6 +48,7 @@ export const SEGMENTATION_TABLE = {
   classFile: open(path("", "masks: YAML file of the classes' names and colours; unset: classes.yaml in the data set's folder")) as Option<string | null>,
   labelKind: open(choice(LABEL_KINDS, "panoptic", "coco: which annotations; unset: the first that are there")) as Option<LabelKind | null>,
   reduceZeroLabel: onOff(false, "labels on disk begin at 1, and 0 is ignored") as Option<boolean>,
+  classes: open(integer(1, Schema.Int.check(between(1, 255)), "how many classes the data set has to have; unset: as many as it has")) as Option<number | null>,
   trainImages: open(integer(1, atLeast(1), "train on so many pictures alone, which the seed chooses")) as Option<number | null>,
 
   longSide: integer(2049, atLeast(1), "pictures are resized so that their longer side is at most this, in pixels,") as Option<number>,

@@ -1,15 +1,8 @@
 /** Fine-tuning on semantic segmentation as its checkpoints describe it. */
 import { Effect, Schema } from "effect";
+import type { SegmentationClass } from "../../../data/datasets/segmentation/segmentation_set.ts";
 import type { Task } from "../../run/checkpoint_file.ts";
 import { SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
-
-/** A class: its name, and the colour that shows it. */
-export interface SegmentationClass {
-  /** The name. */
-  readonly name: string;
-  /** Red, green and blue, 0 … 255. */
-  readonly color: readonly [number, number, number];
-}
 
 /** What a checkpoint of fine-tuning says of its run. */
 export interface SegmentationMeta {

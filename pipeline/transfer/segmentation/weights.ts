@@ -2,6 +2,7 @@
 import { Effect, Schema, type Scope } from "effect";
 import { FormatError } from "../../../data/files/format_error.ts";
 import { type StoredTensor, widened } from "../../../data/formats/file_tensor.ts";
+import type { SegmentationClass } from "../../../data/datasets/segmentation/segmentation_set.ts";
 import { sameShape } from "../../../ops/graph/shape.ts";
 import { input } from "../../../ops/graph/tensor.ts";
 import { student } from "../../model/slotcon_network.ts";
@@ -22,7 +23,7 @@ import {
 import { isSegmentor, openWeights, type SavedClasses, type WeightsFile } from "../../weights/weights_file.ts";
 import { type RecipeName, SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
 import { segmentor, type SegmentorOptions } from "./network.ts";
-import { SEGMENTATION, type SegmentationClass } from "./task.ts";
+import { SEGMENTATION } from "./task.ts";
 
 /** The values that a fine-tuning run starts from, and what the user should know about them. */
 export interface SegmentorStart {
