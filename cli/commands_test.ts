@@ -23,7 +23,10 @@ const innermost = (parameter: Parameter): Parameter =>
 const leaves = (command: Definition, before: readonly string[] = []): [string[], Definition][] => {
   const words = [...before, command.name];
   const below = command.subcommands.flatMap(({ commands }) => commands);
-  return below.length === 0 ? [[words, command]] : below.flatMap((command) => leaves(command, words));
+  const itself: [string[], Definition][] = below.length === 0 || command.config.flags.length > 0
+    ? [[words, command]]
+    : [];
+  return [...itself, ...below.flatMap((command) => leaves(command, words))];
 };
 
 const all = Object.values(commands).flatMap((command) => leaves(command as unknown as Definition)).map(

@@ -22,7 +22,7 @@ import { doctorReport } from "./doctor/report.ts";
 import { vulkanDrivers } from "./doctor/vulkan_drivers.ts";
 import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
 import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
-import { type CliTask, PRETRAINING } from "./flags/tasks.ts";
+import { type CliTask, PRETRAINING, SEGMENTATION } from "./flags/tasks.ts";
 import { dim } from "./terminal/color.ts";
 
 /** The command `name` that looks at this machine as a run of a task would find it. */
@@ -74,6 +74,19 @@ const jsonFlag = Flag.Boolean("json").pipe(
   Flag.withDefault(false),
 );
 
+const segmentationDoctor = doctorOf("segmentation", SEGMENTATION).pipe(
+  Command.withDescription(
+    "The same for fine-tuning on semantic segmentation. Takes the options of transfer segmentation.",
+  ),
+  Command.withShortDescription("The same for fine-tuning on semantic segmentation"),
+  Command.withExamples([
+    {
+      command: "slotcon doctor segmentation --recipe cityscapes --batch-size 8",
+      description: "What the published recipe takes with the batch of one of its ranks",
+    },
+  ]),
+);
+
 export const doctor = doctorOf("doctor", PRETRAINING).pipe(
   Command.withDescription(
     "Look at this machine as a run would find it: the adapter and its limits, the memory that the run's step takes, " +
@@ -96,7 +109,9 @@ export const doctor = doctorOf("doctor", PRETRAINING).pipe(
       command: "slotcon doctor --preset coco-800 --dump-program step --traits gpu",
       description: "The kernels that a GPU would get, on any machine",
     },
+    { command: "slotcon doctor segmentation --recipe voc", description: "What fine-tuning takes" },
   ]),
+  Command.withSubcommands([segmentationDoctor]),
 );
 
 /** The limits that WebGPU guarantees; without an adapter, the step is planned for them. */

@@ -12,7 +12,7 @@ import { table } from "../pipeline/run/table.ts";
 import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.ts";
 import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
-import { type CliTask, PRETRAINING } from "./flags/tasks.ts";
+import { type CliTask, PRETRAINING, SEGMENTATION } from "./flags/tasks.ts";
 
 /** The command `name` that tunes the step of a task. */
 const tuneOf = <Name extends string, C extends RunConfig, Preset extends string>(
@@ -34,6 +34,16 @@ const tuneOf = <Name extends string, C extends RunConfig, Preset extends string>
     }, Effect.scoped),
   );
 
+const segmentationTune = tuneOf("segmentation", SEGMENTATION).pipe(
+  Command.withDescription(
+    "The same for fine-tuning on semantic segmentation. Takes the options of transfer segmentation.",
+  ),
+  Command.withShortDescription("The same for fine-tuning on semantic segmentation"),
+  Command.withExamples([
+    { command: "slotcon tune segmentation --recipe ade20k", description: "For a published recipe" },
+  ]),
+);
+
 export const tune = tuneOf("tune", PRETRAINING).pipe(
   Command.withDescription(
     "Try the kernels that a run's step could use on this adapter, one after the other, and remember the fastest of each " +
@@ -44,7 +54,9 @@ export const tune = tuneOf("tune", PRETRAINING).pipe(
   Command.withExamples([
     { command: "slotcon tune --preset coco-800", description: "For the published run on COCO" },
     { command: "slotcon tune --config run.yaml --again", description: "Once more, after a new driver" },
+    { command: "slotcon tune segmentation --recipe voc", description: "For fine-tuning" },
   ]),
+  Command.withSubcommands([segmentationTune]),
 );
 
 const tuneStep = Effect.fnUntraced(function* <C extends RunConfig>(

@@ -73,35 +73,10 @@ export const COMMAND_ACCESS = {
     }),
     switches: ["json"],
   },
-  pretrain: {
-    access: ({ option, has }) => ({
-      read: runInputs(option),
-      write: [option("output-dir") || defaultFolders(option).output],
-      run: launcherOfRanks(option),
-      net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
-    }),
-  },
+  pretrain: { access: runAccess },
   // The tests are a process of their own.
   test: { access: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }) },
-  transfer: {
-    access: ({ option, has }) => ({
-      read: [
-        ...withListed(option("data-dir") || "data"),
-        ...[
-          option("config"),
-          option("weights") === "none" ? "" : option("weights"),
-          option("train-list"),
-          option("val-list"),
-          option("class-file"),
-        ],
-        folderOf(option("resume")),
-      ],
-      write: [option("output-dir") || "output"],
-      run: launcherOfRanks(option),
-      net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
-    }),
-    switches: [],
-  },
+  transfer: { access: runAccess },
   tune: { access: ({ option }) => ({ read: runInputs(option) }) },
   verify: {
     access: ({ option, operands }) => ({
@@ -144,10 +119,21 @@ export const accessOf = (command: string): CommandAccess =>
 
 type Option = Request["option"];
 
+/** What a run may touch. A function declaration, since the table above comes first. */
+function runAccess({ option, has }: Request): Access {
+  return {
+    read: runInputs(option),
+    write: [option("output-dir") || defaultFolders(option).output],
+    run: launcherOfRanks(option),
+    net: [...hostOf(option("otlp")), ...has("watch") ? [LOCALHOST] : []],
+  };
+}
+
 /** What the options of a run let it read. */
 const runInputs = (option: Option): string[] => [
   ...withListed(option("data-dir") || defaultFolders(option).data),
-  ...[option("config"), option("init")],
+  ...["config", "init", "train-list", "val-list", "class-file"].map(option),
+  option("weights") === "none" ? "" : option("weights"),
   folderOf(option("resume")), // if that checkpoint is damaged, a good one beside it is looked for
 ];
 
