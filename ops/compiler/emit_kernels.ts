@@ -1,5 +1,5 @@
 /** Emission: the kernels of each step of a schedule. */
-import { bytesOf, type Kernel } from "../graph/kernel.ts";
+import { bytesOf, type Kernel, type Operand } from "../graph/kernel.ts";
 import type { AdapterTraits, StatisticsEpilogue } from "../graph/lowering.ts";
 import type { OpTensor, Tensor } from "../graph/tensor.ts";
 import { shiftedSumsOfPartials, type StatisticsPartials } from "../kernels/batch_statistics.ts";
@@ -60,18 +60,20 @@ export const emitKernels = (steps: readonly ScheduleStep[], options: EmissionOpt
     if (isExchange(produces)) continue;
     if (isRecomputed(step)) buffers.reassign(produces);
 
-    scratchBytes.set(produces, 0);
     let variant: string | null = null;
+    const reserved: Operand[] = [];
     const context = contextOf(step, options, {
-      noteScratch: (bytes) => scratchBytes.set(produces, scratchBytes.get(produces)! + bytes),
+      noteScratch: (operand) => reserved.push(operand),
       noteChoice: (choice) => {
         choices.set(choice.work, choice);
         variant = choice.chosen;
       },
     });
-    for (const kernel of kernelsOf(step.members, context, options.statistics, prepared)) {
-      emitted.push({ kernel, produces, scheduledFor, variant });
-    }
+    const kernels = kernelsOf(step.members, context, options.statistics, prepared);
+    for (const kernel of kernels) emitted.push({ kernel, produces, scheduledFor, variant });
+    // Variants that were turned down have reserved memory, too, which nothing uses.
+    const used = reserved.filter((operand) => isBound(operand, kernels));
+    scratchBytes.set(produces, used.reduce((sum, operand) => sum + bytesOf(operand), 0));
   }
   return { emitted, choices: [...choices.values()], depthStarts, scratchBytes };
 };
@@ -81,7 +83,7 @@ const contextOf = (
   { members }: ScheduleStep,
   { isInlined, inPlace, buffers, traits, choices }: EmissionOptions,
   { noteScratch, noteChoice }: {
-    readonly noteScratch: (bytes: number) => void;
+    readonly noteScratch: (operand: Operand) => void;
     readonly noteChoice: (choice: Choice) => void;
   },
 ): EmissionContext => ({
@@ -91,13 +93,14 @@ const contextOf = (
   adapter: traits,
   scratch: (shape, dtype) => {
     const operand = buffers.scratch(shape, dtype);
-    noteScratch(bytesOf(operand));
+    noteScratch(operand);
     return operand;
   },
   choose: chooser({
     produces: members[0],
     work: () => workOf(members, isInlined, (x) => buffers.operandOf(x).dtype === "f16"),
     choices,
+    maxBinding: traits.maxBinding,
     note: noteChoice,
   }),
 });
@@ -120,8 +123,15 @@ const kernelsOf = (
   const { reduction } = x.source.op;
   if (reduction === "columns") return columnSumKernels(x, context);
   if (reduction === "rows") return rowSumKernels(x, context);
-  return opKernels(x, context, epilogueFor(statistics.get(x), prepared));
+  const request = statistics.get(x);
+  const kernels = opKernels(x, context, epilogueFor(request, prepared));
+  const left = request && prepared.get(request.sums);
+  if (left !== undefined && !isBound(left.partials, kernels)) prepared.delete(request!.sums); // of a variant turned down
+  return kernels;
 };
+
+const isBound = ({ storage }: Operand, kernels: readonly Kernel[]): boolean =>
+  kernels.some(({ bindings }) => bindings.some(({ operand }) => operand.storage === storage));
 
 const epilogueFor = (
   request: StatisticsRequest | undefined,

@@ -2,7 +2,7 @@
  * Which of several variants of its kernels an op uses: the first guess for the adapter, or the one that tuning found.
  */
 import { Context } from "effect";
-import type { Kernel } from "../graph/kernel.ts";
+import { bytesOf, type Kernel } from "../graph/kernel.ts";
 import type { AdapterReport, Variants } from "../graph/lowering.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { OpTensor, Tensor } from "../graph/tensor.ts";
@@ -56,12 +56,16 @@ export const workOf = (
   return [op.name, ...shapes, ...attributes === undefined ? [] : [JSON.stringify(attributes)]].join(" ");
 };
 
-/** Chooses among variants for a tensor, and notes the choice where there is more than one. */
+/**
+ * Chooses among variants for a tensor, and notes the choice where there is more than one. A variant whose scratch memory is
+ * larger than one binding gives way to the first one that fits, if any does.
+ */
 export const chooser = (
-  { produces, work, choices, note }: {
+  { produces, work, choices, maxBinding, note }: {
     readonly produces: Tensor;
     readonly work: () => string;
     readonly choices: Choices;
+    readonly maxBinding: number;
     readonly note: (choice: Choice) => void;
   },
 ): (variants: Variants) => readonly Kernel[] =>
@@ -70,8 +74,20 @@ export const chooser = (
   if (names.length === 1) return variants[names[0]]();
   const description = work();
   const wanted = choices(description, names);
-  const tuned = wanted !== undefined && names.includes(wanted);
-  const chosen = tuned ? wanted : names[0];
-  note({ work: description, produces, variants: names, chosen, tuned });
-  return variants[chosen]();
+  const known = wanted !== undefined && names.includes(wanted);
+  const first = known ? wanted : names[0];
+  const noted = (chosen: string, kernels: readonly Kernel[]) => {
+    note({ work: description, produces, variants: names, chosen, tuned: known && chosen === wanted });
+    return kernels;
+  };
+  const kernels = variants[first]();
+  if (fitsBindings(kernels, maxBinding)) return noted(first, kernels);
+  for (const name of names.filter((name) => name !== first)) {
+    const others = variants[name]();
+    if (fitsBindings(others, maxBinding)) return noted(name, others);
+  }
+  return noted(first, kernels); // refused by `overLimit`
 };
+
+const fitsBindings = (kernels: readonly Kernel[], maxBinding: number): boolean =>
+  kernels.every(({ bindings }) => bindings.every(({ operand }) => bytesOf(operand) <= maxBinding));

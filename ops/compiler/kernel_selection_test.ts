@@ -7,7 +7,7 @@ import { batchMoments, batchNorm } from "../batch_norm.ts";
 import { conv2d } from "../conv2d.ts";
 import { crossEntropyRows } from "../cross_entropy.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
-import { constant, reshape, type Tensor } from "../graph/tensor.ts";
+import { constant, input, reshape, type Tensor } from "../graph/tensor.ts";
 import type { Convolution } from "../kernels/convolution.ts";
 import { matmul, matmulTransposed } from "../matmul.ts";
 import { rowSums, sum } from "../reduce.ts";
@@ -16,6 +16,7 @@ import { Gpu } from "../runtime/gpu.ts";
 import { compile } from "../runtime/program.ts";
 import { softmax } from "../softmax.ts";
 import { type Choices, TunedChoices } from "./kernel_selection.ts";
+import { overLimit } from "./limits.ts";
 import { lower } from "./lower.ts";
 
 const random = (shape: Shape, seed: number) => constant(numbers(sizeOf(shape), seed), shape);
@@ -138,4 +139,24 @@ gpuTest("tune() times every variant, and its choice is the one that programs tak
       choices.map((choice) => choice.work === work ? [other, true] : [choice.variants[0], false]),
     );
   }
+});
+
+Deno.test("lower() turns down variants whose scratch memory no binding can hold, and does not reserve it", () => {
+  const x = input("x", [1, 16, 16, 512]), w = input("w", [3, 3, 512, 256]);
+  const graph = { label: "wide", outputs: { y: conv2d(x, w, { pad: 1 }) } };
+  const planned = (maxBinding: number) => {
+    const traits = { cpu: true, maxStorageBuffers: 8, maxBinding, shaderF16: false, minSubgroupSize: 0 };
+    const lowered = lower(graph, traits, () => false);
+    const limits = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: maxBinding };
+    return {
+      chosen: lowered.choices[0].chosen,
+      scratch: lowered.plan.groups.scratch,
+      refusal: overLimit(graph, lowered, limits),
+    };
+  };
+  const [ample, tight] = [planned(2 ** 27), planned(2 ** 23)]; // 36 transformed weights a tile take 18 MiB
+  assert.match(ample.chosen, /^winograd/);
+  assert.notEqual(tight.chosen, ample.chosen);
+  assert.ok(tight.scratch < ample.scratch, `${tight.scratch}`);
+  assert.deepEqual([ample.refusal, tight.refusal], [null, null]);
 });

@@ -45,7 +45,7 @@ export const withExchanges = (
 
 /**
  * The lifetimes of all storages: those in `resident` always exist, those in `results` last until the end of the run,
- * which has `kernels` kernels.
+ * which has `kernels` kernels. Scratch memory of variants that were turned down is never used: its last kernel is -1.
  */
 export const lifetimesOf = (
   storages: readonly Storage[],
@@ -62,5 +62,5 @@ export const lifetimesOf = (
     bytes,
     group: resident.get(storage) ?? (isScratch ? "scratch" : "activations"),
     first: uses.get(storage)?.first ?? 0,
-    last: results.has(storage) ? kernels : uses.get(storage)?.last ?? 0,
+    last: results.has(storage) ? kernels : uses.get(storage)?.last ?? (isScratch ? -1 : 0),
   }));

@@ -89,7 +89,8 @@ export const allocateInto = (
   return fits ? slots.map(closed) : null;
 };
 
-const isTransient = ({ group }: Lifetime) => group === "activations" || group === "scratch";
+const isTransient = ({ group, last }: Lifetime) =>
+  group === "activations" || group === "scratch" && last >= 0;
 
 /** Bytes of activations and of scratch memory at the moment when they take the most together. */
 const peakOf = (transient: readonly Lifetime[], kernels: number) => {

@@ -18,8 +18,8 @@ const OF_GPU: Readonly<Partial<Record<GpuFailure, string>>> = {
 export const adviceOn = (error: GpuError | PlanError): string => {
   if (error._tag === "GpuError") return OF_GPU[error.kind] ?? error.remedy;
   return error.tensor === null
-    ? "Raise --memory-limit, or lower --batch-size or --image-size"
-    : "Lower --batch-size or --image-size";
+    ? "Raise --memory-limit, or lower --batch-size or the size of the pictures"
+    : "Lower --batch-size or the size of the pictures";
 };
 
 /** What failed, why, and which options to change. */

@@ -27,6 +27,6 @@ Deno.test("explained() names options where an error of ops has words", () => {
   assert.equal(
     explained(errors[errors.length - 2]),
     "Cannot run the step on this adapter as pixels needs 8.0 MiB: its largest buffer is 4.0 MiB. " +
-      "Lower --batch-size or --image-size",
+      "Lower --batch-size or the size of the pictures",
   );
 });
