@@ -69,6 +69,7 @@ export { conv2d } from "./conv2d.ts";
 export type { Convolution } from "./kernels/convolution.ts";
 export { averagePool } from "./average_pool.ts";
 export { maxPool } from "./max_pool.ts";
+export { averageWindows, type Windows } from "./average_windows.ts";
 export { resizeBilinear } from "./resize_bilinear.ts";
 export type { Resizing } from "./kernels/bilinear.ts";
 export { roiAlign } from "./roi_align.ts";
