@@ -1,6 +1,6 @@
 /** Which columns are the arg-max of rows, and of how many. */
 import { shapeError } from "./graph/shape.ts";
-import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, type Tensor } from "./graph/tensor.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
 /**
@@ -19,7 +19,7 @@ const winsOp = defineOp<{ readonly most: number }>("wins", {
     scores.shape.length === 3
       ? [scores.shape[0], scores.shape[2]]
       : shapeError("wins", "scores [N, P, K]", scores.shape),
-  slices: () => ({ along: [0], output: "rows" }),
+  slices: imageSlices([0]),
   kernels: ({ inputs: [scores], output, scratch, attributes: { most } }) => {
     const [N, P, K] = scores.shape;
     const indices = scratch([N, P], "u32");

@@ -1,6 +1,6 @@
 /** The arg-max over channels of resized maps. The resized maps, K times the image, are never stored. */
 import { sizeOf } from "./graph/shape.ts";
-import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, type Tensor } from "./graph/tensor.ts";
 import { bilinearFunctions, requireResizing, type Resizing } from "./kernels/bilinear.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
@@ -27,7 +27,7 @@ const argmaxMapOp = defineOp<Resizing>("winnerMap", {
     requireResizing("winnerMap", scores.shape, resizing);
     return [scores.shape[0], resizing.height, resizing.width];
   },
-  slices: ([scores]) => scores.shape[0] === 1 ? null : { along: [0], output: "rows" },
+  slices: imageSlices([0]),
   kernels: ({ inputs: [scores], output, attributes: { alignCorners } }) => {
     const [, rows, columns, K] = scores.shape;
     const [, height, width] = output.shape;

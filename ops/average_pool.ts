@@ -5,7 +5,7 @@
  *     y[n,i,j,c] = mean over a, b < size, inside the map, of x[n, i·stride + a, j·stride + b, c]
  */
 import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
-import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
@@ -30,7 +30,7 @@ const averagePoolOp = defineOp<AveragePool>("averagePool", {
       Math.min(Math.max(Math.ceil((length - size) / stride), 0) + 1, Math.ceil(length / stride));
     return [x.shape[0], pooled(x.shape[1]), pooled(x.shape[2]), x.shape[3]];
   },
-  slices: () => ({ along: [0], output: "rows" }),
+  slices: imageSlices([0]),
   kernels: ({ inputs: [x], output, attributes }) => {
     const { bind, width, alias } = vectorized(x.shape[3]);
     return [kernel({
@@ -60,7 +60,7 @@ const averagePoolOp = defineOp<AveragePool>("averagePool", {
 /** x [N, H, W, C] (only its shape) and the gradient of y [N, H', W', C] to the gradient of x. */
 const averagePoolGradient = defineOp<AveragePool>("averagePoolGradient", {
   shape: ([x]) => x.shape,
-  slices: () => ({ along: [0, 1], output: "rows" }),
+  slices: imageSlices([0, 1]),
   kernels: ({ inputs: [, gradient], output, attributes }) => {
     const { bind, width, alias } = vectorized(output.shape[3]);
     return [kernel({

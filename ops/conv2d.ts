@@ -8,7 +8,7 @@
  */
 import { averagePool } from "./average_pool.ts";
 import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
-import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, reshape, type Tensor } from "./graph/tensor.ts";
 import { conv2dKernels } from "./kernels/conv2d_forward.ts";
 import { conv2dInputGradientKernels } from "./kernels/conv2d_input_gradient.ts";
 import { conv2dWeightGradientKernels } from "./kernels/conv2d_weight_gradient.ts";
@@ -48,7 +48,7 @@ const conv2dOp = defineOp<Convolution>("conv2d", {
       : shapeError("conv2d", `x [N, H, W, C] and w [KH, KW, C / ${convolution.groups}, O]`, x.shape, w.shape);
   },
   flops: ([, w], output) => 2 * sizeOf(output) * sizeOf(w.shape.slice(0, 3)),
-  slices: () => ({ along: [0], output: "rows" }),
+  slices: imageSlices([0]),
   kernels: conv2dKernels,
   backward: ({ inputs: [x, w], gradient, attributes }) => [
     conv2dInputGradient(gradient, w, x.shape, attributes),
@@ -64,7 +64,7 @@ const inputGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv2
   precision: "half",
   shape: (_, { shape }) => shape,
   flops: ([dy, w]) => 2 * sizeOf(dy.shape) * sizeOf(w.shape.slice(0, 3)),
-  slices: () => ({ along: [0], output: "rows" }),
+  slices: imageSlices([0]),
   kernels: conv2dInputGradientKernels,
   backward: ({ inputs: [dy, w], gradient, attributes }) => [
     conv2d(gradient, w, attributes),
@@ -80,6 +80,6 @@ const weightGradientOp = defineOp<Convolution & { readonly shape: Shape }>("conv
   precision: "full",
   shape: (_, { shape }) => shape,
   flops: ([, dy], output) => 2 * sizeOf(dy.shape) * sizeOf(output.slice(0, 3)),
-  slices: () => ({ along: [0, 1], output: "sum" }),
+  slices: imageSlices([0, 1], "sum"),
   kernels: conv2dWeightGradientKernels,
 });

@@ -9,7 +9,7 @@
  */
 import { greater, greaterEqual } from "./arithmetic.ts";
 import { shapeError, sizeOf } from "./graph/shape.ts";
-import { defineOp, reshape, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, reshape, type Tensor } from "./graph/tensor.ts";
 import { bilinearFunctions, requireResizing } from "./kernels/bilinear.ts";
 import { kernel, vectors } from "./kernels/wgsl.ts";
 import { slice } from "./slice.ts";
@@ -60,7 +60,7 @@ const statisticsOp = defineOp<Enlarging>("enlargedStatistics", {
     requireResizing("enlargedCrossEntropy", logits.shape, { height, width });
     return [N, height, width, 4];
   },
-  slices: ([logits]) => logits.shape[0] === 1 ? null : { along: [0, 1], output: "rows" },
+  slices: imageSlices([0, 1]),
   kernels: ({ inputs: [logits, labels], output, attributes }) => {
     const [, rows, columns, K] = logits.shape;
     const [, height, width] = labels.shape;
@@ -112,7 +112,7 @@ const lossOp = defineOp<Enlarging>("enlargedCrossEntropy", {
   takes: ["f32", "u32", "f32"],
   precision: "full",
   shape: ([, labels]) => labels.shape,
-  slices: ([logits]) => logits.shape[0] === 1 ? null : { along: [2], output: "rows" },
+  slices: imageSlices([2]),
   kernels: ({ inputs: [, , statistics], output }) => [kernel({
     label: "enlargedCrossEntropy",
     reads: { statistics: vectors(statistics) },
@@ -135,7 +135,7 @@ const enlargedGradient = defineOp<Enlarging>("enlargedCrossEntropyGradient", {
   takes: ["f32", "u32", "f32", "f32"],
   precision: "full",
   shape: ([logits]) => logits.shape,
-  slices: ([logits]) => logits.shape[0] === 1 ? null : { along: [0, 1, 2, 3], output: "rows" },
+  slices: imageSlices([0, 1, 2, 3]),
   kernels: ({ inputs: [logits, labels, statistics, gradient], output, attributes }) => {
     const [, rows, columns, K] = logits.shape;
     const [, height, width] = labels.shape;

@@ -9,7 +9,7 @@
 import type { Kernel, Operand } from "./graph/kernel.ts";
 import type { AdapterTraits } from "./graph/lowering.ts";
 import { requireWhole, type Shape, shapeError, sizeOf } from "./graph/shape.ts";
-import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, type Tensor } from "./graph/tensor.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
 
@@ -38,7 +38,7 @@ const maxPoolOp = defineOp<MaxPool>("maxPool", {
       ? [N, pooled(H), pooled(W), C]
       : shapeError("maxPool", `[N, H, W, C] no smaller than a window of ${size}, pad ≤ size / 2`, x.shape);
   },
-  slices: () => ({ along: [0], output: "rows" }),
+  slices: imageSlices([0]),
   kernels: ({ inputs: [x], output, attributes }) => [windowKernel(x, output, attributes, "best")],
   backward: ({ inputs: [x], gradient, attributes }) => [maxPoolGradient([x, gradient], attributes)],
 });
@@ -46,7 +46,7 @@ const maxPoolOp = defineOp<MaxPool>("maxPool", {
 /** x [N, H, W, C] and the gradient of y to the gradient of x: by gathering, so that sums have a fixed order. */
 const maxPoolGradient = defineOp<MaxPool>("maxPoolGradient", {
   shape: ([x]) => x.shape,
-  slices: () => ({ along: [0, 1], output: "rows" }),
+  slices: imageSlices([0, 1]),
   kernels: ({ inputs: [x, gradient], output, attributes, scratch, adapter }) => {
     const argmax = scratch(gradient.shape);
     return [

@@ -4,7 +4,7 @@
  *     y[n,i,j,c] = Σ over the two cells on either side, along both axes, of share · x[n,·,·,c]
  */
 import { sizeOf } from "./graph/shape.ts";
-import { defineOp, type Tensor } from "./graph/tensor.ts";
+import { defineOp, imageSlices, type Tensor } from "./graph/tensor.ts";
 import { bilinearFunctions, requireResizing, type Resizing } from "./kernels/bilinear.ts";
 import { vectorized } from "./kernels/vectorized.ts";
 import { kernel } from "./kernels/wgsl.ts";
@@ -17,7 +17,7 @@ const resizeOp = defineOp<Resizing>("resizeBilinear", {
     requireResizing("resizeBilinear", x.shape, resizing);
     return [x.shape[0], resizing.height, resizing.width, x.shape[3]];
   },
-  slices: ([x]) => x.shape[0] === 1 ? null : { along: [0], output: "rows" },
+  slices: imageSlices([0]),
   kernels: ({ inputs: [x], output, attributes: { height, width, alignCorners } }) => {
     const [, rows, columns, C] = x.shape;
     const { bind, width: vector, alias } = vectorized(C);
@@ -46,7 +46,7 @@ const resizeOp = defineOp<Resizing>("resizeBilinear", {
 /** x [N, h, w, C] (only its shape) and the gradient of y to the gradient of x: gathered from the pixels around a cell. */
 const resizeGradient = defineOp<Resizing>("resizeBilinearGradient", {
   shape: ([x]) => x.shape,
-  slices: ([x]) => x.shape[0] === 1 ? null : { along: [0, 1], output: "rows" },
+  slices: imageSlices([0, 1]),
   kernels: ({ inputs: [, gradient], output, attributes: { height, width, alignCorners } }) => {
     const [, rows, columns, C] = output.shape;
     const { bind, width: vector, alias } = vectorized(C);

@@ -104,6 +104,16 @@ export interface Slices {
   readonly output: "rows" | "sum";
 }
 
+/**
+ * Slices along the first axis of the inputs `along`: whole images of a batch. There are none of a single image, because
+ * kernels with windows reach beyond some of its rows.
+ */
+export const imageSlices = (
+  along: readonly number[],
+  output: Slices["output"] = "rows",
+): (inputs: readonly Pick<Tensor, "shape">[]) => Slices | null =>
+(inputs) => inputs[along[0]].shape[0] === 1 ? null : { along, output };
+
 /** An op: the shape of its result, how it is computed, and its gradient. */
 export interface OpDefinition<A> {
   /** Names it in errors, labels and dumps. */

@@ -1,15 +1,21 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { assertClose, gpuTest, numbers } from "../_test_kit.ts";
+import { argmaxMap } from "../argmax_map.ts";
 import { add, mul, relu, sub } from "../arithmetic.ts";
 import { gradients } from "../autodiff.ts";
 import { batchMoments, batchNorm } from "../batch_norm.ts";
 import type { Graph } from "../compiler/graph.ts";
+import { concat } from "../concat.ts";
 import { conv2d } from "../conv2d.ts";
+import { enlargedCrossEntropy } from "../enlarged_cross_entropy.ts";
 import { constant, input, inputName, reshape, type Tensor } from "../graph/tensor.ts";
+import { normalizeBytes } from "../image/normalize_pixels.ts";
 import { matmul } from "../matmul.ts";
 import { maxPool } from "../max_pool.ts";
 import { sum } from "../reduce.ts";
+import { resizeBilinear } from "../resize_bilinear.ts";
+import { toFloat } from "../to_float.ts";
 import { Gpu, STORAGE } from "./gpu.ts";
 import { IN_FLIGHT } from "./outputs.ts";
 import { compile } from "./program.ts";
@@ -17,28 +23,57 @@ import { compile } from "./program.ts";
 /**
  * A small network with every kind of kernel: fused, reductions, convolution, products, pooling, and their gradients.
  */
-const network = (): Graph => {
-  const x = constant(numbers(8 * 16 * 16 * 8), [8, 16, 16, 8]);
+const network = (N = 8): Graph => {
+  const x = constant(numbers(N * 16 * 16 * 8), [N, 16, 16, 8]);
   const w = constant(numbers(3 * 3 * 8 * 16, 2), [3, 3, 8, 16]);
   const v = constant(numbers(16 * 64, 3), [16, 64]);
-  const rows = reshape(conv2d(x, w, { pad: 1 }), [2, 4 * 16 * 16, 16]);
+  const rows = reshape(conv2d(x, w, { pad: 1 }), [2, N / 2 * 16 * 16, 16]);
   const normal = batchNorm(rows, constant(numbers(16, 4)), constant(numbers(16, 5)), batchMoments(rows));
-  const pooled = maxPool(relu(reshape(normal, [8, 16, 16, 16])), { size: 3, stride: 2, pad: 1 });
+  const pooled = maxPool(relu(reshape(normal, [N, 16, 16, 16])), { size: 3, stride: 2, pad: 1 });
   const y = matmul(pooled, v);
   const loss = sum(mul(y, y));
   const [dx, dw, dv] = gradients(loss, [x, w, v]);
   return { label: "network", outputs: { y, loss, dx, dw, dv } };
 };
 
+/** The ops of a segmentor between its convolutions, on bytes. */
+const segmentor = (N = 64): Graph => {
+  const [S, K] = [16, 5];
+  const words = Uint32Array.from(numbers(N * S * S), (value) => (value + 1) * 2 ** 31);
+  const sizes = Uint32Array.from({ length: 2 * N }, (_, i) => S - i % 5);
+  const pixels = constant(words, [N, S, S]);
+  const images = normalizeBytes(
+    pixels,
+    { mean: [120, 110, 100], std: [60, 50, 40] },
+    constant(sizes, [N, 2]),
+  );
+  const small = resizeBilinear(images, { height: 8, width: 8, alignCorners: true });
+  const x = constant(numbers(N * 8 * 8 * 13, 2), [N, 8, 8, 13]), v = constant(numbers(16 * K, 3), [16, K]);
+  const logits = matmul(concat([small, x]), v);
+  const labels = constant(words.map((word) => word % (K + 1)), [N, S, S]);
+  const { loss, hits } = enlargedCrossEntropy(logits, labels, { alignCorners: false });
+  const [dx, dv] = gradients(sum(loss), [x, v]);
+  const classes = toFloat(argmaxMap(logits, { height: S, width: S }));
+  return { label: "segmentor", outputs: { images, small, loss, hits, classes, dx, dv } };
+};
+
 gpuTest("compile() binds tensors larger than a binding in slices, with the same result", function* () {
-  const graph = network();
   const { traits } = yield* Gpu;
-  const whole = yield* yield* (yield* compile(graph)).run({});
-  for (const maxBinding of [64 * 1024, 16 * 1024]) {
-    const program = yield* compile(graph, new Map(), { ...traits, maxBinding });
-    const sliced = yield* yield* program.run({});
-    for (const name of Object.keys(graph.outputs)) {
-      assertClose(sliced[name], whole[name], { rtol: 1e-5, what: `${name} under ${maxBinding}` });
+  const cases: readonly (readonly [Graph, readonly number[]])[] = [
+    [network(), [64 * 1024, 16 * 1024]],
+    [network(1), [8 * 1024, 4 * 1024]], // rows of a single image are no slices: windows reach beyond them
+    [segmentor(), [96 * 1024, 32 * 1024]],
+    [segmentor(1), [2 * 1024, 512]],
+  ];
+  for (const [graph, limits] of cases) {
+    const whole = yield* yield* (yield* compile(graph)).run({});
+    for (const maxBinding of limits) {
+      const program = yield* compile(graph, new Map(), { ...traits, maxBinding });
+      const sliced = yield* yield* program.run({});
+      for (const name of Object.keys(graph.outputs)) {
+        const what = `${name} of the ${graph.label} under ${maxBinding}`;
+        assertClose(sliced[name], whole[name], { rtol: 1e-5, what });
+      }
     }
   }
 });
