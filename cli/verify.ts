@@ -14,6 +14,9 @@ import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
+import { verifySegmentationInference } from "../pipeline/verify/segmentation_inference_recording.ts";
+import { verifySegmentationRates } from "../pipeline/verify/segmentation_rates_recording.ts";
+import { verifySegmentationStep } from "../pipeline/verify/segmentation_step_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
@@ -124,6 +127,12 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
       })
       .with({ kind: "retrieval" }, ({ tensors }) => onDevice(verifyKnn(tensors, file)))
       .with({ kind: "schedule" }, ({ json }) => verifySchedule(json, file))
+      .with({ kind: "segmentationStep" }, ({ tensors }) => onDevice(verifySegmentationStep(tensors, file)))
+      .with(
+        { kind: "segmentationInference" },
+        ({ tensors }) => onDevice(verifySegmentationInference(tensors, file)),
+      )
+      .with({ kind: "segmentationRates" }, ({ json }) => verifySegmentationRates(json, file))
       .with({ kind: "evaluation" }, ({ json, tensors }) => verifyEvaluation(json, tensors.tensors, file))
       .exhaustive();
     const report: Replayed = {
@@ -148,6 +157,9 @@ const TITLES = {
   augment: "augmentation",
   retrieval: "retrieval",
   schedule: "schedules",
+  segmentationStep: "fine-tuning steps",
+  segmentationInference: "segmentation",
+  segmentationRates: "learning rates of fine-tuning",
   evaluation: "scores of segmentations",
 };
 

@@ -68,6 +68,8 @@ export interface EncoderOptions {
   readonly width: number;
   /** Input pixels per pixel of the feature map; the architecture's own if not given. */
   readonly outputStride?: OutputStride | null;
+  /** Dilation of each stage; if not given, 1 up to the output stride, and twice as much in each stage after it. */
+  readonly dilations?: readonly number[];
 }
 
 /** What an encoder computes on the way. */
@@ -84,7 +86,7 @@ export const encoder = (network: Network, images: Tensor, options: EncoderOption
 
 /**
  * The same with the outputs of all stages. Once the output stride is reached, stages dilate instead of striding (Chen et
- * al. 2017); the first block of such a stage still has the dilation of the stage before.
+ * al. 2017); the first block of such a stage has half of its dilation.
  */
 export const encoderStages = (network: Network, images: Tensor, options: EncoderOptions): EncoderStages => {
   const arch: Architecture = ARCHITECTURES[options.arch];
@@ -98,15 +100,15 @@ export const encoderStages = (network: Network, images: Tensor, options: Encoder
     const limit = options.outputStride ?? arch.outputStride ?? 32;
     const stepping = stride * wanted <= limit ? wanted : 1;
     stride *= stepping;
-    const before = dilation;
     if (stepping < wanted) dilation *= wanted;
+    const full = options.dilations?.[stage] ?? dilation;
     const planes = width * 2 ** stage;
     for (let block = 0; block < count; block++) {
       const at = within(within(network, `layer${stage + 1}`), String(block));
       x = residualBlock(at, x, arch, {
         planes,
         stride: block === 0 ? stepping : 1,
-        dilation: block === 0 ? before : dilation,
+        dilation: block === 0 ? Math.max(1, Math.floor(full / 2)) : full,
       });
     }
     return x;

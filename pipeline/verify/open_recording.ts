@@ -5,8 +5,11 @@ import { readSafetensors, type TensorFile } from "../../data/formats/safetensors
 
 /** A recording that has been read. */
 export type Recording =
-  | { readonly kind: "step" | "augment" | "retrieval"; readonly tensors: TensorFile }
-  | { readonly kind: "schedule"; readonly json: unknown }
+  | {
+    readonly kind: "step" | "augment" | "retrieval" | "segmentationStep" | "segmentationInference";
+    readonly tensors: TensorFile;
+  }
+  | { readonly kind: "schedule" | "segmentationRates"; readonly json: unknown }
   | { readonly kind: "evaluation"; readonly json: unknown; readonly tensors: TensorFile };
 
 const STEP = "slotcon-step-recording/1";
@@ -32,7 +35,8 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (json !== undefined) {
       const format = (json as { format?: unknown } | null)?.format;
       if (format === SCHEDULE) return { kind: "schedule", json };
-      if (isEvaluation(json)) {
+      if (haveEach(json, "schedules", "policy")) return { kind: "segmentationRates", json };
+      if (haveEach(json, "cases", "confusion")) {
         const maps = besides(path, ".safetensors");
         return { kind: "evaluation", json, tensors: yield* readSafetensors(yield* read(maps), maps) };
       }
@@ -45,6 +49,8 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (format === STEP) return { kind: "step", tensors };
     if (format === AUGMENT) return { kind: "augment", tensors };
     if (format === KNN) return { kind: "retrieval", tensors };
+    if (tensors.tensors.has("step0/images")) return { kind: "segmentationStep", tensors };
+    if (tensors.tensors.has("expect/whole/logits")) return { kind: "segmentationInference", tensors };
     if (tensors.metadata.cases !== undefined) {
       return {
         kind: "evaluation",
@@ -69,10 +75,10 @@ const read = (path: string): Effect.Effect<Uint8Array<ArrayBuffer>, FormatError>
     },
   });
 
-/** Whether JSON holds the scores of an evaluation. */
-const isEvaluation = (json: unknown): boolean => {
-  const cases = (json as { readonly cases?: unknown } | null)?.cases;
-  return Array.isArray(cases) && cases.some((each) => each?.confusion !== undefined);
+/** Whether JSON has a list of this name with objects that have such a key. */
+const haveEach = (json: unknown, list: string, key: string): boolean => {
+  const entries = (json as Readonly<Record<string, unknown>> | null)?.[list];
+  return Array.isArray(entries) && entries.length > 0 && entries.every((each) => each?.[key] !== undefined);
 };
 
 /** The file beside this one that has the same name, with another ending. */

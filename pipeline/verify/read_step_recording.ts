@@ -2,9 +2,9 @@
 import { Effect, Schema } from "effect";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
-import { sameShape, type Shape } from "../../ops/graph/shape.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../model/resnet.ts";
 import type { StepOptions } from "../pretrain/step.ts";
+import { recordedValues, type Values } from "./recorded_values.ts";
 
 const Count = Schema.Int.check(Schema.isGreaterThan(0));
 
@@ -63,8 +63,8 @@ export interface StepRecording {
   readonly config: StepRecordingConfig;
   /** The names of the recorded results. */
   readonly expected: readonly string[];
-  /** The values of a tensor. Fails with a `FormatError` where it is missing or has another shape. */
-  readonly values: (name: string, shape: Shape) => Effect.Effect<Float32Array, FormatError>;
+  /** The values of a tensor. */
+  readonly values: Values;
 }
 
 /** Reads a recording of training steps. Fails with a `FormatError` that names `file` for any other file. */
@@ -88,16 +88,7 @@ export const readStepRecording: (
     return {
       config,
       expected: [...recording.tensors.keys()].filter((name) => name.includes("/expect/")),
-      values: (name, shape) => {
-        const tensor = recording.tensors.get(name);
-        if (tensor === undefined) return Effect.fail(refuse(`it has no tensor "${name}"`));
-        if (!sameShape(tensor.shape, shape)) {
-          const [needed, found] = [shape, tensor.shape].map((sizes) => `[${sizes.join(", ")}]`);
-          return Effect.fail(refuse(`"${name}" must be ${needed} by its config, it is ${found}`));
-        }
-        const { data } = tensor;
-        return Effect.succeed(data instanceof Float32Array ? data : Float32Array.from(data, Number));
-      },
+      values: recordedValues(recording, file),
     };
   },
 );

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { compareStepTensor, notComputed, summariseSteps } from "./step_errors.ts";
+import { compareStepTensor, summariseSteps } from "./step_errors.ts";
+import { notComputed } from "./tensor_errors.ts";
 
 const values = (...numbers: number[]) => Float32Array.from(numbers);
 const holds = (name: string, got: Float32Array, want: Float32Array, start: Float32Array | null = null) =>

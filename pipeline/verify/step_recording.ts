@@ -15,7 +15,7 @@ import { gradients } from "../../ops/autodiff.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import { type Shape, ShapeError, sizeOf } from "../../ops/graph/shape.ts";
 import { input, reshape, type Tensor } from "../../ops/graph/tensor.ts";
-import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import { Collective, type CollectiveError } from "../../ops/runtime/collective.ts";
 import type { Gpu, GpuError } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import { transpose } from "../../ops/slice.ts";
@@ -37,7 +37,8 @@ import {
   type StepRecordingConfig,
 } from "./read_step_recording.ts";
 import type { Verification } from "./report.ts";
-import { type Compared, compareStepTensor, notComputed, summariseSteps } from "./step_errors.ts";
+import { type ComparedInStep, compareStepTensor, summariseSteps } from "./step_errors.ts";
+import { comparedByAll, notComputed } from "./tensor_errors.ts";
 
 /** The terms of the loss, unweighted; 12 compares the student's first view with the teacher's second. */
 const TERMS = ["group12", "group21", "contrast12", "contrast21"] as const;
@@ -93,7 +94,7 @@ export const verifyStep: (
     const training = yield* compile({ label, updates: step.state.updates, outputs: step.metrics }, state);
 
     const outputs = new Map<string, FileTensor>();
-    const compared: Compared[] = [];
+    const compared: ComparedInStep[] = [];
     const isBefore = (tensor: string) => Number(tensor.match(/^step(\d+)/)?.[1]) < (midway?.step ?? 0);
     const isOthers = (tensor: string) =>
       part.ranks.every((rank) => !tensor.includes(`/rank${rank}/`)) && tensor.includes("/rank");
@@ -163,19 +164,6 @@ const ownPart = Effect.fnUntraced(function* (
   const reason =
     `it is of ${world} ranks, which ${processes} processes cannot replay: start ${world} of them, or one`;
   return yield* new FormatError({ subject: file, reason });
-});
-
-/** The comparisons of all processes. */
-const comparedByAll = Effect.fnUntraced(function* (own: readonly Compared[]) {
-  const texts = yield* gatherTexts(
-    JSON.stringify(own.map((each) => ({ ...each, error: String(each.error) }))),
-  );
-  return texts.flatMap((text) =>
-    (JSON.parse(text) as (Compared & { error: unknown })[]).map((each): Compared => ({
-      ...each,
-      error: Number(each.error),
-    }))
-  );
 });
 
 /** The graph of a recorded step. Its inputs are the recorded views, rank by rank. */
