@@ -1,6 +1,7 @@
 /**
  * PNG files of label maps: of a palette the indices, not the colours, which is all that matters there and what no
- * decoder of images gives. Greys of 1, 2 and 4 bits are scaled to 8 as PNG defines them.
+ * decoder of images gives. Greys of 1, 2 and 4 bits are scaled to 8 as PNG defines them; those of 16 bits are numbers,
+ * which are kept as they are if they fit into 8.
  *
  * Source: the PNG specification, third edition.
  */
@@ -22,7 +23,7 @@ const INDEXED = 3;
 
 export const isPng = (bytes: Uint8Array): boolean => SIGNATURE.every((byte, i) => bytes[i] === byte);
 
-/** Reads a PNG of at most 8 bits a channel, interlaced or not. Throws a `Refusal`. */
+/** Reads a PNG of at most 8 bits a channel, or of greys below 256, interlaced or not. Throws a `Refusal`. */
 export const readPngSamples = (bytes: Uint8Array): PngSamples => {
   const { header, data } = chunksOf(bytes);
   const { width, height, depth, channels, indexed } = header;
@@ -38,7 +39,7 @@ export const readPngSamples = (bytes: Uint8Array): PngSamples => {
   );
   const lines = inflated(data, expected);
   const samples = new Uint8Array(width * height * channels);
-  const scale = indexed ? 1 : 255 / (2 ** depth - 1);
+  const scale = indexed || depth === 16 ? 1 : 255 / (2 ** depth - 1);
   let at = 0;
   passes.forEach(({ x, y, stepX, stepY }, pass) => {
     const { columns, rows } = sizes[pass];
@@ -48,16 +49,28 @@ export const readPngSamples = (bytes: Uint8Array): PngSamples => {
       const line = lines.subarray(at + 1, at + 1 + length);
       unfilter(lines[at], line, above, Math.max(1, channels * depth / 8));
       above = line;
+      if (depth === 8 && !header.interlaced) {
+        samples.set(line, row * length);
+        continue;
+      }
       for (let i = 0; i < columns * channels; i++) {
         const column = Math.floor(i / channels);
         const to = ((y + row * stepY) * width + x + column * stepX) * channels + i % channels;
-        const bit = i * depth;
-        const value = line[bit >> 3] >> (8 - depth - (bit & 7)) & (2 ** depth - 1);
-        samples[to] = value * scale;
+        samples[to] = scale * sampleAt(line, i, depth);
       }
     }
   });
   return { width, height, channels, indexed, samples };
+};
+
+const sampleAt = (line: Uint8Array, i: number, depth: number): number => {
+  if (depth < 16) {
+    const bit = i * depth;
+    return line[bit >> 3] >> (8 - depth - (bit & 7)) & (2 ** depth - 1);
+  }
+  const value = line[2 * i] << 8 | line[2 * i + 1];
+  if (value > 255) throw new Refusal(`it has 16 bits a channel and the value ${value}, at most 255 is read`);
+  return value;
 };
 
 interface Header {
@@ -106,10 +119,10 @@ const headerOf = (view: DataView, at: number): Header => {
   const [depth, colorType, , , interlacing] = [8, 9, 10, 11, 12].map((offset) => view.getUint8(at + offset));
   expectSize(width, height);
   const channels = CHANNELS[colorType];
-  if (depth === 16 && channels !== undefined) {
+  if (depth === 16 && channels !== undefined && channels > 1) {
     throw new Refusal("it has 16 bits a channel, at most 8 are read");
   }
-  const depths = colorType === 0 || colorType === INDEXED ? [1, 2, 4, 8] : [8];
+  const depths = colorType === 0 ? [1, 2, 4, 8, 16] : colorType === INDEXED ? [1, 2, 4, 8] : [8];
   if (channels === undefined || !depths.includes(depth) || interlacing > 1) {
     throw new Refusal(`it is damaged (its header says ${depth} bits of colour type ${colorType})`);
   }
@@ -155,23 +168,22 @@ const inflated = (data: Uint8Array, expected: number): Uint8Array => {
 /** Undoes the filter of a line, in place; `above` is the line before, and `step` the bytes to the pixel on the left. */
 const unfilter = (filter: number, line: Uint8Array, above: Uint8Array, step: number): void => {
   if (filter > 4) throw new Refusal(`it is damaged (it has a filter ${filter})`);
-  if (filter === 0) return;
-  for (let i = 0; i < line.length; i++) {
-    const left = i < step ? 0 : line[i - step];
-    const up = above[i];
-    if (filter === 1) line[i] += left;
-    else if (filter === 2) line[i] += up;
-    else if (filter === 3) line[i] += left + up >> 1;
-    else line[i] += paeth(left, up, i < step ? 0 : above[i - step]);
+  const { length } = line;
+  if (filter === 1) {
+    for (let i = step; i < length; i++) line[i] += line[i - step];
+  } else if (filter === 2) {
+    for (let i = 0; i < length; i++) line[i] += above[i];
+  } else if (filter === 3) {
+    for (let i = 0; i < length; i++) line[i] += (i < step ? 0 : line[i - step]) + above[i] >> 1;
+  } else if (filter === 4) {
+    for (let i = 0; i < Math.min(step, length); i++) line[i] += above[i];
+    for (let i = step; i < length; i++) line[i] += paeth(line[i - step], above[i], above[i - step]);
   }
 };
 
 /** Of left, upper and upper left neighbour, the one that is closest to left + up − upper left. */
 const paeth = (left: number, up: number, upLeft: number): number => {
-  const [toLeft, toUp, toUpLeft] = [
-    Math.abs(up - upLeft),
-    Math.abs(left - upLeft),
-    Math.abs(left + up - 2 * upLeft),
-  ];
+  const toLeft = Math.abs(up - upLeft), toUp = Math.abs(left - upLeft);
+  const toUpLeft = Math.abs(left + up - 2 * upLeft);
   return toLeft <= toUp && toLeft <= toUpLeft ? left : toUp <= toUpLeft ? up : upLeft;
 };

@@ -77,7 +77,11 @@ Deno.test("readPngSamples() refuses what is damaged, cut short, claims too much,
   );
   assert.throws(() => readPngSamples(png(3, 2, grey, Uint8Array.of(1, 2, 3))), /truncated or damaged/);
   assert.throws(() => readPngSamples(png(3, 2, grey, deflateSync(new Uint8Array(8).fill(9)))), /filter 9/);
-  assert.throws(() => readPngSamples(png(3, 2, [16, 0, 0, 0, 0], new Uint8Array(0))), /16 bits a channel/);
+  assert.throws(() => readPngSamples(png(3, 2, [16, 2, 0, 0, 0], new Uint8Array(0))), /16 bits a channel/);
+  const wide = (value: number) =>
+    png(2, 1, [16, 0, 0, 0, 0], deflateSync(Uint8Array.of(1, 0, 3, value, 251)));
+  assert.deepEqual([...readPngSamples(wide(0)).samples], [3, 254]);
+  assert.throws(() => readPngSamples(wide(1)), /16 bits a channel and the value 510/);
   assert.throws(
     () => readPngSamples(png(3, 2, [3, 0, 0, 0, 0], new Uint8Array(0))),
     /3 bits of colour type 0/,
