@@ -42,6 +42,17 @@ export interface LabelValues {
 /** What a number means that is no class: an error. */
 export const UNKNOWN = -1;
 
+/** Numbers as they are stored: classes from 0, or from 1 where 0 means nothing; 255 is ignored. */
+export const storedNumbers = (count: number, reduceZero: boolean): LabelValues => {
+  const first = Number(reduceZero);
+  const classes = new Int16Array(256).fill(UNKNOWN);
+  for (let i = 0; i < count; i++) classes[i + first] = i;
+  classes[IGNORED] = IGNORED;
+  if (reduceZero) classes[0] = IGNORED;
+  const ignored = reduceZero ? "0 or 255" : "255";
+  return { classes, expected: `${first} to ${count - 1 + first}, or ${ignored} where nothing is labelled` };
+};
+
 /**
  * The labels of an image of the size `picture`: the class of each pixel, or `IGNORED`, [H, W]. Fails with a `LabelError`
  * where they are of another size, hold what is no class (the value and its place), or cannot be read.
@@ -52,14 +63,14 @@ export const readLabels: (
 ) => Effect.Effect<Uint8Array<ArrayBuffer>, LabelError> = Effect.fnUntraced(function* (source, picture) {
   if (source.kind === "coco") {
     const { categories } = yield* readCocoPlaces(source.source, picture);
-    return yield* looked(source.source.from, categories, source.values, picture.width);
+    return yield* classesOf(source.source.from, categories, source.values, picture.width);
   }
   const map = yield* readMap(source.file);
   yield* expectSize(source.file, picture.name, map, picture);
   const { channels, samples, width } = map;
   if (channels >= 3) return yield* lookedByColor(source, map);
   const numbers = channels === 1 ? samples : samples.filter((_, i) => i % channels === 0); // without alpha
-  return yield* looked(source.file, numbers, source.values, width);
+  return yield* classesOf(source.file, numbers, source.values, width);
 });
 
 const LARGEST_MAP = 2 ** 30; // bytes
@@ -70,8 +81,8 @@ const readMap = (path: string): Effect.Effect<PngSamples, LabelError> =>
     catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
   });
 
-/** The classes of numbers, in place where these are bytes. */
-const looked = (
+/** The classes of stored numbers, [H, W], in place where these are bytes; `subject` is the file, for errors. */
+export const classesOf = (
   subject: string,
   numbers: Uint8Array | Uint16Array,
   { classes, expected }: LabelValues,

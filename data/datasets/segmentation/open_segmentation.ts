@@ -17,7 +17,7 @@ import type { LabelError } from "../coco_annotations.ts";
 import { openLabels, type Split } from "../coco_labels.ts";
 import { PICTURE, visibleEntries } from "../image_list.ts";
 import { classColor, fromHex, readClassFile } from "./class_file.ts";
-import { IGNORED, type LabelValues, MOST_CLASSES, UNKNOWN } from "./label_source.ts";
+import { IGNORED, type LabelValues, MOST_CLASSES, storedNumbers, UNKNOWN } from "./label_source.ts";
 import published from "./published.json" with { type: "json" };
 import {
   type SegmentationClass,
@@ -256,17 +256,6 @@ const setOf = (
     }"`,
   ];
   return Effect.succeed({ classes, samples, warnings });
-};
-
-/** Numbers as they are stored: classes from 0, or from 1 where 0 means nothing; 255 is ignored. */
-const storedNumbers = (count: number, reduceZero: boolean): LabelValues => {
-  const first = Number(reduceZero);
-  const classes = new Int16Array(256).fill(UNKNOWN);
-  for (let i = 0; i < count; i++) classes[i + first] = i;
-  classes[IGNORED] = IGNORED;
-  if (reduceZero) classes[0] = IGNORED;
-  const ignored = reduceZero ? "0 or 255" : "255";
-  return { classes, expected: `${first} to ${count - 1 + first}, or ${ignored} where nothing is labelled` };
 };
 
 /** The first of some folders that has what every data set of a layout has. */

@@ -14,6 +14,7 @@ import {
   type DrawnDistortion,
   isMixed,
   resizedSize,
+  scaledLimits,
 } from "./draws.ts";
 
 /** An image and the class of each of its pixels. */
@@ -43,7 +44,7 @@ export const drawAugmentation = (
   options: AugmentationOptions,
 ): Augmentation => {
   const { minRatio, maxRatio, cropSize, maxClassShare, colorDistortion } = options;
-  const size = resizedSize(picture, options, minRatio + (maxRatio - minRatio) * random.uniform());
+  const size = resizedSize(picture, scaledLimits(options, random.uniform(minRatio, maxRatio)));
   const crop = { width: cropSize, height: cropSize };
   const box = maxClassShare < 1
     ? chooseBox(

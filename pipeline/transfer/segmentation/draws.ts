@@ -18,19 +18,19 @@ export type AugmentationOptions = Pick<
   | "colorDistortion"
 >;
 
-/**
- * The size of an image whose sides are limited to `longSide` and `shortSide`, both times `ratio` and cut off; its
- * proportions stay.
- */
-export const resizedSize = (
-  { width, height }: Size,
-  { longSide, shortSide }: Pick<SegmentationConfig, "longSide" | "shortSide">,
-  ratio = 1,
-): Size => {
-  const long = Math.trunc(longSide * ratio), short = Math.trunc(shortSide * ratio);
+/** The most that the longer and the shorter side of an image may have. */
+export type Limits = Pick<SegmentationConfig, "longSide" | "shortSide">;
+
+/** Both limits times `ratio`, cut off. */
+export const scaledLimits = ({ longSide, shortSide }: Limits, ratio: number): Limits => (
+  { longSide: Math.trunc(longSide * ratio), shortSide: Math.trunc(shortSide * ratio) }
+);
+
+/** The largest size of an image within limits; its proportions stay. */
+export const resizedSize = ({ width, height }: Size, { longSide, shortSide }: Limits): Size => {
   const factor = Math.min(
-    Math.max(long, short) / Math.max(width, height),
-    Math.min(long, short) / Math.min(width, height),
+    Math.max(longSide, shortSide) / Math.max(width, height),
+    Math.min(longSide, shortSide) / Math.min(width, height),
   );
   return {
     width: Math.max(1, Math.trunc(width * factor + 0.5)),
