@@ -10,6 +10,7 @@ import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
 import { verifyEvaluation } from "../pipeline/verify/evaluation_recording.ts";
+import { verifyInput } from "../pipeline/verify/input_recording.ts";
 import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
@@ -17,6 +18,7 @@ import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
 import { verifySegmentationInference } from "../pipeline/verify/segmentation_inference_recording.ts";
 import { verifySegmentationRates } from "../pipeline/verify/segmentation_rates_recording.ts";
 import { verifySegmentationStep } from "../pipeline/verify/segmentation_step_recording.ts";
+import { verifySizes } from "../pipeline/verify/sizes_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
@@ -133,6 +135,11 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
         ({ tensors }) => onDevice(verifySegmentationInference(tensors, file)),
       )
       .with({ kind: "segmentationRates" }, ({ json }) => verifySegmentationRates(json, file))
+      .with(
+        { kind: "input" },
+        ({ tensors }) => onDevice(verifyInput(tensors, { name: file, folder: dirname(file) })),
+      )
+      .with({ kind: "sizes" }, ({ json }) => verifySizes(json, file))
       .with({ kind: "evaluation" }, ({ json, tensors }) => verifyEvaluation(json, tensors.tensors, file))
       .exhaustive();
     const report: Replayed = {
@@ -161,6 +168,8 @@ const TITLES = {
   segmentationInference: "segmentation",
   segmentationRates: "learning rates of fine-tuning",
   evaluation: "scores of segmentations",
+  input: "input of segmentation",
+  sizes: "sizes of images",
 };
 
 const table = ({ file, kind, seconds, groups }: Replayed): string => {

@@ -83,6 +83,7 @@ export const COMMAND_ACCESS = {
       read: operands.flatMap((recording) => [
         recording,
         join(dirname(recording), "pictures"),
+        join(dirname(recording), "..", "augment", "pictures"), // those of segmentation's input
         // An evaluation's maps and scores are two files of one name.
         ...[".json", ".safetensors"].map((ending) => recording.replace(/\.\w+$/, ending)),
       ]),

@@ -1,15 +1,15 @@
 /** Files of recordings. The kind of a recording is recognised by its content, whatever its name. */
 import { Effect } from "effect";
-import { FormatError } from "../../data/files/format_error.ts";
+import { FormatError, isObject } from "../../data/files/format_error.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 
 /** A recording that has been read. */
 export type Recording =
   | {
-    readonly kind: "step" | "augment" | "retrieval" | "segmentationStep" | "segmentationInference";
+    readonly kind: "step" | "augment" | "retrieval" | "input" | "segmentationStep" | "segmentationInference";
     readonly tensors: TensorFile;
   }
-  | { readonly kind: "schedule" | "segmentationRates"; readonly json: unknown }
+  | { readonly kind: "schedule" | "sizes" | "segmentationRates"; readonly json: unknown }
   | { readonly kind: "evaluation"; readonly json: unknown; readonly tensors: TensorFile };
 
 const STEP = "slotcon-step-recording/1";
@@ -17,12 +17,12 @@ const AUGMENT = "slotcon-augment-recording/1";
 const KNN = "slotcon-knn-recording/1";
 const SCHEDULE = "slotcon-schedules/1";
 const LOOKED_FOR =
-  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}, or an evaluation's maps and scores`;
+  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}, or an evaluation's maps and scores, the input of segmentation or its sizes`;
 
 /**
- * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), of schedules (JSON), or of an
- * evaluation (safetensors and JSON of the same name; either opens both). Fails with a `FormatError` that lists these
- * formats.
+ * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), of schedules (JSON), of an
+ * evaluation (safetensors and JSON of the same name; either opens both), or of segmentation's input (safetensors) and
+ * sizes (JSON). Fails with a `FormatError` that lists these formats.
  */
 export const openRecording: (path: string) => Effect.Effect<Recording, FormatError> = Effect.fn(
   "openRecording",
@@ -35,6 +35,7 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (json !== undefined) {
       const format = (json as { format?: unknown } | null)?.format;
       if (format === SCHEDULE) return { kind: "schedule", json };
+      if (hasAll(json, ["img_scale", "test", "train"])) return { kind: "sizes", json };
       if (haveEach(json, "schedules", "policy")) return { kind: "segmentationRates", json };
       if (haveEach(json, "cases", "confusion")) {
         const maps = besides(path, ".safetensors");
@@ -51,6 +52,7 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (format === KNN) return { kind: "retrieval", tensors };
     if (tensors.tensors.has("step0/images")) return { kind: "segmentationStep", tensors };
     if (tensors.tensors.has("expect/whole/logits")) return { kind: "segmentationInference", tensors };
+    if (hasAll(tensors.metadata, ["draws", "normalisation"])) return { kind: "input", tensors };
     if (tensors.metadata.cases !== undefined) {
       return {
         kind: "evaluation",
@@ -74,6 +76,9 @@ const read = (path: string): Effect.Effect<Uint8Array<ArrayBuffer>, FormatError>
       return new FormatError({ subject: path, reason });
     },
   });
+
+const hasAll = (json: unknown, names: readonly string[]): boolean =>
+  isObject(json) && names.every((name) => name in json);
 
 /** Whether JSON has a list of this name with objects that have such a key. */
 const haveEach = (json: unknown, list: string, key: string): boolean => {

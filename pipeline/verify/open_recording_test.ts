@@ -15,6 +15,8 @@ Deno.test(
         ["augment/augment.safetensors", "augment"],
         ["knn/knn.safetensors", "retrieval"],
         ["schedule/schedules.json", "schedule"],
+        ["segmentation/input.safetensors", "input"],
+        ["segmentation/sizes.json", "sizes"],
       ]
     ) {
       await Deno.copyFile(testdata + file, `${folder}/recording.jpg`);

@@ -1,5 +1,4 @@
 /** Augmentation of an image and its labels: resize, crop, flip, distort. Only the crop is ever resized. */
-import { IGNORED } from "../../../data/datasets/segmentation/label_source.ts";
 import { distort } from "../../../data/images/distort.ts";
 import type { Picture } from "../../../data/images/picture.ts";
 import type { Box } from "../../../data/images/resample.ts";
@@ -12,7 +11,7 @@ import {
   drawDistortions,
   drawFlip,
   type DrawnDistortion,
-  isMixed,
+  isAccepted,
   resizedSize,
   scaledLimits,
 } from "./draws.ts";
@@ -49,7 +48,7 @@ export const drawAugmentation = (
   const box = maxClassShare < 1
     ? chooseBox(
       () => drawBox(random, size, crop),
-      (box) => isMixed(resizeNearest(labels, picture, size, box), maxClassShare, IGNORED),
+      (box) => isAccepted(resizeNearest(labels, picture, size, box), maxClassShare),
     )
     : drawBox(random, size, crop);
   const flip = drawFlip(random, options.flip);

@@ -1,4 +1,5 @@
 /** The random draws of an image's augmentation, in the order of the published pipeline (mmsegmentation 0.x). */
+import { IGNORED } from "../../../data/datasets/segmentation/label_source.ts";
 import type { Distortion } from "../../../data/images/distort.ts";
 import type { Box } from "../../../data/images/resample.ts";
 import type { Size } from "../../../data/images/resize.ts";
@@ -38,11 +39,19 @@ export const resizedSize = ({ width, height }: Size, { longSide, shortSide }: Li
   };
 };
 
-/** A random box of at most the size `crop` inside of an image, [top, left, height, width]. */
-export const drawBox = (random: Random, { width, height }: Size, crop: Size): Box => {
-  const top = random.integer(Math.max(height - crop.height, 0) + 1);
-  const left = random.integer(Math.max(width - crop.width, 0) + 1);
-  return [top, left, Math.min(height, crop.height), Math.min(width, crop.width)];
+/** The box [top, left, height, width] of at most the size `crop` that begins there in an image. */
+export const croppedTo = (crop: Size, { width, height }: Size, top: number, left: number): Box => [
+  top,
+  left,
+  Math.min(height, crop.height),
+  Math.min(width, crop.width),
+];
+
+/** A random box of at most the size `crop` inside of an image. */
+export const drawBox = (random: Random, size: Size, crop: Size): Box => {
+  const top = random.integer(Math.max(size.height - crop.height, 0) + 1);
+  const left = random.integer(Math.max(size.width - crop.width, 0) + 1);
+  return croppedTo(crop, size, top, left);
 };
 
 /** Boxes that are judged before one is taken unseen. */
@@ -57,11 +66,12 @@ export const chooseBox = (nextBox: () => Box, accepts: (box: Box) => boolean): B
   return nextBox();
 };
 
-/** Whether labels hold two classes or more, of which none has `share` of the counted pixels; `ignored` counts not. */
-export const isMixed = (labels: Uint8Array, share: number, ignored: number): boolean => {
+/** Whether the labels of a box hold two classes or more, none with `share` of the counted pixels; any do where it is 1. */
+export const isAccepted = (labels: Uint8Array, share: number): boolean => {
+  if (share === 1) return true;
   const pixels = new Uint32Array(256);
   for (let i = 0; i < labels.length; i++) pixels[labels[i]]++;
-  pixels[ignored] = 0;
+  pixels[IGNORED] = 0;
   let classes = 0, most = 0, all = 0;
   for (const count of pixels) {
     classes += Number(count > 0);
