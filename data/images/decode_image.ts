@@ -159,12 +159,15 @@ const decodeTiff = async ({ bytes, pixels, orientation, palette }: PlainTiff): P
 const decodeCmyk = async (file: Opened): Promise<Picture> =>
   cmykToRgb(await samplesOf(file, "cmyk", "uchar"));
 
-const decodePng = (bytes: Uint8Array, upright: boolean): Promise<Picture> => {
+const decodePng = async (bytes: Uint8Array, upright: boolean): Promise<Picture> => {
   if (bytes.length < 26) throw new Refusal("it is truncated or damaged (it ends inside its header)");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   expectSize(view.getUint32(16), view.getUint32(20));
   const [depth, colorType] = [bytes[24], bytes[25]]; // 16 and 0: grey, with a transparent grey or without
-  return depth === 16 && colorType === 0 ? decodeGrey16(opened(bytes)) : decodeColors(opened(bytes), upright);
+  const file = opened(bytes);
+  if (depth !== 16 || colorType !== 0) return await decodeColors(file, upright);
+  const picture = await decodeGrey16(file);
+  return upright ? turned(picture, (await file.metadata()).orientation ?? 1) : picture;
 };
 
 /** Pillow clips 16-bit greys at 255 instead of scaling them: most such images turn out nearly white. */

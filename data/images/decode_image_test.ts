@@ -52,6 +52,23 @@ Deno.test("decodeImage() reads JPEG and PNG of every kind as Pillow does", async
   }
 });
 
+Deno.test("decodeImage() turns images upright where that is wanted, by all orientations of EXIF", async () => {
+  const [width, height] = [5, 3];
+  const rgb = Uint8Array.from({ length: 3 * width * height }, (_, i) => i * 5 % 251);
+  for (const format of ["jpeg", "png", "webp"] as const) {
+    for (let orientation = 1; orientation <= 8; orientation++) {
+      const bytes = await sharp(rgb, { raw: { width, height, channels: 3 } }).withMetadata({ orientation })
+        .toFormat(format, { lossless: true }).toBuffer();
+      const { data, info } = await sharp(bytes).autoOrient().raw().toBuffer({ resolveWithObject: true });
+      const upright = await Effect.runPromise(decodeImage(bytes, "the file", { upright: true }));
+      assert.deepEqual([upright.width, upright.height], [info.width, info.height]);
+      assert.deepEqual([...upright.rgb], [...data], `${format}, orientation ${orientation}`);
+      const stored = await decode(bytes);
+      assert.deepEqual([stored.width, stored.height], [width, height]);
+    }
+  }
+});
+
 Deno.test("decodeImage() drops alpha without blending, repeats greys and keeps colours under any profile", async () => {
   const seeThrough = await tiny(4, 10, 20, 30, 0, 200, 100, 50, 128).png().toBuffer();
   assert.deepEqual([...(await decode(seeThrough)).rgb], [10, 20, 30, 200, 100, 50]);
@@ -177,9 +194,13 @@ Deno.test("decodeImage() refuses TIFF that it would read as something else: dama
   assert.match(await reason(changed(strips, (bytes) => void bytes.fill(255, 4, 8))), /truncated or damaged/);
 });
 
-Deno.test("decodeImage() turns no AVIF: rotations for display are the viewer's matter, as orientations of JPEG are", async () => {
+Deno.test("decodeImage() turns AVIF only where images are wanted upright, as by orientations of JPEG", async () => {
   const { width, height } = await decode(Uint8Array.fromBase64(TURNED_AVIF));
   assert.deepEqual([width, height], [37, 29]);
+  const upright = await Effect.runPromise(
+    decodeImage(Uint8Array.fromBase64(TURNED_AVIF), "the file", { upright: true }),
+  );
+  assert.deepEqual([upright.width, upright.height, upright.rgb.length], [29, 37, 3 * 29 * 37]);
 });
 
 Deno.test("decodeImage() takes no longer for a WebP of a hundred thousand frames than for its first", async () => {
