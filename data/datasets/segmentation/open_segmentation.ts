@@ -92,7 +92,8 @@ const voc = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, sp
       pairs.push({
         name: id,
         image: join(images, `${id}.jpg`),
-        label: there.has(`${id}.png`) ? join(labels, `${id}.png`) : null,
+        label: join(labels, `${id}.png`),
+        isLabelled: there.has(`${id}.png`),
       });
     }
   }
@@ -117,7 +118,8 @@ const cityscapes = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOpti
     return {
       name,
       image: join(images, `${name}${suffix}`),
-      label: there.has(label) ? join(labels, label) : null,
+      label: join(labels, label),
+      isLabelled: there.has(label),
     };
   });
   const values = kind === "labelIds" ? trainIds() : storedNumbers(classes.length, false);
@@ -226,7 +228,8 @@ const coco = Effect.fnUntraced(function* ({ dataDir, labelKind }: SegmentationSe
 interface Pair {
   readonly name: string;
   readonly image: string;
-  readonly label: string | null;
+  readonly label: string;
+  readonly isLabelled: boolean; // whether the label map is there
 }
 
 /** A set of images with label maps; those without are left out. */
@@ -240,21 +243,21 @@ const setOf = (
   },
 ): Effect.Effect<SegmentationSet, SegmentationSetError> => {
   if (pairs.length === 0) return Effect.fail(refuse(root, "it has no pictures"));
-  const missing = pairs.filter(({ label }) => label === null);
+  const missing = pairs.filter(({ isLabelled }) => !isLabelled);
+  const first = missing.length === 0
+    ? ""
+    : `the first, "${missing[0].image}", has none at "${missing[0].label}"`;
   if (missing.length === pairs.length) {
-    const reason = `none of its ${pairs.length} pictures has a label map: the first is "${pairs[0].image}"`;
-    return Effect.fail(refuse(root, reason));
+    return Effect.fail(refuse(root, `none of its ${pairs.length} pictures has a label map: ${first}`));
   }
-  const samples = pairs.flatMap(({ name, image, label }) =>
-    label === null
-      ? []
-      : [{ name, image, labels: Effect.succeed({ kind: "map" as const, file: label, values, colors }) }]
-  );
-  const warnings = missing.length === 0 ? [] : [
-    `${missing.length} of ${pairs.length} pictures have no label map and are left out, the first is "${
-      missing[0].image
-    }"`,
-  ];
+  const samples = pairs.filter(({ isLabelled }) => isLabelled).map(({ name, image, label }) => ({
+    name,
+    image,
+    labels: Effect.succeed({ kind: "map" as const, file: label, values, colors }),
+  }));
+  const warnings = missing.length === 0
+    ? []
+    : [`${missing.length} of ${pairs.length} pictures have no label map and are left out: ${first}`];
   return Effect.succeed({ classes, samples, warnings });
 };
 
@@ -274,11 +277,12 @@ const rootOf = (
 
 /** The pictures of a folder, each with the label map at the same path in another, which is a PNG. */
 const pairsIn = Effect.fnUntraced(function* (images: string, labels: string) {
+  const pictures = (yield* filesBelow(images)).filter((path) => PICTURE.test(path));
   const maps = new Set(yield* filesBelow(labels));
-  return (yield* filesBelow(images)).filter((path) => PICTURE.test(path)).map((path): Pair => {
+  return pictures.map((path): Pair => {
     const name = withoutSuffix(path);
-    const label = [`${name}.png`, `${name}.PNG`].find((path) => maps.has(path));
-    return { name, image: join(images, path), label: label === undefined ? null : join(labels, label) };
+    const label = [`${name}.png`, `${name}.PNG`].find((path) => maps.has(path)) ?? `${name}.png`;
+    return { name, image: join(images, path), label: join(labels, label), isLabelled: maps.has(label) };
   });
 });
 
