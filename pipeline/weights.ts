@@ -21,6 +21,7 @@ export {
   type EncoderFacts,
   encoderFacts,
   openWeights,
+  type SavedClasses,
   type WeightsFile,
 } from "./weights/weights_file.ts";
 export type { FileArray, FileDtype, FileTensor, StoredTensor } from "../data/formats/file_tensor.ts";
