@@ -8,7 +8,7 @@ import { convert as convertWeights, FORMATS } from "../pipeline/convert.ts";
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import { table } from "../pipeline/run/table.ts";
 import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
-import { whichFlag } from "./flags/common_flags.ts";
+import { recipeFlag, whichFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { dim } from "./terminal/color.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
@@ -23,17 +23,19 @@ export const convert = Command.make(
     to: Flag.Literals("to", FORMATS).pipe(
       Flag.withDescription(
         "slotcon, pth: a whole run for this project or the published code. Of an encoder: backbone (torchvision's names, " +
-          ".pth), mmseg (mmsegmentation, .pth), detectron2 (.pkl), safetensors, onnx",
+          ".pth), mmseg (mmsegmentation, .pth), detectron2 (.pkl), safetensors, onnx. Of a segmentor: mmseg-segmentor " +
+          "(mmsegmentation, .pth), onnx",
       ),
       Flag.optional,
     ),
     which: whichFlag,
+    recipe: recipeFlag,
     list: Flag.Boolean("list").pipe(
       Flag.withDescription("print names, types and shapes of all tensors instead"),
       Flag.withDefault(false),
     ),
   },
-  Effect.fn(function* ({ input, list, which, ...flags }) {
+  Effect.fn(function* ({ input, list, which, recipe, ...flags }) {
     const weights = yield* openWeights(input);
     if (list) return yield* Console.log(listing(weights));
     const output = Option.getOrNull(flags.output), to = Option.getOrNull(flags.to);
@@ -42,7 +44,10 @@ export const convert = Command.make(
       return yield* refuse(`expected ${missing}, found nothing`);
     }
     yield* expectNew(output, input);
-    const { pieces, notes } = yield* convertWeights(weights, { to, which });
+    const { pieces, notes } = yield* convertWeights(weights, {
+      ...{ to, which },
+      recipe: Option.getOrNull(recipe),
+    });
     yield* writeWholeFile(output, pieces).pipe(
       Effect.mapError(({ message }) => refuse(`cannot write "${output}": ${message}`)),
     );

@@ -11,15 +11,26 @@ import type { EncoderOptions } from "./model/resnet.ts";
 import { planSchedule } from "./optim/schedule.ts";
 import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
 import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
-import { checkpointPieces } from "./run/checkpoint_file.ts";
+import { type CheckpointError, checkpointPieces } from "./run/checkpoint_file.ts";
 import { readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
 import { detectron2Name, type Which, wholeEncoderOf } from "./weights/encoder.ts";
+import { segmentorOnnx } from "./transfer/segmentation/onnx.ts";
+import type { RecipeName } from "./transfer/segmentation/config.ts";
+import { type SavedSegmentor, segmentorOf } from "./transfer/segmentation/weights.ts";
 import { encoderOnnx, type ExportError } from "./weights/encoder_onnx.ts";
 import { isSegmentor, type WeightsFile } from "./weights/weights_file.ts";
 
 /** The name of a format that can be written. */
-export type Format = "slotcon" | "pth" | "backbone" | "mmseg" | "detectron2" | "safetensors" | "onnx";
+export type Format =
+  | "slotcon"
+  | "pth"
+  | "backbone"
+  | "mmseg"
+  | "mmseg-segmentor"
+  | "detectron2"
+  | "safetensors"
+  | "onnx";
 
 /** A whole run: all that it needs to go on. */
 interface Run {
@@ -44,11 +55,12 @@ interface FormatOf<Needs extends string, Contents> {
 }
 type RunFormat = FormatOf<"run", Run>;
 type EncoderFormat = FormatOf<"encoder", Encoder>;
+type SegmentorFormat = FormatOf<"segmentor", SavedSegmentor>;
 
 const written = (write: () => Converted["pieces"]): Effect.Effect<Converted["pieces"], RangeError> =>
   Effect.try({ try: write, catch: (error) => error as RangeError });
 
-const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
+const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat | SegmentorFormat>> = {
   slotcon: { needs: "run", write: (run) => checkpointPieces(PRETRAIN, run) },
   pth: {
     needs: "run",
@@ -63,6 +75,18 @@ const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
     needs: "encoder",
     write: ({ tensors }) => written(() => writeTorch(new Map([["state_dict", ordered(tensors)]]))),
   },
+  "mmseg-segmentor": {
+    needs: "segmentor",
+    write: ({ classes, values }) =>
+      written(() =>
+        writeTorch(
+          new Map<PickleInput, PickleInput>([
+            ["meta", mmsegMeta(classes)],
+            ["state_dict", ordered(asFile(values))],
+          ]),
+        )
+      ),
+  },
   detectron2: {
     needs: "encoder",
     write: ({ tensors }) => written(() => writePickle(detectron2(withoutBfloat16(tensors)))),
@@ -75,6 +99,13 @@ const ROWS: Readonly<Record<Format, RunFormat | EncoderFormat>> = {
     needs: "encoder",
     write: ({ tensors, options }) => encoderOnnx(inFloats(tensors), options),
   },
+};
+
+/** What `onnx` is of a whole segmentor. */
+const SEGMENTOR_ONNX: SegmentorFormat = {
+  needs: "segmentor",
+  write: segmentorOnnx,
+  notes: () => ["The file is of the whole segmentor; for its encoder alone, convert --to backbone first"],
 };
 
 /** All formats that can be written. */
@@ -109,17 +140,24 @@ export interface Converted {
 
 /**
  * The bytes of a file in the format `to`, of the encoder `which` where the file has two; the same file gives the same
- * bytes. Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what
+ * bytes. Of a segmentor, `onnx` is the whole; `recipe` says what a file of mmsegmentation's does not. Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what
  * the format needs, and an `ExportError` where an encoder cannot be written as ONNX.
  */
 export const convert: (
   weights: WeightsFile,
-  options: { readonly to: Format; readonly which: Which },
-) => Effect.Effect<Converted, FormatError | ConvertError | ExportError> = Effect.fn("convert")(function* (
+  options: { readonly to: Format; readonly which: Which; readonly recipe?: RecipeName | null },
+) => Effect.Effect<Converted, FormatError | CheckpointError | ConvertError | ExportError> = Effect.fn(
+  "convert",
+)(function* (
   weights,
-  { to, which },
+  { to, which, recipe = null },
 ) {
-  const format = ROWS[to];
+  const format = to === "onnx" && isSegmentor(weights) ? SEGMENTOR_ONNX : ROWS[to];
+  if (format.needs === "segmentor") {
+    const segmentor = yield* segmentorOf(weights, recipe);
+    const { pieces, notes } = yield* convertedAs(format, segmentor, weights, to);
+    return { pieces, notes: [...to === "onnx" ? segmentor.notes : [], ...notes] };
+  }
   if (format.needs === "run") return yield* convertedAs(format, yield* wholeRun(weights, to), weights, to);
   const { tensors, options } = yield* wholeEncoderOf(weights, which);
   const encoder = { tensors: yield* loaded(tensors), options };
@@ -193,6 +231,13 @@ const loaded = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredT
   }
   return all;
 });
+
+/** Classes as mmsegmentation's files have them. */
+const mmsegMeta = (classes: SavedSegmentor["classes"]): PickleInput =>
+  new Map<PickleInput, PickleInput>([
+    ["CLASSES", classes.map(({ name }) => name)],
+    ["PALETTE", classes.map(({ color }) => [...color])],
+  ]);
 
 const ordered = (tensors: ReadonlyMap<string, FileTensor>): PickleInput =>
   new OrderedDict(tensors as never) as never;

@@ -1,5 +1,6 @@
 /** Flags that several commands have. */
 import { Flag } from "effect/cli";
+import { type RecipeName, RECIPES } from "../../pipeline/transfer/segmentation/config.ts";
 
 export const deviceFlag = Flag.Literals("device", ["native", "dawn"]).pipe(
   Flag.withDescription("WebGPU of Deno (native) or of the npm package webgpu (dawn)"),
@@ -9,4 +10,11 @@ export const deviceFlag = Flag.Literals("device", ["native", "dawn"]).pipe(
 export const whichFlag = Flag.Literals("which", ["teacher", "student"]).pipe(
   Flag.withDescription("whose encoder, where the file has both"),
   Flag.withDefault("teacher" as const),
+);
+
+export const recipeFlag = Flag.Literals("recipe", Object.keys(RECIPES) as RecipeName[]).pipe(
+  Flag.withDescription(
+    "of a segmentor of mmsegmentation's: how it was trained, which its file does not say; by default what it looks like",
+  ),
+  Flag.optional,
 );

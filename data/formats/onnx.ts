@@ -30,13 +30,18 @@ export interface OnnxValue {
 export interface OnnxNode {
   readonly operator: string;
   readonly name: string;
+  /** Names of tensors; "" for an optional one that is left out. */
   readonly inputs: readonly string[];
   readonly output: string;
   readonly attributes: Readonly<Record<string, OnnxAttribute>>;
 }
 
-/** An integer, several, or a number that need not be one. */
-export type OnnxAttribute = number | readonly number[] | { readonly float: number };
+/** An integer, several, a number that need not be one, or text. */
+export type OnnxAttribute =
+  | number
+  | readonly number[]
+  | { readonly float: number }
+  | { readonly text: string };
 
 // The oldest set of operators that has what is written here, and the format's version that came with it.
 const OPERATOR_SET = 17;
@@ -86,7 +91,7 @@ const nodeProto = (to: BinaryWriter, { inputs, output, name, operator, attribute
 };
 
 const attributeProto = (to: BinaryWriter, name: string, value: OnnxAttribute) => {
-  const [FLOAT, INT, INTS] = [1, 2, 7];
+  const [FLOAT, INT, STRING, INTS] = [1, 2, 3, 7];
   text(to, 1, name);
   if (typeof value === "number") {
     integer(to, 3, value);
@@ -94,6 +99,9 @@ const attributeProto = (to: BinaryWriter, name: string, value: OnnxAttribute) =>
   } else if ("float" in value) {
     to.tag(2, WireType.Bit32).float(value.float);
     integer(to, 20, FLOAT);
+  } else if ("text" in value) {
+    text(to, 4, value.text);
+    integer(to, 20, STRING);
   } else {
     for (const each of value) integer(to, 8, each);
     integer(to, 20, INTS);

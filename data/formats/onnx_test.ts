@@ -13,7 +13,7 @@ const MODEL: OnnxModel = {
     name: "norm",
     inputs: ["x", "w"],
     output: "y",
-    attributes: { axes: [1, -1], epsilon: { float: 0.5 }, flag: 3 },
+    attributes: { axes: [1, -1], epsilon: { float: 0.5 }, flag: 3, mode: { text: "linear" } },
   }],
   weights: new Map([["w", { dtype: "F32", shape: [1, 2], data: Float32Array.of(2, 0.5) }]]),
 };
@@ -65,6 +65,7 @@ Deno.test("writeOnnx() writes the messages of onnx.proto", async () => {
           { 1: ["axes"], 8: [1, -1], 20: [7] },
           { 1: ["epsilon"], 2: [0.5], 20: [1] },
           { 1: ["flag"], 3: [3], 20: [2] },
+          { 1: ["mode"], 4: ["linear"], 20: [3] },
         ],
       }],
       2: ["graph"],

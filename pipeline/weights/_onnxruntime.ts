@@ -16,11 +16,11 @@ if (model !== undefined) {
     const [input, shape, output] = runs.slice(i, i + 3);
     const values = new Float32Array(Deno.readFileSync(input).buffer);
     const images = new ort.Tensor("float32", values, shape.split(",").map(Number));
-    const { features } = await session.run({ images });
+    const { [session.outputNames[0]]: result } = await session.run({ images });
     Deno.writeFileSync(
       output,
-      new Uint8Array(features.data.buffer, features.data.byteOffset, features.data.byteLength),
+      new Uint8Array(result.data.buffer, result.data.byteOffset, result.data.byteLength),
     );
-    console.log(features.dims.join());
+    console.log(result.dims.join());
   }
 }

@@ -20,8 +20,11 @@ import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
 
-/** An encoder cannot be written as ONNX. */
-export class ExportError extends Data.Error<{ readonly reason: string }> {
+/** A network cannot be written as ONNX. */
+export class ExportError extends Data.Error<{
+  readonly reason: string;
+  readonly network?: "encoder" | "segmentor"; // an encoder if not given
+}> {
   /** Tells this error from others, as `Effect.catchTag` does. */
   readonly _tag = "ExportError";
   /** The tag, with which a stack trace begins. */
@@ -31,7 +34,7 @@ export class ExportError extends Data.Error<{ readonly reason: string }> {
 
   /** What could not be done, and why, as a sentence. */
   override get message(): string {
-    return `Cannot export the encoder as ONNX: ${this.reason}`;
+    return `Cannot export the ${this.network ?? "encoder"} as ONNX: ${this.reason}`;
   }
 }
 
@@ -78,7 +81,7 @@ export const encoderOnnx: (
       about: "the last stage's feature map",
     },
     nodes: yield* onnxNodes(images, features),
-    weights: yield* weightsFor(state, weights),
+    weights: yield* onnxWeights(checkpointShapes(state), weights),
   };
   return yield* Effect.try({
     try: () => writeOnnx(model),
@@ -86,28 +89,42 @@ export const encoderOnnx: (
   });
 });
 
-const weightsFor = Effect.fnUntraced(function* (
-  state: StateBuilder,
+/**
+ * The tensors of these names and shapes. Fails with an `ExportError` where one is missing, of another shape, or not of
+ * type F32.
+ */
+export const onnxWeights: (
+  shapes: Iterable<readonly [name: string, shape: readonly number[]]>,
   weights: ReadonlyMap<string, FileTensor>,
-): Effect.fn.Return<ReadonlyMap<string, FileTensor>, ExportError> {
-  const used = new Map<string, FileTensor>();
-  for (const [name, shape] of checkpointShapes(state)) {
-    if (name.endsWith(".num_batches_tracked")) continue; // matters to training only
-    const tensor = weights.get(name);
-    if (tensor?.dtype !== "F32" || !sameShape(tensor.shape, shape)) {
-      const found = tensor === undefined ? "is missing" : `is ${tensor.dtype} [${tensor.shape.join(", ")}]`;
-      return yield* new ExportError({ reason: `${name} must be F32 [${shape.join(", ")}] but ${found}` });
+) => Effect.Effect<ReadonlyMap<string, FileTensor>, ExportError> = Effect.fnUntraced(
+  function* (shapes, weights) {
+    const used = new Map<string, FileTensor>();
+    for (const [name, shape] of shapes) {
+      if (name.endsWith(".num_batches_tracked")) continue; // matters to training only
+      const tensor = weights.get(name);
+      if (tensor?.dtype !== "F32" || !sameShape(tensor.shape, shape)) {
+        const found = tensor === undefined ? "is missing" : `is ${tensor.dtype} [${tensor.shape.join(", ")}]`;
+        return yield* new ExportError({ reason: `${name} must be F32 [${shape.join(", ")}] but ${found}` });
+      }
+      used.set(name, tensor);
     }
-    used.set(name, tensor);
-  }
-  return used;
-});
+    return used;
+  },
+);
 
-/** The nodes that compute "features" from "images". Fails with an `ExportError` at an op that has no rule. */
+/**
+ * The nodes that compute features from images, which have the names `named`. Fails with an `ExportError` at an op that has
+ * no rule.
+ */
 export const onnxNodes: (
   images: Tensor,
   features: Tensor,
-) => Effect.Effect<readonly OnnxNode[], ExportError> = Effect.fnUntraced(function* (images, features) {
+  named?: { readonly images: string; readonly features: string },
+) => Effect.Effect<readonly OnnxNode[], ExportError> = Effect.fnUntraced(function* (
+  images,
+  features,
+  named = { images: "images", features: "features" },
+) {
   const last = unfolded(features);
   const layers = new Map<Tensor, Layer>();
   const open = [last];
@@ -123,12 +140,12 @@ export const onnxNodes: (
     open.push(...layer.inputs);
   }
 
-  const names = new Map([[images, "images"]]);
+  const names = new Map([[images, named.images]]);
   return [...layers].sort(([a], [b]) => a.id - b.id).map(([x, { operator, inputs, weights, attributes }]) => {
     const read = inputs.map((each) => names.get(each)!);
     // A node has the name of its weights, or else that of its input and its operator.
     const name = weights[0]?.replace(/\.weight$/, "") ?? `${read[0]}.${operator.toLowerCase()}`;
-    const output = x === last ? "features" : name;
+    const output = x === last ? named.features : name;
     names.set(x, output);
     return { operator, name, inputs: [...read, ...weights], output, attributes };
   });
@@ -157,6 +174,13 @@ const RULES: Readonly<Record<string, (inputs: readonly Tensor[], attributes: nev
   }),
   // A 1×1 convolution.
   matmul: ([x, w]) => ({ operator: "Conv", inputs: [x], weights: [nameOf(w)], attributes: {} }),
+  // Of a 1×1 convolution.
+  addBias: ([y, bias]) => {
+    const { source } = unfolded(y);
+    const [x, w] = source.kind === "op" && source.op.name === "matmul" ? source.inputs : [y, y];
+    return { operator: "Conv", inputs: [x], weights: [nameOf(w), nameOf(bias)], attributes: {} };
+  },
+  concat: (inputs) => ({ operator: "Concat", inputs, weights: [], attributes: { axis: 1 } }),
   batchNormByRunning: ([x, , , bias], { weight, running, epsilon }: ByRunning) => ({
     operator: "BatchNormalization",
     inputs: [x],

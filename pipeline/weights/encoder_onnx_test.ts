@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { Effect } from "effect";
-import { missingApart, scriptApart, testFolder } from "../../data/_test_kit.ts";
+import { testFolder } from "../../data/_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
 import { assertClose, gpuTest, numbers } from "../../ops/_test_kit.ts";
@@ -22,22 +21,8 @@ import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { upload } from "../run/state.ts";
 import { checkpointShapes, type StateTensor } from "../run/state_layout.ts";
+import { channelsFirst, onnxRuntime, runtimeTest } from "./_test_onnx.ts";
 import { encoderOnnx, onnxNodes } from "./encoder_onnx.ts";
-
-const RUNTIME = "npm:onnxruntime-node@1.30.0";
-
-const onnxRuntime = (...args: readonly string[]) =>
-  scriptApart(
-    fileURLToPath(new URL("_onnxruntime.ts", import.meta.url)),
-    ["--allow-read", "--allow-write", "--allow-env", "--allow-ffi"],
-    [RUNTIME, ...args],
-  ).outputSync();
-
-const runtimeTest: typeof gpuTest = onnxRuntime().success ? gpuTest : (name) =>
-  Deno.test.ignore(
-    `${name} (skipped: ${missingApart("onnxruntime-node", RUNTIME)})`,
-    () => {},
-  );
 
 /** Weights and statistics that are all different and under which no map dies out. */
 const weightsOf = (options: EncoderOptions): Map<string, FileTensor & StateTensor> => {
@@ -75,13 +60,6 @@ const corners = Effect.fnUntraced(function* (files: readonly string[], height: n
   }
   return Uint32Array.from(words);
 });
-
-/** [N, H, W, C] as [N, C, H, W]. */
-const channelsFirst = (data: Float32Array, [, H, W, C]: readonly number[]): Float32Array =>
-  Float32Array.from(data, (_, i) => {
-    const pixel = i % (H * W), c = Math.floor(i / (H * W)) % C, n = Math.floor(i / (H * W * C));
-    return data[(n * H * W + pixel) * C + c];
-  });
 
 const BATCHES = [
   { files: ["coffee_420.jpg", "astronaut_444.jpg"], height: 96, width: 131 },

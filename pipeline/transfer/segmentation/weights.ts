@@ -204,10 +204,16 @@ export const segmentorOf: (
 );
 
 /** The network of a run with so many classes. */
-export const segmentorOptions = (config: SegmentationConfig, classes: number): SegmentorOptions => ({
-  ...config,
-  classes,
-});
+export const segmentorOptions = (
+  { arch, width, outputStride, headChannels, headDilation, ...others }: SegmentationConfig,
+  classes: number,
+): SegmentorOptions => {
+  const { concatInput, auxiliaryWeight, auxiliaryChannels } = others;
+  return {
+    ...{ classes, arch, width, outputStride, headChannels, headDilation },
+    ...{ concatInput, auxiliaryWeight, auxiliaryChannels },
+  };
+};
 
 /** The state of a segmentor that is not trained any further. */
 export const segmentorState = (options: SegmentorOptions): StateBuilder => {
@@ -237,14 +243,16 @@ const described = Effect.fnUntraced(function* (
   const size = (name: string) => tensors.get(name)?.shape[0] ?? 0;
   const classes = size("decode_head.conv_seg.weight");
   const concatInput = tensors.has("decode_head.conv_cat.conv.weight");
+  const auxiliary = size("auxiliary_head.convs.0.conv.weight");
   const assumed = recipe ?? (concatInput ? "ade20k" : classes === 19 ? "cityscapes" : "voc");
   const { arch, width } = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
   const config = {
     ...yield* Effect.orDie(SEGMENTATION_OPTIONS.configure(assumed)),
     ...{ arch, width, concatInput },
     headChannels: size("decode_head.convs.0.conv.weight"),
-    auxiliaryWeight: tensors.has("auxiliary_head.conv_seg.weight") ? AUXILIARY_WEIGHT : 0,
-    auxiliaryChannels: Math.max(1, size("auxiliary_head.convs.0.conv.weight")),
+    ...auxiliary === 0
+      ? { auxiliaryWeight: 0 }
+      : { auxiliaryWeight: AUXILIARY_WEIGHT, auxiliaryChannels: auxiliary },
   };
   const saved = content.kind === "segmentor" ? content.classes : NOTHING_SAID;
   const notes = recipe === null
