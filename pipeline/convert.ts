@@ -154,6 +154,11 @@ export const convert: (
 ) {
   const format = to === "onnx" && isSegmentor(weights) ? SEGMENTOR_ONNX : ROWS[to];
   if (format.needs === "segmentor") {
+    if (!isSegmentor(weights)) {
+      const reason =
+        "it holds no fully convolutional segmentor; slotcon transfer segmentation makes one from an encoder";
+      return yield* new ConvertError({ subject: weights.file, to, reason });
+    }
     const segmentor = yield* segmentorOf(weights, recipe);
     const { pieces, notes } = yield* convertedAs(format, segmentor, weights, to);
     return { pieces, notes: [...to === "onnx" ? segmentor.notes : [], ...notes] };

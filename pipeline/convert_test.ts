@@ -21,6 +21,9 @@ const testdata = new URL("../testdata/checkpoint/", import.meta.url).pathname;
 const [reference, legacy] = ["tiny_lars.pth", "tiny_lars.legacy.pth"].map((name) => join(testdata, name));
 const exports = JSON.parse(Deno.readTextFileSync(join(testdata, "tiny_lars.exports.json")));
 
+/** The formats that a pretraining run's file can be written in. */
+const OF_RUNS = FORMATS.filter((to) => to !== "mmseg-segmentor");
+
 const bytesAs = (file: string, to: Format, which: Which = "teacher") =>
   openWeights(file).pipe(
     Effect.flatMap((weights) => convert(weights, { to, which })),
@@ -89,7 +92,7 @@ Deno.test(
 );
 
 Deno.test("convert() gives the same bytes for the same content, whatever file it comes from", async () => {
-  for (const to of FORMATS) {
+  for (const to of OF_RUNS) {
     const bytes = await bytesAs(reference, to);
     assert.ok(bytes.equals(await bytesAs(reference, to)), to);
     assert.ok(bytes.equals(await bytesAs(legacy, to)), to);
@@ -123,7 +126,7 @@ Deno.test(
   "openWeights() finds the same encoder in everything that convert() writes",
   inTestFolder(async (folder) => {
     const expected = await bytesAs(reference, "safetensors");
-    for (const to of FORMATS.filter((to) => to !== "onnx")) {
+    for (const to of OF_RUNS.filter((to) => to !== "onnx")) {
       const file = await converted(folder, reference, to);
       assert.ok((await bytesAs(file, "safetensors")).equals(expected), to);
     }

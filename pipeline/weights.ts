@@ -40,6 +40,7 @@ export { type Teacher, teacherOf, type TeacherOptions } from "./weights/teacher.
 export { type GroupHealth, inspect, type Inspection, type PrototypeHealth } from "./weights/inspect.ts";
 
 // Any other out.
+export type { RecipeName } from "./transfer/segmentation/config.ts";
 export { convert, type Converted, ConvertError, type Format, FORMATS } from "./convert.ts";
 export { ExportError } from "./weights/encoder_onnx.ts";
 
