@@ -141,10 +141,10 @@ export const RECIPES = {
     validateEvery: 8000,
     saveSteps: 8000,
   },
-} as const satisfies Record<string, Partial<SegmentationConfig>>;
+} as const satisfies Record<RecipeName, Partial<SegmentationConfig>>;
 
 /** The name of a published recipe. */
-export type RecipeName = keyof typeof RECIPES;
+export type RecipeName = "voc" | "cityscapes" | "ade20k";
 
 /** The first option that cannot go with the others, and why. */
 const contradiction = (config: SegmentationConfig): [keyof SegmentationConfig, string] | undefined => {

@@ -3,16 +3,18 @@ import { Effect, type Scope } from "effect";
 import type { PlanError } from "../../../ops/compiler/limits.ts";
 import { input } from "../../../ops/graph/tensor.ts";
 import { normalizeBytes } from "../../../ops/image/normalize_pixels.ts";
-import type { Gpu } from "../../../ops/runtime/gpu.ts";
+import type { Gpu, GpuError } from "../../../ops/runtime/gpu.ts";
 import type { DeviceState } from "../../../ops/runtime/program.ts";
 import { programSet } from "../../../ops/runtime/program_set.ts";
 import { type PixelSize, windowArgmax, type WindowLayout } from "../../../ops/window_argmax.ts";
 import type { RunError } from "../../inference/descriptors.ts";
 import { student } from "../../model/slotcon_network.ts";
 import { StateBuilder } from "../../model/state_builder.ts";
+import { upload } from "../../run/state.ts";
 import type { SegmentationConfig } from "./config.ts";
 import { segmentor, type SegmentorOptions } from "./network.ts";
 import { PIXEL_STATISTICS } from "./step_graph.ts";
+import { type SavedSegmentor, segmentorOptions, segmentorState } from "./weights.ts";
 
 /** How a segmentor is shown an image, and which one it is. */
 export interface SegmenterOptions
@@ -22,6 +24,27 @@ export interface SegmenterOptions
   /** Pixels from one window to the next. */
   readonly stride: PixelSize;
 }
+
+/** How a run with so many classes shows images to its segmentor. */
+export const segmenterOptions = (config: SegmentationConfig, classes: number): SegmenterOptions => ({
+  ...segmentorOptions(config, classes),
+  ...{
+    alignCorners: config.alignCorners,
+    pixelStatistics: config.pixelStatistics,
+    testMode: config.testMode,
+  },
+  ...{ window: [config.cropSize, config.cropSize], stride: [config.windowStride, config.windowStride] },
+});
+
+/** A segmentor from a file on the device, until the scope ends. Fails with a GpuError where it lacks memory. */
+export const savedSegmenter: (
+  saved: SavedSegmentor,
+) => Effect.Effect<Segment, GpuError, Gpu | Scope.Scope> = Effect.fnUntraced(
+  function* ({ config, classes, values }) {
+    const options = segmenterOptions(config, classes.length);
+    return yield* segmenter(options, yield* upload(segmentorState(options), values));
+  },
+);
 
 /** An image that has been resized for a segmentor. */
 export interface ShownImage {

@@ -12,7 +12,7 @@ import type { Validated, Validation } from "../../run/train.ts";
 import type { WorkerError } from "../../run/worker.ts";
 import type { SegmentationConfig } from "./config.ts";
 import { addToConfusion, type Confusion, noConfusion, percent, segmentationScores } from "./scores.ts";
-import { segmenter } from "./segment.ts";
+import { segmenter, segmenterOptions } from "./segment.ts";
 import { drawPredictions } from "./prediction_pictures.ts";
 import { SEGMENTATION } from "./task.ts";
 import { wholeImages } from "./whole_images.ts";
@@ -43,13 +43,7 @@ export const segmentationValidation: (
 )(
   function* (config, { samples, classes }, { buffers, firstStep, lastStep }) {
     const { rank, world } = yield* Collective;
-    const side = (pixels: number) => [pixels, pixels] as const;
-    const segment = yield* segmenter({
-      ...config,
-      classes: classes.length,
-      window: side(config.cropSize),
-      stride: side(config.windowStride),
-    }, buffers);
+    const segment = yield* segmenter(segmenterOptions(config, classes.length), buffers);
     const own = samples.filter((_, i) => i % world === rank);
     const shown = rank === 0 ? spread(own.length, config.shownImages) : [];
     const pictures = drawPredictions(join(config.outputDir, "predictions"), classes);
