@@ -3,7 +3,7 @@ import { Effect } from "effect";
 import { testFolder } from "../../data/_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
-import { assertClose, gpuTest, numbers } from "../../ops/_test_kit.ts";
+import { assertClose, numbers } from "../../ops/_test_kit.ts";
 import { gelu } from "../../ops/gelu.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
