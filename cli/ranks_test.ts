@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { endingOf, inTestFolder, shell, writeNoise } from "../data/_test_kit.ts";
 import { mpiTest, runRanks } from "../pipeline/ranks/_test_mpi.ts";
 import { savedStep } from "../pipeline/run/checkpoint_file.ts";
+import { runStatus } from "../pipeline/run/run_status.ts";
 import { currentOf, finish, result, savingRun, sleep, slotcon, start, until } from "./_test_kit.ts";
 
 const TWO = ["--ranks", "2", "--allow-shared-device"];
@@ -61,6 +62,34 @@ mpiTest(
 
     await finish(pictures, disturbed, steps, ...TWO);
     assert.deepEqual(await result(disturbed, steps), await result(whole, steps));
+  }),
+);
+
+/** The processes of a run in a folder, launchers included. */
+const processesOf = async (output: string): Promise<number> => {
+  const line = `for process in /proc/[0-9]*; do
+  if tr '\\0' '\\n' <$process/cmdline | grep -qxF "$0"; then echo; fi
+done 2>/dev/null`;
+  return (await shell(line, [output]).output()).stdout.length - 1; // the shell itself names the folder, too
+};
+
+mpiTest(
+  "ranks whose launcher is killed end within seconds, and leave a folder that --auto-resume goes on in",
+  inTestFolder(async (folder) => {
+    const [pictures, output] = ["pictures", "run"].map((name) => join(folder, name));
+    await writeNoise(pictures);
+    const launcher = start(pictures, output, 500, ...TWO);
+    const ended = launcher.output();
+    await untilSaved(output, 2);
+    assert.ok(await processesOf(output) >= 4); // this launcher, mpirun, and two ranks
+    launcher.kill("SIGKILL");
+    await ended;
+    await sleep(5000);
+    assert.equal(await processesOf(output), 0);
+    assert.equal(runStatus(output)?.kind, "killed");
+    const steps = stepOf(output) + 1;
+    await finish(pictures, output, steps, ...TWO);
+    assert.equal(stepOf(output), steps);
   }),
 );
 

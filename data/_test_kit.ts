@@ -63,7 +63,7 @@ export const writeImage = async (
 export const shell = (
   line: string,
   args: readonly string[] = [],
-  options: { readonly cwd?: string; readonly env?: Record<string, string> } = {},
+  options: { readonly cwd?: string; readonly env?: Record<string, string>; readonly stdin?: "piped" } = {},
 ): Deno.Command =>
   new Deno.Command("sh", {
     args: ["-c", line, ...args],

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { Console, Effect, Fiber, Stream } from "effect";
 import type { Config } from "../../pipeline/pretrain/config.ts";
-import { launchedAs, launcherSettings } from "../../pipeline/ranks/launch.ts";
+import { launchedAs, launcherSettings, STDIN_OF_LAUNCHER } from "../../pipeline/ranks/launch.ts";
 import { MpiMissingError } from "../../pipeline/ranks/mpi_library.ts";
 import { UsageError } from "../flags/usage_error.ts";
 import { launcherReport } from "./launcher_report.ts";
@@ -48,8 +48,8 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
   const stop = /Open MPI/.test(new TextDecoder().decode(version)) ? "SIGUSR2" : "SIGINT";
   const child = new Deno.Command("mpirun", {
     args: ["-n", String(ranks), join(import.meta.dirname!, "../slotcon"), ...Deno.args],
-    env: launcherSettings,
-    stdin: "null",
+    env: { ...launcherSettings, [STDIN_OF_LAUNCHER]: "yes" },
+    stdin: "piped", // nothing is written: it ends when this process does, however it ends, and then so does rank 0
     stdout,
     stderr: "piped",
     detached: true, // Ctrl-C on the terminal reaches this process alone

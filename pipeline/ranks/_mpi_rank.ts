@@ -66,13 +66,20 @@ const absent = ({ rank, barrier }: Collective) => rank === 1 ? Effect.never : Ef
 const failing = ({ rank, barrier }: Collective) =>
   rank === 1 ? Effect.fail(new Error("rank 1 has no data")) : Effect.as(barrier, {});
 
+/** Says so, and blocks JavaScript's thread for good. */
+const blocked = ({ barrier }: Collective) =>
+  Effect.map(barrier, () => {
+    console.log("blocked");
+    for (;;);
+  });
+
 /** Whether a library of MPI is in this process. */
 const loaded = ({ world }: Collective) =>
   Effect.sync(() => ({ world, loaded: /libmpi/.test(Deno.readTextFileSync("/proc/self/maps")) }));
 
 const cases: Record<string, (collective: Collective) => Effect.Effect<object, Error>> = {
   ...{ sums, exchanges, inFlight, free },
-  ...{ unequal, absent, failing, loaded },
+  ...{ unequal, absent, failing, blocked, loaded },
 };
 
 const [name, watchdogMinutes] = Deno.args;

@@ -25,10 +25,17 @@ const LAUNCHERS = [
   { by: "Slurm", rank: "SLURM_PROCID", world: "SLURM_STEP_NUM_TASKS" }, // set by srun, not in a batch script
 ] as const;
 
-/** The environment variables that this file reads. */
+/**
+ * The variable that tells rank 0 that its standard input is a pipe from the process that starts the ranks, which ends with
+ * that process.
+ */
+export const STDIN_OF_LAUNCHER = "SLOTCON_STDIN_OF_LAUNCHER";
+
+/** The environment variables that a rank reads. */
 export const launchVariables: readonly string[] = [
   ...LAUNCHERS.flatMap(({ rank, world }) => [rank, world]),
   "SLOTCON_MPI_LIBRARY",
+  STDIN_OF_LAUNCHER,
   ...libraryVariables,
 ];
 

@@ -4,7 +4,8 @@
  */
 import { Cause, Effect, Exit, Layer } from "effect";
 import { Collective, CollectiveError } from "../../ops/runtime/collective.ts";
-import { type Launch, launchedAs, mpiLibraries } from "./launch.ts";
+import { type Launch, launchedAs, mpiLibraries, STDIN_OF_LAUNCHER } from "./launch.ts";
+import type { Watched } from "./launcher_watch.ts";
 import { type MpiLibrary, type MpiMissingError, openMpiLibrary, SERIALIZED } from "./mpi_library.ts";
 import type { Environment } from "./shared_library.ts";
 
@@ -32,10 +33,24 @@ export const ranks = (
   return Layer.effect(
     Collective,
     openMpiLibrary(mpiLibraries(launch, env)).pipe(
+      Effect.tap(({ path }) =>
+        launch.rank === 0 && env(STDIN_OF_LAUNCHER) !== undefined ? endedWithStdin(path) : Effect.void
+      ),
       Effect.flatMap((library) => joined(launch, library, options)),
     ),
   );
 };
+
+/** Has this process end when standard input does, until the scope ends. */
+const endedWithStdin = (library: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const worker = new Worker(new URL("./launcher_watch.ts", import.meta.url), { type: "module" });
+      worker.postMessage({ library } satisfies Watched);
+      return worker;
+    }),
+    (worker) => Effect.sync(() => worker.terminate()),
+  );
 
 const joined = Effect.fnUntraced(
   function* ({ by, rank, world }: Launch, library: MpiLibrary, { watchdogMinutes }: RankOptions) {

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { shell } from "../../data/_test_kit.ts";
 import { mpiTest, runScript } from "./_test_mpi.ts";
+import { launcherSettings, STDIN_OF_LAUNCHER } from "./launch.ts";
 
 /** What every rank of a case finds, by rank. */
 const run = (ranks: number, name: string, watchdogMinutes = 1) =>
@@ -66,6 +68,26 @@ mpiTest("ranks() ends all ranks when one fails, with what that one says", async 
   assert.match(err, /^rank 1 has no data$/m);
   assert.doesNotMatch(err, /Rank 0 cannot/);
 });
+
+mpiTest(
+  "ranks() ends all ranks when their starter is gone, also while JavaScript's thread is blocked",
+  async () => {
+    const script = join(import.meta.dirname!, "_mpi_rank.ts");
+    const deno = [Deno.execPath(), "run", "--quiet", "--cached-only", "-A", script, "blocked", "1"];
+    const env = { ...launcherSettings, [STDIN_OF_LAUNCHER]: "yes" };
+    const launcher = shell('exec mpirun -n 2 "$@"', ["sh", ...deno], { env, stdin: "piped" }).spawn();
+    let said = "";
+    for await (const text of launcher.stdout.pipeThrough(new TextDecoderStream())) {
+      said += text;
+      if (said.split("blocked").length > 2) break;
+    }
+    const since = performance.now();
+    await launcher.stdin.close(); // as the system does where a process is killed
+    await launcher.stderr.cancel();
+    assert.notEqual((await launcher.status).code, 0);
+    assert.ok(performance.now() - since < 5000);
+  },
+);
 
 mpiTest("ranks() loads nothing of MPI where there is one rank", async () => {
   const [alone] = await results(1, "loaded");
