@@ -9,12 +9,14 @@ import type { TooManyBadImagesError } from "../run/bad_images.ts";
 import { compileStep } from "../run/compile_step.ts";
 import { exported } from "../run/otlp.ts";
 import { preparing } from "../run/progress.ts";
-import { broadcastStart, expectSameImages } from "../run/replicas.ts";
+import { programVersion } from "../run/program_version.ts";
+import { broadcastStart } from "../run/replicas.ts";
 import { lockOf } from "../run/run_folder.ts";
+import { expectSameRun, sharedOptions } from "../run/same_run.ts";
 import { upload } from "../run/state.ts";
 import { rankBatchSize, train, type TrainError, type UnevenBatchError } from "../run/train.ts";
 import type { WorkerError } from "../run/worker.ts";
-import type { Config } from "./config.ts";
+import { type Config, PRETRAIN_OPTIONS } from "./config.ts";
 import { type Batch, batches, BatchTooLargeError } from "./decode.ts";
 import { startingPoint } from "./resume.ts";
 import { slotPictureBytes, slotPictures } from "./slot_pictures.ts";
@@ -46,12 +48,16 @@ export const pretrain: (
   const { traits } = yield* Gpu;
   const { rank, world } = yield* Collective;
   const instances = images.length;
+  if (world > 1) {
+    yield* preparing(() => "Comparing version, options and pictures of the ranks");
+    const options = sharedOptions(PRETRAIN_OPTIONS, config);
+    yield* expectSameRun({ version: programVersion(), options, images, dataDir: config.dataDir });
+  }
   const schedule = planSchedule({ ...config, world: 1, instances });
   if (schedule.stepsPerEpoch === 0) {
     return yield* new BatchTooLargeError({ batchSize: config.batchSize, images: instances });
   }
   const own = { ...config, batchSize: yield* rankBatchSize(config.batchSize, world) };
-  yield* expectSameImages(images);
   const lock = rank === 0 ? yield* lockOf(config.outputDir) : undefined;
 
   yield* preparing(() => "Reading the weights that the run begins with");

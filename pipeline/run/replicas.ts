@@ -1,9 +1,7 @@
 /**
- * Keeping the ranks of a run in step: the same data, the same beginning, the same end, and the same bits in between. With
- * one rank all of this costs nothing.
+ * Keeping the ranks of a run in step: the same beginning, the same end, and the same bits in between. With one rank all of
+ * this costs nothing.
  */
-import { createHash } from "node:crypto";
-import { basename } from "node:path";
 import { Data, Effect, type Scope } from "effect";
 import { checksum } from "../../ops/checksum.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
@@ -32,27 +30,6 @@ export class RanksDifferError extends Data.Error<{
     return this.reason;
   }
 }
-
-/**
- * Compares the images (paths) of all ranks by number and file name; their folder may have another name. Fails with
- * `RanksDifferError` where a rank has found others than rank 0, or with a `CollectiveError`.
- */
-export const expectSameImages = Effect.fnUntraced(function* (
-  images: readonly string[],
-): Effect.fn.Return<void, RanksDifferError | CollectiveError> {
-  const hash = createHash("sha256");
-  for (const image of images) hash.update(`${basename(image)}\n`);
-  const found = yield* gatherTexts(`${images.length} ${hash.digest("hex")}`);
-  const other = found.findIndex((text) => text !== found[0]);
-  if (other < 0) return;
-  const [own, others] = [found[0], found[other]].map((text) => text.split(" ")[0]);
-  const what = own === others
-    ? `the ${own} pictures of rank 0 under other names`
-    : `${others} pictures, rank 0 ${own}`;
-  return yield* new RanksDifferError({
-    reason: `Rank ${other} has found ${what}: --data-dir must name the same pictures everywhere`,
-  });
-});
 
 /**
  * The starting point that rank 0 finds, on all ranks, which need not be able to read its checkpoint. Initial values of the
@@ -151,7 +128,8 @@ export const replicaCheck = Effect.fnUntraced(function* (
     return yield* new RanksDifferError({
       reason:
         `After step ${step} rank ${rank} holds other values of ${name} than rank 0: its device computes ` +
-        `otherwise or is faulty. Go on from the last checkpoint with --auto-resume, without it`,
+        `otherwise or is faulty. Start the run again without it (--device names those to take); --auto-resume goes on ` +
+        "from the last checkpoint, if there is one",
     });
   });
 });
