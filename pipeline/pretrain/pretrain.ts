@@ -9,7 +9,6 @@ import type { TooManyBadImagesError } from "../run/bad_images.ts";
 import { compileStep } from "../run/compile_step.ts";
 import { exported } from "../run/otlp.ts";
 import { preparing } from "../run/progress.ts";
-import { programVersion } from "../run/program_version.ts";
 import { broadcastStart } from "../run/replicas.ts";
 import { lockOf } from "../run/run_folder.ts";
 import { expectSameRun, sharedOptions } from "../run/same_run.ts";
@@ -48,11 +47,8 @@ export const pretrain: (
   const { traits } = yield* Gpu;
   const { rank, world } = yield* Collective;
   const instances = images.length;
-  if (world > 1) {
-    yield* preparing(() => "Comparing version, options and pictures of the ranks");
-    const options = sharedOptions(PRETRAIN_OPTIONS, config);
-    yield* expectSameRun({ version: programVersion(), options, images, dataDir: config.dataDir });
-  }
+  const options = sharedOptions(PRETRAIN_OPTIONS, config);
+  yield* expectSameRun({ options, images, dataDir: config.dataDir });
   const schedule = planSchedule({ ...config, world: 1, instances });
   if (schedule.stepsPerEpoch === 0) {
     return yield* new BatchTooLargeError({ batchSize: config.batchSize, images: instances });

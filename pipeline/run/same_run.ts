@@ -3,15 +3,17 @@ import { createHash } from "node:crypto";
 import { basename, relative } from "node:path";
 import { Effect } from "effect";
 import { statOf } from "../../data/files/exists.ts";
-import { type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
+import { Collective, type CollectiveError, gatherTexts } from "../../ops/runtime/collective.ts";
 import { flagName } from "./option_name.ts";
-import type { TaskOptions } from "./options.ts";
+import { RUN_OPTIONS, type TaskOptions } from "./options.ts";
+import { programVersion } from "./program_version.ts";
+import { preparing } from "./progress.ts";
 import { RanksDifferError } from "./replicas.ts";
 
 /** What all ranks of a run must have in common. */
 export interface SharedRun {
-  /** The version of the program. */
-  readonly version: string;
+  /** The version of the program; that of this one unless given. */
+  readonly version?: string;
   /** The options that decide what is computed, by their names on the command line. */
   readonly options: Readonly<Record<string, unknown>>;
   /** The images (paths), in their order. */
@@ -21,14 +23,16 @@ export interface SharedRun {
 }
 
 /**
- * The options of a run that all of its ranks must have in common: those that decide what is computed, and where it ends.
+ * The options of a run that all of its ranks must have in common, by their names on the command line: those that decide what
+ * is computed, and those by which a task decides when it does what. Paths may differ from machine to machine.
  */
 export const sharedOptions = <C>(
   { names, table }: Pick<TaskOptions<C>, "names" | "table">,
   config: C,
 ): SharedRun["options"] =>
   Object.fromEntries(
-    names.filter((name) => table[name].affects === "numbers" || name === "steps")
+    names.filter((name) => table[name].kind !== "path")
+      .filter((name) => table[name].affects === "numbers" || !Object.hasOwn(RUN_OPTIONS, name))
       .map((name) => [`--${flagName(name)}`, config[name]]),
   );
 
@@ -40,7 +44,10 @@ export const sharedOptions = <C>(
 export const expectSameRun = Effect.fnUntraced(function* (
   { version, options, images, dataDir }: SharedRun,
 ): Effect.fn.Return<void, RanksDifferError | CollectiveError> {
-  const versions = yield* gatherTexts(version);
+  const { world } = yield* Collective;
+  if (world === 1) return;
+  yield* preparing(() => "Comparing version, options and pictures of the ranks");
+  const versions = yield* gatherTexts(version ?? programVersion());
   const otherVersion = versions.findIndex((other) => other !== versions[0]);
   if (otherVersion >= 0) {
     return yield* new RanksDifferError({

@@ -15,13 +15,14 @@ import { compileStep } from "../../run/compile_step.ts";
 import { sharesIn } from "../../run/options.ts";
 import { exported } from "../../run/otlp.ts";
 import { preparing } from "../../run/progress.ts";
-import { broadcastStart, expectSameImages } from "../../run/replicas.ts";
+import { broadcastStart } from "../../run/replicas.ts";
 import { lockOf } from "../../run/run_folder.ts";
+import { expectSameRun, sharedOptions } from "../../run/same_run.ts";
 import { upload } from "../../run/state.ts";
 import { rankBatchSize, train, type TrainError, type UnevenBatchError } from "../../run/train.ts";
 import type { WorkerError } from "../../run/worker.ts";
 import { type Batch, batches } from "./batches.ts";
-import type { SegmentationConfig } from "./config.ts";
+import { SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
 import { segmentationStart } from "./resume.ts";
 import { segmentationStep } from "./step.ts";
 import { type SegmentationStepBuilder, segmentationStepGraph } from "./step_graph.ts";
@@ -59,8 +60,15 @@ export const transferSegmentation: (
   function* (config, { train: { samples, classes, warnings }, val }, build = segmentationStep) {
     const { rank, world } = yield* Collective;
     const instances = samples.length;
+    yield* expectSameRun({
+      options: {
+        ...sharedOptions(SEGMENTATION_OPTIONS, config),
+        classes: classes.map(({ name }) => name).join(),
+      },
+      images: [...samples, ...val?.samples ?? []].map(({ image }) => image),
+      dataDir: config.dataDir,
+    });
     const share = { ...config, batchSize: yield* rankBatchSize(config.batchSize, world) };
-    yield* expectSameImages(samples.map(({ image }) => image));
     const lock = rank === 0 ? yield* lockOf(config.outputDir) : undefined;
 
     yield* preparing(() => "Reading the weights that the run begins with");
