@@ -11,6 +11,7 @@ import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.
 import { recipeFlag, whichFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { dim } from "./terminal/color.ts";
+import { doingNow } from "./terminal/doing.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const convert = Command.make(
@@ -36,6 +37,7 @@ export const convert = Command.make(
     ),
   },
   Effect.fn(function* ({ input, list, which, recipe, ...flags }) {
+    yield* doingNow(`Converting ${input}`);
     const weights = yield* openWeights(input);
     if (list) return yield* Console.log(listing(weights));
     const output = Option.getOrNull(flags.output), to = Option.getOrNull(flags.to);

@@ -33,6 +33,7 @@ import { tinted } from "../pipeline/visualize/tinted.ts";
 import { demoReport } from "./demo/report.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
+import { doingNow, heardGpu } from "./terminal/doing.ts";
 import { layerReport } from "./terminal/terminal_progress.ts";
 
 const SCENES = { train: 800, val: 150, size: 128 };
@@ -61,11 +62,13 @@ export const demo = Command.make(
     const config = yield* demoConfig(flags);
     yield* expectSameRun(config);
     yield* Console.log(`Scenes: ${SCENES.train} to train on and ${SCENES.val} others, in ${config.dataDir}`);
+    yield* doingNow("Drawing scenes");
     yield* makeScenes({ dir: config.dataDir, seed: config.seed, ...SCENES });
 
     yield* Effect.gen(function* () {
       const trained = yield* train(config);
       yield* Console.log("\nNow the scenes that were not trained on");
+      yield* doingNow("Grouping them by slots, and by colour and place alone");
       const scenes = yield* labelledPictures(config.dataDir);
       const untrained = initialState(stepGraph(config, (yield* Gpu).traits).state, config.seed);
       const before = yield* group(config, untrained, scenes);
@@ -103,7 +106,7 @@ export const demo = Command.make(
           `  slotcon pretrain --dataset Folder --data-dir ~/photos --output-dir runs/photos --arch resnet18 ` +
           `--batch-size 32 --epochs 50`,
       );
-    }).pipe(Effect.provide(rankGpu(config)));
+    }).pipe(Effect.provide(heardGpu(rankGpu(config))));
   }),
 ).pipe(
   Command.withDescription(

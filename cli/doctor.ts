@@ -24,6 +24,7 @@ import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
 import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
 import { type CliTask, PRETRAINING, SEGMENTATION } from "./flags/tasks.ts";
 import { dim } from "./terminal/color.ts";
+import { doingNow } from "./terminal/doing.ts";
 
 /** The command `name` that looks at this machine as a run of a task would find it. */
 const doctorOf = <Name extends string, C extends RunConfig, Preset extends string>(
@@ -51,6 +52,7 @@ const doctorOf = <Name extends string, C extends RunConfig, Preset extends strin
         Option.isSome(run.config);
       if (ownRank !== null) return yield* tellRankSpeed(task, config);
 
+      yield* doingNow("Examining adapter, memory and data");
       const share = { ...config, batchSize: config.batchSize / config.ranks };
       const alone = yield* gather(task, share, namesData);
       const facts = { ...alone, ranks: (yield* startsRanks(config)) ? yield* measuredRanks(config) : null };

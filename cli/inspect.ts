@@ -25,6 +25,7 @@ import { teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { bold, dim, green, red, yellow } from "./terminal/color.ts";
+import { doingNow } from "./terminal/doing.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const inspect = Command.make(
@@ -51,6 +52,7 @@ export const inspect = Command.make(
     ),
   },
   Effect.fn(function* ({ file, json, ...flags }) {
+    yield* doingNow(`Examining ${file}`);
     const weights = yield* openWeights(file);
     const facts = yield* gather(weights);
     const use = Option.isNone(flags.dataDir)

@@ -1,84 +1,14 @@
-/** The command line. */
-import "../pipeline/run/without_async_context.ts"; // before Effect
-import process from "node:process";
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
-import * as NodeServices from "@effect/platform-node/NodeServices";
-import { Console, Effect, Layer, Runtime } from "effect";
-import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
-import project from "../deno.json" with { type: "json" };
-import { layerTuned } from "../pipeline/run/tuned_kernels.ts";
-import { commands } from "./commands.ts";
-import { ownRank } from "./launch/start_ranks.ts";
-import { explain, explainUsage } from "./terminal/explain.ts";
+/** Where a command begins: the program takes a while to load, during which something may have to be said already. */
+import { launchedAs } from "../pipeline/ranks/launch.ts";
+import { COMMAND_ACCESS } from "./launch/access.ts";
+import { voice } from "./terminal/voice.ts";
 
-const slotcon = Command.make("slotcon").pipe(
-  Command.withDescription(
-    "Self-supervised visual representation learning with semantic grouping, on any WebGPU adapter",
-  ),
-  Command.withSubcommands(Object.values(commands)),
-);
+/** These say themselves what they do. */
+const WITHOUT_VOICE = ["test", "watch"];
 
-/** Explains a wrong command line in a sentence and refers to the help, in place of printing it. */
-const presenter: CliOutput.Presenter = {
-  present: (event) => {
-    if (event._tag !== "InvalidInvocation") return CliOutput.defaultPresenter.present(event);
-    const sentences = event.errors.map((error) => `slotcon: ${explainUsage(error)}\n`);
-    return Console.error(`${sentences.join("")}See ${event.commandPath.join(" ")} --help`);
-  },
-};
-
-/**
- * The console, which does not end a command that has hours of work behind it: what cannot be written, as onto a full
- * disk, is lost, and the exit status says so in the end. Nobody misses what a reader that is gone does not get.
- */
-let lost: string | null = null;
-const forgiving = (print: (...words: unknown[]) => void) => (...words: unknown[]) => {
-  try {
-    print(...words);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.BrokenPipe)) lost ??= (error as Error).message;
-  }
-};
-const output: Console.Console = Object.assign(Object.create(console), {
-  log: forgiving(console.log),
-  error: forgiving(console.error),
-});
-
-const program = Command.run(slotcon, { version: project.version }).pipe(
-  Effect.tapCause((cause) => {
-    const words = explain(cause);
-    if (words === null) return Effect.void;
-    const who = ownRank === null || words.startsWith("Rank") ? "" : `rank ${ownRank}: `;
-    return Console.error(`slotcon: ${who}${words}`);
-  }),
-  Effect.ensuring(
-    Effect.suspend(() =>
-      lost === null ? Effect.void : Console.error(`slotcon: Cannot write all of the output: ${lost}`)
-    ),
-  ),
-  Effect.provideService(Console.Console, output),
-  Effect.provide(Layer.mergeAll(
-    NodeServices.layer,
-    layerTuned,
-    CliOutput.layerPresenter(presenter),
-    CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] }),
-  )),
-);
-
-// SIGINT and SIGTERM interrupt the program, which then cleans up: a run saves a checkpoint. SIGUSR2 does the same, since
-// mpirun forwards that one to its ranks; at the others it kills them.
-Deno.addSignalListener("SIGUSR2", () => process.emit("SIGINT"));
-// So does SIGHUP, when the terminal is closed, unless nohup has made this process ignore it.
-if (Deno.env.get("SLOTCON_NOHUP") === undefined) {
-  Deno.addSignalListener("SIGHUP", () => process.emit("SIGINT"));
+const [command = ""] = Deno.args;
+const rank = launchedAs((name) => Deno.env.get(name))?.rank ?? 0;
+if (rank === 0 && Object.hasOwn(COMMAND_ACCESS, command) && !WITHOUT_VOICE.includes(command)) {
+  voice.start(`Starting slotcon ${command}`);
 }
-let terminated = false;
-Deno.addSignalListener("SIGTERM", () => terminated = true);
-NodeRuntime.runMain(program, {
-  disableErrorReporting: true,
-  teardown: (exit, onExit) =>
-    Runtime.defaultTeardown(
-      exit,
-      (code) => onExit(code === 130 && terminated ? 143 : code === 0 && lost !== null ? 1 : code),
-    ),
-});
+await import("./program.ts");

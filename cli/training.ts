@@ -48,12 +48,12 @@ export const startTraining = Effect.fnUntraced(function* <Data, E, E2>(
   if (printConfig) return yield* Console.log(JSON.stringify(config, null, 2));
   if (yield* startsRanks(config)) return yield* startRanks(config.ranks);
   const run = Effect.gen(function* () {
-    yield* preparing(() => reading);
+    yield* preparing(reading);
     const data = yield* read;
     if (watched && (ownRank ?? 0) === 0) {
       yield* Console.log(`Watch the run on ${yield* serveInWorker(config.outputDir)}`);
     }
-    yield* preparing(() => "Opening the GPU");
+    yield* preparing("Opening the GPU");
     yield* Effect.provide(train(data), rankGpu(config));
   });
   // Ranks are joined before anything can fail: a rank that fails afterwards ends the others, too.

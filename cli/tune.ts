@@ -13,6 +13,7 @@ import { readTuned, tunedFile, writeTuned } from "../pipeline/run/tuned_kernels.
 import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { type CliTask, PRETRAINING, SEGMENTATION } from "./flags/tasks.ts";
+import { doingNow, heardGpu } from "./terminal/doing.ts";
 
 /** The command `name` that tunes the step of a task. */
 const tuneOf = <Name extends string, C extends RunConfig, Preset extends string>(
@@ -30,7 +31,7 @@ const tuneOf = <Name extends string, C extends RunConfig, Preset extends string>
     },
     Effect.fn(function* ({ again, run }) {
       const config = yield* configFrom(options)(run as unknown as Parsed<C, Preset>); // TypeScript cannot infer this for any C
-      yield* Effect.provide(tuneStep(step, config, again), rankGpu(config));
+      yield* Effect.provide(tuneStep(step, config, again), heardGpu(rankGpu(config)));
     }, Effect.scoped),
   );
 
@@ -78,6 +79,7 @@ const tuneStep = Effect.fnUntraced(function* <C extends RunConfig>(
       choices.length - open.length
     } of them known`,
   );
+  yield* doingNow("Trying kernels");
   const results: Tuned[] = [];
   const keep = Effect.fnUntraced(function* (result: Tuned) {
     results.push(result);

@@ -24,6 +24,7 @@ import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { bold, green, red } from "./terminal/color.ts";
+import { doingNow, heardGpu } from "./terminal/doing.ts";
 
 export const verify = Command.make(
   "verify",
@@ -114,12 +115,13 @@ const joined = ranks({ watchdogMinutes: 10 });
 
 /** A function that replays a recording; it opens the device when a recording first needs it. */
 const replayOn = Effect.fnUntraced(function* (device: Backend) {
-  const opened = yield* Effect.cached(Layer.build(rankGpu({ device, allowSharedDevice: true })));
+  const opened = yield* Effect.cached(Layer.build(heardGpu(rankGpu({ device, allowSharedDevice: true }))));
   const onDevice = <A, E>(effect: Effect.Effect<A, E, Gpu>) =>
     Effect.flatMap(opened, (context) => Effect.provide(effect, context));
 
   return Effect.fnUntraced(function* (file: string) {
     const start = performance.now();
+    yield* doingNow(`Replaying ${file}`);
     const recording = yield* openRecording(file);
     const { rows, outputs } = yield* match(recording)
       .with({ kind: "step" }, ({ tensors }) => onDevice(verifyStep(tensors, file)))

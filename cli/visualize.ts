@@ -11,7 +11,9 @@ import { type Teacher, teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights } from "../pipeline/weights/weights_file.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { expectWithin, UsageError } from "./flags/usage_error.ts";
+import { doingNow, heardGpu } from "./terminal/doing.ts";
 import { progressLine } from "./terminal/progress_line.ts";
+import { voice } from "./terminal/voice.ts";
 import { expectNotRead, type Shown, targetOf, writeShown } from "./visualize/output.ts";
 
 export const visualize = Command.make(
@@ -85,15 +87,21 @@ export const visualize = Command.make(
         }" stands behind the checkpoint: pictures are named by --images, data sets by --data-dir`,
       });
     }
+    yield* doingNow(`Reading ${checkpoint}`);
     const teacher = yield* teacherOf(yield* openWeights(checkpoint));
     const pictures = [...images, ...others];
     const rows = yield* chosen(flags, teacher.model.numPrototypes);
     const files = pictures.length > 0 ? pictures : yield* listImages(flags);
     yield* expectNotRead(target, files);
+    yield* doingNow("Opening the GPU");
     const shown = pictures.length > 0
       ? ofPictures(teacher, files)
       : ofPrototypes(teacher, files, { ...flags, rows });
-    yield* writeShown(target, yield* shown.pipe(Effect.provide(layers[device])), basename(checkpoint));
+    yield* writeShown(
+      target,
+      yield* shown.pipe(Effect.provide(heardGpu(layers[device]))),
+      basename(checkpoint),
+    );
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -202,7 +210,11 @@ const terminalWatcher = () => {
   let left = 0;
   const watcher: Watcher = {
     progress: (stage, done, total) =>
-      Effect.sync(() => done === total ? line.clear() : line.show(`${stage}: ${done} of ${total}`)),
+      Effect.sync(() => {
+        const words = `${stage}: ${done} of ${total}`;
+        voice.doing(words);
+        return done === total ? line.clear() : line.show(words);
+      }),
     bad: (sentence) =>
       Effect.sync(() => {
         line.say(`slotcon: ${sentence}. It is left out.`);

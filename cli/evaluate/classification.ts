@@ -18,6 +18,7 @@ import type { Which } from "../../pipeline/weights/encoder.ts";
 import { openWeights } from "../../pipeline/weights/weights_file.ts";
 import { bar, figure, gallery, html, image, pageOf, pageTable, thumbnail } from "../pages/page.ts";
 import { bold } from "../terminal/color.ts";
+import { doingNow, heardGpu } from "../terminal/doing.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { comparedDescriptors } from "./compared_descriptors.ts";
 import { type CommonValues, expectCommon } from "./flags.ts";
@@ -74,6 +75,7 @@ export const classify = Effect.fn("classify")(function* <
   >,
 ) {
   yield* expectCommon(flags);
+  yield* doingNow(`Reading ${file} and ${flags.dataDir}`);
   const weights = yield* openWeights(file);
   const encoder = yield* frozenEncoder(weights, flags.which);
   const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
@@ -97,7 +99,7 @@ export const classify = Effect.fn("classify")(function* <
     const shown = { seed: flags.seed, per: "picture", imageSize, batch } as const;
     const descriptors = yield* comparedDescriptors(encoder, shown);
     return yield* evaluate({ folders, descriptors, frame: evaluationFrame(imageSize), batch });
-  }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);
+  }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]), Effect.scoped);
 
   const purpose = use({ train: train.length, val: val.length, classes: classes.length });
   const inTable = (score: number | string) => typeof score === "number" ? score.toFixed(3) : score;

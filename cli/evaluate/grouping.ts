@@ -15,6 +15,7 @@ import { teacherOf } from "../../pipeline/weights/teacher.ts";
 import { openWeights } from "../../pipeline/weights/weights_file.ts";
 import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
 import { bold } from "../terminal/color.ts";
+import { doingNow, heardGpu } from "../terminal/doing.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
 import {
@@ -38,6 +39,7 @@ export const grouping = Command.make(
   },
   Effect.fn(function* ({ checkpoint: file, ...flags }) {
     yield* expectCommon(flags);
+    yield* doingNow(`Reading ${file} and ${flags.dataDir}`);
     const weights = yield* openWeights(file);
     const { model: own, values } = yield* teacherOf(weights);
     const model = { ...own, outputStride: Option.getOrElse(flags.outputStride, () => own.outputStride) };
@@ -57,7 +59,7 @@ export const grouping = Command.make(
       classes: labels.classes.length,
       batch: Math.min(flags.batchSize, labelled.length),
       seed: flags.seed,
-    }).pipe(Effect.provide([layers[flags.device], layerProgress]));
+    }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]));
 
     const about = {
       evaluation: "grouping",

@@ -6,6 +6,7 @@ import { EvaluationProgress } from "../../pipeline/eval/progress.ts";
 import { duration } from "../../pipeline/run/progress.ts";
 import { UsageError } from "../flags/usage_error.ts";
 import { progressLine } from "../terminal/progress_line.ts";
+import { voice } from "../terminal/voice.ts";
 
 export interface OutputFiles {
   readonly json: string;
@@ -74,6 +75,7 @@ export const layerProgress: Layer.Layer<never> = Layer.effect(
           [stage, began] = [now, performance.now()];
           line.clear();
         }
+        voice.doing(`${stage}, ${done} of ${total}`);
         const seconds = (performance.now() - began) / 1000;
         const left = done === 0 ? "" : `  ${duration(seconds / done * (total - done))} left`;
         line.show(`${stage}  ${done}/${total}${left}`.slice(0, 120));

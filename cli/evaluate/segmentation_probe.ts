@@ -17,6 +17,7 @@ import { whichFlag } from "../flags/common_flags.ts";
 import { UsageError } from "../flags/usage_error.ts";
 import { bar, figure, gallery, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
 import { bold } from "../terminal/color.ts";
+import { doingNow, heardGpu } from "../terminal/doing.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { classColors, legend, mostPixels, shownSide, UNKNOWN } from "./classes.ts";
 import { comparedDescriptors } from "./compared_descriptors.ts";
@@ -46,6 +47,7 @@ export const segmentationProbe = Command.make(
   Effect.fn(function* ({ checkpoint: file, ...flags }) {
     yield* expectCommon(flags);
     yield* expectTraining(flags);
+    yield* doingNow(`Reading ${file} and ${flags.dataDir}`);
     const weights = yield* openWeights(file);
     const encoder = yield* frozenEncoder(weights, flags.which);
     const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
@@ -94,7 +96,7 @@ export const segmentationProbe = Command.make(
         descriptors: yield* comparedDescriptors(encoder, shown),
         training: { epochs, rate: lr, momentum, weightDecay, seed },
       });
-    }).pipe(Effect.provide([layers[flags.device], layerProgress]), Effect.scoped);
+    }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]), Effect.scoped);
 
     const classes = classScores(evaluation, scored.classes);
     const digits = (value: number) => value.toFixed(3);

@@ -5,6 +5,7 @@ import type { Config } from "../../pipeline/pretrain/config.ts";
 import { launchedAs, launcherSettings, STDIN_OF_LAUNCHER } from "../../pipeline/ranks/launch.ts";
 import { MpiMissingError } from "../../pipeline/ranks/mpi_library.ts";
 import { UsageError } from "../flags/usage_error.ts";
+import { doingNow } from "../terminal/doing.ts";
 import { launcherReport } from "./launcher_report.ts";
 
 const environment = (name: string) => Deno.env.get(name);
@@ -55,11 +56,13 @@ const runAsRanks = Effect.fn("runAsRanks")(function* (
     detached: true, // Ctrl-C on the terminal reaches this process alone
   }).spawn();
   const report = launcherReport();
+  yield* doingNow(`Starting ${ranks} ranks`); // until they say something themselves
   const printed = stdout === "piped" ? new Response(child.stdout).text() : Promise.resolve("");
   const running = yield* Effect.forkChild(
     Stream.fromReadableStream({ evaluate: () => child.stderr, onError: (error) => error as Error }).pipe(
       Stream.decodeText(),
       Stream.splitLines,
+      Stream.tap(() => doingNow("")),
       Stream.runForEach((line) => Effect.forEach(report.lines(line), (text) => Console.error(text))),
       Effect.ignore,
       Effect.andThen(Effect.promise(() => child.status)),

@@ -1,3 +1,5 @@
+import { voice } from "./voice.ts";
+
 /** How far a command is: one line on standard error that is drawn over and over, where that is a terminal. */
 export interface ProgressLine {
   /** Draws the line anew; does nothing where it was drawn a moment ago. */
@@ -17,6 +19,7 @@ export const progressLine = (): ProgressLine => {
     if (!Deno.stderr.isTerminal()) return;
     Deno.stderr.writeSync(new TextEncoder().encode(`${CLEAR_LINE}${text}`));
     drawn = text;
+    voice.heard();
   };
   return {
     show: (text) => {
@@ -31,6 +34,7 @@ export const progressLine = (): ProgressLine => {
     say: (sentence) => {
       const text = drawn;
       draw("");
+      voice.heard();
       console.error(sentence);
       draw(text);
     },

@@ -1,7 +1,7 @@
 /**
  * The progress of a run on a terminal: one live line below all messages, or plain lines where the output is no terminal.
  */
-import { Effect, type Fiber, Layer, Logger } from "effect";
+import { Effect, Layer, Logger } from "effect";
 import {
   duration,
   isPrinted,
@@ -13,6 +13,7 @@ import {
   type StepReport,
 } from "../../pipeline/run/progress.ts";
 import { CLEAR_LINE, REDRAW_MS } from "./progress_line.ts";
+import { voice } from "./voice.ts";
 
 /** Where output goes: standard output and error of this process, except in tests. */
 export interface Screen {
@@ -20,15 +21,9 @@ export interface Screen {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
   readonly now: () => number; // milliseconds
-  /** Starts what speaks while this thread is blocked, from the words that it was given last. */
-  readonly whileBlocked?: () => { readonly hears: (words: string) => void; readonly end: () => void };
+  /** Speaks before the first step, where nothing is written. */
+  readonly voice: Pick<typeof voice, "doing" | "heard">;
 }
-
-/**
- * Milliseconds: how often to look whether it is time to say something before the first step, after how long to say the
- * first word, and after how long without a word the next.
- */
-const TICK_MS = 250, FIRST_WORD_MS = 1000, SILENCE_MS = 9000;
 
 /** Shows progress, and log messages as plain sentences, until the scope of the layer ends. */
 export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
@@ -37,47 +32,19 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
     let line = ""; // as it is drawn now
     let drawnAt = -Infinity;
 
-    let spokeAt: number | null = null; // when something was last written
-    const speak = (write: (text: string) => void, text: string) => {
-      spokeAt = screen.now();
-      write(text);
-    };
     const clear = () => {
       if (line !== "") screen.out(CLEAR_LINE);
     };
     const logger = Logger.make(({ logLevel, message }) => {
       const words = [message].flat().map(String).join(" ");
       clear();
-      speak(screen.err, logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);
+      screen.voice.heard();
+      screen.err(logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);
       screen.out(line);
-    });
-    const scope = yield* Effect.scope;
-    let preparation = () => ""; // in words
-    let telling: Fiber.Fiber<unknown> | null = null;
-    /** Says it where nothing was said for so many milliseconds, since the process began at first. */
-    const sayAfter = (silence: number) =>
-      Effect.suspend(() =>
-        screen.now() - (spokeAt ?? 0) >= silence ? Effect.logInfo(`${preparation()} …`) : Effect.void
-      );
-    const tell = Effect.suspend(() => {
-      const other = screen.whileBlocked?.();
-      other?.hears(preparation());
-      const tick = Effect.suspend(() => {
-        other?.hears(preparation());
-        return sayAfter(spokeAt === null ? FIRST_WORD_MS : SILENCE_MS);
-      });
-      return Effect.forever(Effect.andThen(Effect.sleep(TICK_MS), tick)).pipe(
-        Effect.ensuring(Effect.sync(() => other?.end())),
-      );
-    });
-    const preparing = Effect.fnUntraced(function* (words: () => string, blocking: boolean) {
-      preparation = words;
-      if (blocking) yield* sayAfter(FIRST_WORD_MS);
-      telling ??= yield* Effect.forkIn(tell, scope);
     });
     const step = (report: StepReport) =>
       Effect.sync(() => {
-        telling?.interruptUnsafe();
+        screen.voice.doing("");
         if (plan === null) return;
         const columns = screen.columns();
         if (columns === null) {
@@ -93,6 +60,7 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
       });
     yield* Effect.addFinalizer(() => Effect.sync(() => line === "" || screen.out("\n")));
 
+    const preparing = (words: string) => Effect.sync(() => screen.voice.doing(words));
     const begin = (begun: RunPlan) => Effect.sync(() => void (plan = begun));
     return Layer.mergeAll(Layer.succeed(Progress, { begin, step, preparing }), Logger.layer([logger]));
   }));
@@ -154,8 +122,5 @@ const thisProcess: Screen = {
   out: write(Deno.stdout),
   err: write(Deno.stderr),
   now: () => performance.now(),
-  whileBlocked: () => {
-    const worker = new Worker(new URL("./blocked_worker.ts", import.meta.url), { type: "module" });
-    return { hears: (words) => worker.postMessage(words), end: () => worker.terminate() };
-  },
+  voice,
 };

@@ -56,7 +56,7 @@ export const pretrain: (
   const own = { ...config, batchSize: yield* rankBatchSize(config.batchSize, world) };
   const lock = rank === 0 ? yield* lockOf(config.outputDir) : undefined;
 
-  yield* preparing(() => "Reading the weights that the run begins with");
+  yield* preparing("Reading the weights that the run begins with");
   const { packing, state, graph } = stepGraph(own, traits, build, acrossRanks(rank, world));
   const start = yield* broadcastStart(
     startingPoint({ config, state, schedule, instances }),

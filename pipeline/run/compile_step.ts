@@ -14,9 +14,15 @@ export const compileStep: (
   function* (graph, state) {
     const gpu = yield* Gpu;
     let compiled = 0;
-    yield* preparing(() => `Compiling for ${gpu.report.description}: ${compiled} kernels so far`, true);
+    const tell = Effect.suspend(() =>
+      preparing(`Compiling for ${gpu.report.description}: ${compiled} kernels so far`)
+    );
+    yield* tell;
     const counted = (label: string, code: string) =>
-      Effect.tap(gpu.pipeline(label, code), () => Effect.sync(() => compiled++));
+      Effect.tap(gpu.pipeline(label, code), () => {
+        compiled++;
+        return tell;
+      });
     return yield* compile(graph, state).pipe(Effect.provideService(Gpu, { ...gpu, pipeline: counted }));
   },
 );

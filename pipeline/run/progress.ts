@@ -66,12 +66,8 @@ export interface ProgressSink {
   readonly begin: (plan: RunPlan) => Effect.Effect<void>;
   /** Called after every step, in their order. */
   readonly step: (report: StepReport) => Effect.Effect<void>;
-  /**
-   * Called before the first step with what the run does now: a function that gives it in words, which may change, for
-   * a sink that says it now and then. `blocking` work holds the thread for seconds: what is to be said of it must be
-   * said before.
-   */
-  readonly preparing?: (words: () => string, blocking: boolean) => Effect.Effect<void>;
+  /** Called before the first step with what the run does from now on, in words. */
+  readonly preparing?: (words: string) => Effect.Effect<void>;
 }
 
 /** The progress sink of a run; a no-op by default. */
@@ -79,9 +75,9 @@ export const Progress: Context.Reference<ProgressSink> = Context.Reference("slot
   defaultValue: (): ProgressSink => ({ begin: () => Effect.void, step: () => Effect.void }),
 });
 
-/** Tells the progress sink what a run does before its first step, and whether that is `blocking`: no, unless given. */
-export const preparing = (words: () => string, blocking = false): Effect.Effect<void> =>
-  Effect.flatMap(Progress, (progress) => progress.preparing?.(words, blocking) ?? Effect.void);
+/** Tells the progress sink what a run does from now on, before its first step. */
+export const preparing = (words: string): Effect.Effect<void> =>
+  Effect.flatMap(Progress, (progress) => progress.preparing?.(words) ?? Effect.void);
 
 /** Whether this step, from 0, gets a line in the log. */
 export const isPrinted = (step: number, { printFreq }: RunPlan): boolean => (step + 1) % printFreq === 0;

@@ -46,7 +46,7 @@ export const expectSameRun = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, RanksDifferError | CollectiveError> {
   const { world } = yield* Collective;
   if (world === 1) return;
-  yield* preparing(() => "Comparing version, options and pictures of the ranks");
+  yield* preparing("Comparing version, options and pictures of the ranks");
   const versions = yield* gatherTexts(version ?? programVersion());
   const otherVersion = versions.findIndex((other) => other !== versions[0]);
   if (otherVersion >= 0) {

@@ -256,7 +256,7 @@ export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
         const images = yield* observed(training, 0);
         if (images !== null) yield* show(open, 0, images);
       }
-      yield* preparing(() => "Waiting for the first batch and the first step", true);
+      yield* preparing("Waiting for the first batch and the first step");
       time.mark("report"); // the wait for the first batch comes next
       yield* gracefully(steps, stop);
     }).pipe(

@@ -71,7 +71,7 @@ export const transferSegmentation: (
     const share = { ...config, batchSize: yield* rankBatchSize(config.batchSize, world) };
     const lock = rank === 0 ? yield* lockOf(config.outputDir) : undefined;
 
-    yield* preparing(() => "Reading the weights that the run begins with");
+    yield* preparing("Reading the weights that the run begins with");
     const { state, graph } = segmentationStepGraph(share, classes.length, build, acrossRanks(rank, world));
     const start = yield* broadcastStart(
       segmentationStart({ config, state, instances, classes }),
