@@ -67,11 +67,12 @@ export const pretrain: (
   const memoryTaken = config.memoryLimit === null ? 0 : slotPictureBytes(own, traits);
   const program = yield* compileStep({ ...graph, memoryTaken }, buffers);
   const lastStep = Math.min(schedule.totalSteps, config.steps ?? Infinity);
+  const recorded = recordedConfig(config, state);
   const slotMaps = rank === 0 ? yield* slotPictures(own, images, { state, buffers, lastStep }) : null;
 
   return yield* train({
     task: PRETRAIN,
-    config,
+    config: recorded,
     images: instances,
     start,
     lock,
@@ -101,7 +102,7 @@ export const pretrain: (
       step: done,
       teacherCounter: done + start.teacherStepOffset,
       instances,
-      config: recordedConfig(config, state),
+      config: recorded,
     }),
     observer: slotMaps,
   });

@@ -221,6 +221,7 @@ gpuTest(
 
     const { file, meta, tensors: values } = (yield* latestCheckpoint(config.outputDir, PRETRAIN))!;
     assert.equal(meta.config.optimizer, "adamW");
+    assert.equal(JSON.parse(Deno.readTextFileSync(join(config.outputDir, "config.json"))).optimizer, "adamW");
     const moved = values.get("optimizer.encoder_q.conv1.weight.exp_avg_sq")!;
     assert.deepEqual(moved.shape, [8, 3, 7, 7]);
     assert.ok(moved.data.some((value) => value > 0));
