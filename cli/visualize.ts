@@ -87,9 +87,13 @@ export const visualize = Command.make(
         }" stands behind the checkpoint: pictures are named by --images, data sets by --data-dir`,
       });
     }
+    const pictures = [...images, ...others];
+    if (pictures.includes("")) {
+      const reason = "expected the paths of pictures, found an empty one";
+      return yield* new UsageError({ subject: "--images", reason });
+    }
     yield* doingNow(`Reading ${checkpoint}`);
     const teacher = yield* teacherOf(yield* openWeights(checkpoint));
-    const pictures = [...images, ...others];
     const rows = yield* chosen(flags, teacher.model.numPrototypes);
     const files = pictures.length > 0 ? pictures : yield* listImages(flags);
     yield* expectNotRead(target, files);
@@ -170,7 +174,7 @@ const ofPrototypes = Effect.fnUntraced(function* (
 ) {
   const root = dataDir.endsWith(".txt") ? dirname(dataDir) : dataDir;
   const { watcher, left } = terminalWatcher();
-  const { retrieval, sheet, pictures, prototypes } = yield* showPrototypes(teacher, files, {
+  const { retrieval, sheet, rows: drawn, pictures, prototypes } = yield* showPrototypes(teacher, files, {
     ...{ topk, batchSize, rows, watcher },
     nameOf: (file) => relative(root, file),
   });
@@ -181,9 +185,7 @@ const ofPrototypes = Effect.fnUntraced(function* (
     prototypes,
     looked: retrieval.pictures,
     facts: `${counted(retrieval.pictures, left())}; prototypes in use: ${live} of ${prototypes.length}`,
-    says: `${rows?.length ?? prototypes.length} prototypes, each with its ${
-      Math.min(topk, retrieval.pictures)
-    } nearest pictures`,
+    says: `${drawn} prototypes, each with its ${Math.min(topk, retrieval.pictures)} nearest pictures`,
   } satisfies Shown as Shown;
 });
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { inflateRawSync } from "node:zlib";
 import { Effect } from "effect";
-import { inTestFolder } from "../data/_test_kit.ts";
+import { inTestFolder, writeImage } from "../data/_test_kit.ts";
 import { makeScenes } from "../data/datasets/scenes.ts";
 import { readSafetensors, writeSafetensors } from "../data/formats/safetensors.ts";
 import { readPicture } from "../data/images/decode_image.ts";
@@ -121,6 +121,32 @@ Deno.test(
 );
 
 Deno.test(
+  "slotcon visualize --images shows strips of any proportions beside other pictures, on a sheet of bounded size",
+  inTestFolder(async (folder) => {
+    const strip = (width: number, height: number) => ({
+      width,
+      height,
+      rgb: new Uint8Array(60_000).fill(90),
+    });
+    await writeImage(`${folder}/wide.png`, strip(20_000, 1));
+    await writeImage(`${folder}/high.png`, strip(1, 20_000));
+    await Deno.writeTextFile(`${folder}/text.jpg`, "no picture");
+    const { code, out, err } = await slotcon(
+      folder,
+      ...[`${testdata}checkpoint/tiny_lars.pth`, "--images", "wide.png", "text.jpg", "high.png"],
+      ...[`${testdata}augment/pictures/coffee_420.jpg`, "--save-path", "strips.png"],
+    );
+    assert.equal(code, 0, err);
+    assert.match(err, /^slotcon: Cannot decode "text\.jpg": [^\n]*\. It is left out\.$/);
+    assert.match(out, /3 pictures beside their slots\n.* 3 pictures, 1 left out;/);
+    const sheet = await Effect.runPromise(readPicture(`${folder}/strips.png`));
+    assert.ok(sheet.width <= 3000 && sheet.height <= 1100, `${sheet.width} × ${sheet.height}`);
+    const { pictures } = await pageIn(`${folder}/strips.html`);
+    assert.deepEqual(pictures.map(({ width, height }) => [width, height]), [[640, 1], [1, 640], [640, 426]]);
+  }),
+);
+
+Deno.test(
   "slotcon visualize says in one sentence what is wrong, before it begins",
   inTestFolder(async (folder) => {
     await writeTeacher(folder);
@@ -135,6 +161,10 @@ Deno.test(
       [
         ["--images", "coffee.jpg", "--save-path", "coffee.jpg"],
         /^slotcon: --save-path: "coffee\.jpg" is one of/,
+      ],
+      [
+        ["--images", "coffee.jpg", ""],
+        /^slotcon: --images: expected the paths of pictures, found an empty one$/,
       ],
       [["coffee.jpg"], /^slotcon: --images: "coffee\.jpg" stands behind the checkpoint/],
       [[], /^slotcon: There is no "datasets\/coco"/],

@@ -176,11 +176,15 @@ const surestPictures = Effect.fnUntraced(function* <Picture extends ClassifiedPi
   const show = (picture: Picture) =>
     Effect.gen(function* () {
       const { file, label, ranked: [{ label: found, share }] } = picture;
-      const own = yield* image(yield* thumbnail(yield* readPicture(file), SIDE), SIDE, "the picture");
-      const others = yield* Effect.forEach(othersOf(picture), (other) =>
-        Effect.gen(function* () {
-          return yield* image(yield* thumbnail(yield* readPicture(other), SMALL), SMALL, "a neighbour");
-        }));
+      const own = yield* image(thumbnail(yield* readPicture(file), SIDE), SIDE, "the picture");
+      const others = yield* Effect.forEach(
+        othersOf(picture),
+        (other) =>
+          Effect.flatMap(
+            readPicture(other),
+            (neighbour) => image(thumbnail(neighbour, SMALL), SMALL, "a neighbour"),
+          ),
+      );
       const verdict = found === label
         ? html`<b>${classes[label]}</b>`
         : html`<b>${classes[label]}</b>, taken for <b>${classes[found]}</b>`;

@@ -2,6 +2,7 @@
 import { Effect } from "effect";
 import sharp from "sharp";
 import type { Picture } from "../../data/images/decode_image.ts";
+import { framed } from "../../pipeline/inference/framed.ts";
 import type { Color } from "../../pipeline/visualize/colors.ts";
 
 /** Text that is HTML and not to be escaped. */
@@ -35,14 +36,9 @@ export const image = ({ width, height, rgb }: Picture, side: number, alt: string
       }" alt="${alt}">`,
   );
 
-/** An image scaled and cropped to a small square. */
-export const thumbnail = ({ width, height, rgb }: Picture, side: number): Effect.Effect<Picture> =>
-  Effect.promise(async () => ({
-    width: side,
-    height: side,
-    rgb: await sharp(rgb, { raw: { width, height, channels: 3 } }).resize(side, side, { fit: "cover" }).raw()
-      .toBuffer(),
-  }));
+/** An image resized and cropped to a small square. */
+export const thumbnail = (picture: Picture, side: number): Picture =>
+  framed(picture, { resize: side, crop: side });
 
 export const swatch = ([red, green, blue]: Color): Html =>
   html`<i class="swatch" style="background: rgb(${red} ${green} ${blue})"></i>`;

@@ -7,6 +7,9 @@ import type { Color } from "./colors.ts";
 /** The most pixels of a sheet; its cells become smaller so that it fits. */
 export const MOST_PIXELS: number = 24e6;
 
+/** The most pixels of a sheet whose cells are as small as they can be: what there is no room for is not on it. */
+export const LARGEST_SHEET: number = 1e8;
+
 /** A sheet of RGB pixels. */
 export class Paper {
   readonly #rgb: Uint8Array;

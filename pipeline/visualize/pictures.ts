@@ -7,12 +7,12 @@ import type { Gpu } from "../../ops/runtime/gpu.ts";
 import type { DeviceState } from "../../ops/runtime/program.ts";
 import type { RunError } from "../inference/descriptors.ts";
 import { evaluationFrame } from "../inference/framed.ts";
-import { scaled, scaledMap } from "../inference/scaled.ts";
+import { scaled, scaledMap, type Size } from "../inference/scaled.ts";
 import { packedBatches, runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
 import type { Teacher, TeacherOptions } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
-import { MOST_PIXELS, Paper } from "./paper.ts";
+import { LARGEST_SHEET, MOST_PIXELS, Paper } from "./paper.ts";
 import { tinted } from "./tinted.ts";
 import { NoImagesError, type Watcher } from "./watcher.ts";
 
@@ -56,7 +56,8 @@ export const showPictures: (
   ) {
     const teacher = yield* uploadTeacher(model, values);
     // Small enough for a sheet of all images, most of which are 3 : 2.
-    const height = Math.min(320, Math.floor(Math.sqrt(MOST_PIXELS / (3.2 * files.length))));
+    const room = Math.floor(Math.sqrt(MOST_PIXELS / (3.2 * files.length)));
+    const height = Math.max(LEAST_HEIGHT, Math.min(320, room));
     const onPage: PagePicture[] = [], onSheet: Shown[] = [];
     const shares = new Array<number>(model.numPrototypes).fill(0);
     const wonIn = new Array<number>(model.numPrototypes).fill(0);
@@ -69,7 +70,7 @@ export const showPictures: (
         const won = new Set(segments);
         for (const k of won) wonIn[k]++;
         for (const k of segments) shares[k] += 1 / segments.length;
-        onSheet.push(yield* inHeight({ picture, segments }, height));
+        onSheet.push(yield* within({ picture, segments }, { width: LONGEST * height, height }));
       }
       yield* watcher.progress("Looking at pictures", i + 1, files.length);
     }
@@ -82,7 +83,10 @@ export const showPictures: (
     const colors: Color[] = [];
     byUse.forEach((number, rank) => colors[number] = palette[rank]);
     return {
-      sheet: pairSheet(onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)])),
+      sheet: pairSheet(
+        onSheet.map(({ picture, segments }) => [picture, tinted(picture, segments, colors)]),
+        height,
+      ),
       pictures: onPage,
       prototypes: byUse.map((number): PagePrototype => ({
         number,
@@ -102,7 +106,10 @@ const SHOWN = 640;
  * The sides of the network's input are multiples of this, the largest output stride, so that its cells tile the image.
  */
 const STRIDE = 32;
-/** The longest side of the network's input, in multiples of the shorter one: longer panoramas are compressed. */
+/**
+ * The longest side of the network's input, in multiples of the shorter one: longer panoramas are compressed. On the sheet,
+ * where they keep their proportions, they are no longer than so many heights of a line.
+ */
 const LONGEST = 4;
 
 /** An image's slots: the network sees it as large as in training, and the maps are enlarged to the size shown. */
@@ -130,21 +137,27 @@ const slotsOf = Effect.fnUntraced(function* (image: Picture, model: TeacherOptio
   return { picture: yield* scaled(image, shown), segments } satisfies Shown;
 }, Effect.scoped);
 
-const inHeight = Effect.fnUntraced(function* ({ picture, segments }: Shown, height: number) {
-  const width = Math.max(1, Math.round(picture.width * height / picture.height));
-  const size = { width, height };
+/** An image at the largest size of its own proportions that is within a box; at least a pixel wide and high. */
+const within = Effect.fnUntraced(function* ({ picture, segments }: Shown, box: Size) {
+  const scale = Math.min(box.width / picture.width, box.height / picture.height);
+  const size = {
+    width: Math.max(1, Math.round(scale * picture.width)),
+    height: Math.max(1, Math.round(scale * picture.height)),
+  };
   return {
     picture: yield* scaled(picture, size),
     segments: scaledMap(segments, picture, size),
   } satisfies Shown;
 });
 
+/** The height of a line on the sheet, where there are so many images that they hardly fit. */
+const LEAST_HEIGHT = 8;
 /** Pixels between the images of a pair; there are more between pairs. */
 const GAP = 4;
 
-/** Pairs of images of one height in lines, like words, of the length that wastes the least of the sheet. */
-const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
-  const step = pairs[0][0].height + 4 * GAP;
+/** Pairs of images in lines of one height, like words, of the length that wastes the least of the sheet. */
+const pairSheet = (pairs: readonly (readonly [Picture, Picture])[], lineHeight: number): Paper => {
+  const step = lineHeight + 4 * GAP;
   const widths = pairs.map(([{ width }]) => 2 * width + 5 * GAP);
   const square = Math.sqrt(step * widths.reduce((sum, width) => sum + width, 0));
   const layouts = [0.8, 1, 1.2, 1.4, 1.6].map((stretch) => {
@@ -159,7 +172,7 @@ const pairSheet = (pairs: readonly (readonly [Picture, Picture])[]): Paper => {
     return { corners, width: right, height: y + step };
   });
   const best = layouts.reduce((a, b) => b.width * b.height < a.width * a.height ? b : a);
-  const paper = new Paper(best.width, best.height);
+  const paper = new Paper(best.width, Math.min(best.height, Math.floor(LARGEST_SHEET / best.width)));
   pairs.forEach(([image, slots], i) => {
     const { x, y } = best.corners[i];
     paper.put(image, x, y);

@@ -14,7 +14,7 @@ import type { Teacher } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
 import { highlighted } from "./highlighted.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
-import { label, MOST_PIXELS, Paper } from "./paper.ts";
+import { label, LARGEST_SHEET, MOST_PIXELS, Paper } from "./paper.ts";
 import { type NonFiniteScoresError, type Retrieval, retrieve } from "./retrieval.ts";
 import { NoImagesError, type Watcher } from "./watcher.ts";
 
@@ -36,8 +36,10 @@ export interface PrototypesOptions {
 export interface ShownPrototypes {
   /** The nearest images and the use of all prototypes. */
   readonly retrieval: Retrieval;
-  /** A row for each prototype. */
+  /** A row for each prototype, as far as there is room. */
   readonly sheet: Paper;
+  /** The number of its rows. */
+  readonly rows: number;
   /** The images for a page. */
   readonly pictures: readonly PagePicture[];
   /** All prototypes, in the order of their numbers. */
@@ -103,10 +105,11 @@ export const showPrototypes: (
   const palette = distinctColors(byUse.length);
   const colors: Color[] = [];
   byUse.forEach((number, rank) => colors[number] = palette[rank]);
-  const drawn = rows ?? byUse;
+  const perRow = Math.min(topk, retrieval.pictures);
+  const drawn = (rows ?? byUse).slice(0, mostRows(perRow));
   const sheet = yield* prototypeSheet(
     drawn.map((number) => ({ number, share: shares[number], color: colors[number] })),
-    Math.min(topk, retrieval.pictures),
+    perRow,
   );
   const cells = Map.groupBy(
     drawn.flatMap((number, row) =>
@@ -143,6 +146,7 @@ export const showPrototypes: (
   return {
     retrieval,
     sheet: sheet.paper,
+    rows: drawn.length,
     pictures: onPage,
     prototypes: nearest.map((neighbors, number): PagePrototype => ({
       number,
@@ -156,6 +160,12 @@ export const showPrototypes: (
 
 /** Pixels between cells. */
 const GAP = 4;
+/** The least side of a cell, in pixels. */
+const LEAST_CELL = 16;
+
+/** How many rows of the smallest cells a sheet has room for. */
+const mostRows = (length: number): number =>
+  Math.floor(LARGEST_SHEET / (length + 1) / (LEAST_CELL + GAP) ** 2);
 
 /**
  * A sheet with a row for each prototype: its label, then `length` cells for images. Many rows are arranged in several
@@ -166,7 +176,7 @@ const prototypeSheet = Effect.fnUntraced(function* (
   length: number,
 ) {
   const cell = Math.max(
-    16,
+    LEAST_CELL,
     Math.min(200, Math.floor(Math.sqrt(MOST_PIXELS / rows.length / (length + 0.6))) - GAP),
   );
   const beside = Math.round(0.6 * cell);
