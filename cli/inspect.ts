@@ -55,7 +55,7 @@ export const inspect = Command.make(
     yield* doingNow(`Examining ${file}`);
     const weights = yield* openWeights(file);
     const facts = yield* gather(weights);
-    const use = Option.isNone(flags.dataDir)
+    const use = Option.isNone(flags.dataDir) || !facts.sound
       ? null
       : yield* countUse(weights, { ...flags, dataDir: flags.dataDir.value });
     yield* Console.log(
@@ -119,7 +119,7 @@ const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
     is: whatItIs(weights),
     bytes: source.size,
     sha256: hash.digest("hex"),
-    sound: inspection.damaged.length === 0 && inspection.groups.every(({ notFinite }) => notFinite === 0),
+    sound: inspection.damaged.length === 0 && inspection.nonFinite.length === 0,
     tensors: weights.tensors.size,
     run: yield* runOf(weights, encoder?.width ?? 64),
     encoder,
@@ -166,7 +166,7 @@ const countUse = Effect.fnUntraced(function* (
 });
 
 const page = (facts: Facts, use: PrototypeUse | null): string => {
-  const { run, encoder, prototypes, groups, damaged } = facts;
+  const { run, encoder, prototypes, groups, damaged, nonFinite } = facts;
   const rows: [string, string][] = [
     ["is", facts.is],
     ["size", `${writtenBytes(facts.bytes)}, ${facts.tensors} tensors`],
@@ -197,9 +197,11 @@ const page = (facts: Facts, use: PrototypeUse | null): string => {
     ...damaged.length === 0
       ? [`${green("ok     ")}  every tensor can be read, and matches its checksum where it has one`]
       : [],
-    ...groups.some(({ notFinite }) => notFinite > 0)
-      ? [`${red("problem")}  there are values that are not finite`]
-      : [`${green("ok     ")}  all values are finite`],
+    ...nonFinite.slice(0, MOST_NAMED).map((which) => `${red("problem")}  ${which} are not finite`),
+    ...nonFinite.length > MOST_NAMED
+      ? [`${red("problem")}  and so it is in ${nonFinite.length - MOST_NAMED} more tensors`]
+      : [],
+    ...nonFinite.length === 0 ? [`${green("ok     ")}  all values are finite`] : [],
     ...prototypes === null ? [] : [prototypeLine(prototypes)],
     ...use === null ? [] : [useLine(use)],
   ];
@@ -212,6 +214,9 @@ const page = (facts: Facts, use: PrototypeUse | null): string => {
     ...lines,
   ].join("\n");
 };
+
+/** Tensors that are named where values are not finite. */
+const MOST_NAMED = 10;
 
 const prototypeLine = ({ count, zero, doubles }: NonNullable<Inspection["prototypes"]>) =>
   zero + doubles === 0

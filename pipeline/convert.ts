@@ -12,7 +12,7 @@ import { planSchedule } from "./optim/schedule.ts";
 import { publishedContents, publishedMeta, publishedState, withAllVelocities } from "./pretrain/published.ts";
 import { PRETRAIN, type PretrainMeta, pretrainMeta } from "./pretrain/task.ts";
 import { type CheckpointError, checkpointPieces } from "./run/checkpoint_file.ts";
-import { readState } from "./run/state.ts";
+import { expectFiniteValues, readState } from "./run/state.ts";
 import { fileTensor, type StateTensor } from "./run/state_layout.ts";
 import { detectron2Name, type Which, wholeEncoderOf } from "./weights/encoder.ts";
 import { segmentorOnnx } from "./transfer/segmentation/onnx.ts";
@@ -42,6 +42,12 @@ interface Run {
 interface Encoder {
   readonly tensors: ReadonlyMap<string, FileTensor>;
   readonly options: EncoderOptions;
+}
+
+/** A tensor of 32-bit floats. */
+interface FloatTensor extends FileTensor {
+  readonly dtype: "F32";
+  readonly data: Float32Array;
 }
 
 /** A format that holds a `Contents`: a row of the table below. A `RangeError` says that the format cannot hold them. */
@@ -140,7 +146,8 @@ export interface Converted {
 
 /**
  * The bytes of a file in the format `to`, of the encoder `which` where the file has two; the same file gives the same
- * bytes. Of a segmentor, `onnx` is the whole; `recipe` says what a file of mmsegmentation's does not. Fails with a `FormatError` where a tensor cannot be read, a `ConvertError` where the file does not hold what
+ * bytes. Of a segmentor, `onnx` is the whole; `recipe` says what a file of mmsegmentation's does not. Fails with a
+ * `FormatError` where a tensor cannot be read or is not finite, a `ConvertError` where the file does not hold what
  * the format needs, and an `ExportError` where an encoder cannot be written as ONNX.
  */
 export const convert: (
@@ -165,7 +172,7 @@ export const convert: (
   }
   if (format.needs === "run") return yield* convertedAs(format, yield* wholeRun(weights, to), weights, to);
   const { tensors, options } = yield* wholeEncoderOf(weights, which);
-  const encoder = { tensors: yield* loaded(tensors), options };
+  const encoder = { tensors: yield* loaded(weights.file, tensors), options };
   const { pieces, notes } = yield* convertedAs(format, encoder, weights, to);
   const isNeither = (weights.content.kind === "encoder" || isSegmentor(weights)) && which === "student";
   const note = "The file holds one encoder: it is neither the student's nor the teacher's";
@@ -194,7 +201,7 @@ const wholeRun = Effect.fnUntraced(
     const refuse = (reason: string) => new ConvertError({ subject: file, to, reason });
     if (content.kind === "checkpoint") {
       const meta = yield* pretrainMeta(file, content).pipe(Effect.mapError(({ reason }) => refuse(reason)));
-      return { meta, tensors: yield* readState(tensors) };
+      return { meta, tensors: yield* readState(file, tensors) };
     }
     const meta = yield* match(content)
       .with({ kind: "published" }, ({ published }) => {
@@ -211,7 +218,7 @@ const wholeRun = Effect.fnUntraced(
           "it holds weights, but no run with an optimiser and a step; slotcon pretrain --init starts one from them",
         )
       );
-    return { meta, tensors: withAllVelocities(yield* readState(tensors), publishedState(meta.config)) };
+    return { meta, tensors: withAllVelocities(yield* readState(file, tensors), publishedState(meta.config)) };
   },
 );
 
@@ -229,11 +236,12 @@ const midEpoch = ({ step, config, instances }: PretrainMeta): string[] => {
   ];
 };
 
-const loaded = Effect.fnUntraced(function* (tensors: ReadonlyMap<string, StoredTensor>) {
+const loaded = Effect.fnUntraced(function* (file: string, tensors: ReadonlyMap<string, StoredTensor>) {
   const all = new Map<string, FileTensor>();
   for (const [name, { dtype, shape, values }] of tensors) {
     all.set(name, { dtype, shape, data: yield* values });
   }
+  yield* expectFiniteValues(file, inFloats(all));
   return all;
 });
 
@@ -266,7 +274,7 @@ const withoutBfloat16 = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<
     tensor.dtype === "BF16" ? { ...tensor, dtype: "F32", data: widened("BF16", tensor.data) } : tensor,
   ]));
 
-const inFloats = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<string, FileTensor> =>
+const inFloats = (tensors: ReadonlyMap<string, FileTensor>): ReadonlyMap<string, FloatTensor> =>
   new Map([...tensors].map(([name, { dtype, shape, data }]) => [
     name,
     { dtype: "F32", shape, data: widened(dtype, data) },

@@ -8,7 +8,7 @@ import type { PickleInput } from "../data/formats/pickle/write.ts";
 import { readSafetensors } from "../data/formats/safetensors.ts";
 import { writeTorch } from "../data/formats/torch/write.ts";
 import { convert, type Format, FORMATS } from "./convert.ts";
-import { untrainedEncoder } from "./inference/frozen_encoder.ts";
+import { frozenEncoder, untrainedEncoder } from "./inference/frozen_encoder.ts";
 import { detectron2Name, type Which } from "./weights/encoder.ts";
 import { openWeights } from "./weights/weights_file.ts";
 
@@ -137,6 +137,31 @@ Deno.test(
     ]));
     for (const to of FORMATS.filter((to) => !["slotcon", "pth", "mmseg-segmentor"].includes(to))) {
       assert.ok((await convertedFrom(folder, bf16 as never, to)).length > 0, to);
+    }
+  }),
+);
+
+Deno.test(
+  "what reads weights refuses values that are not finite in 32 bits, whatever their type, by the tensor's name",
+  inTestFolder(async (folder) => {
+    const { shape } = first.get("bn1.bias")!;
+    const bad: Record<string, FileTensor> = {
+      "a NaN": { dtype: "F32", shape, data: Float32Array.of(0, NaN) },
+      "an infinity of 16 bits": { dtype: "F16", shape, data: Float16Array.of(-Infinity, 0) },
+      "a NaN of bf16": { dtype: "BF16", shape, data: Uint16Array.of(0x7fc0, 0) },
+      "a number beyond 32 bits": { dtype: "F64", shape, data: Float64Array.of(1e300, 0) },
+    };
+    const expected = /1 of the 2 values of bn1\.bias are not finite in 32 bits/;
+    for (const [name, tensor] of Object.entries(bad)) {
+      const value = new Map([...first, ["bn1.bias", tensor]]) as never;
+      for (const to of ["backbone", "mmseg", "detectron2", "safetensors", "onnx"] as const) {
+        assert.match(await refusal(convertedFrom(folder, value, to)), expected, `${name} to ${to}`);
+      }
+      const frozen = openWeights(join(folder, "weights.pth")).pipe(
+        Effect.flatMap((weights) => frozenEncoder(weights, "teacher")),
+        Effect.scoped,
+      );
+      assert.match(await refusal(Effect.runPromise(frozen)), expected, name);
     }
   }),
 );

@@ -22,7 +22,7 @@ export interface FrozenEncoder {
 
 /**
  * The encoder in a file, and the side of the views that it was trained on, in pixels. Fails with a `FormatError` where
- * the file has no such encoder, or a tensor is missing or of another shape.
+ * the file has no such encoder, or a tensor is missing, of another shape, or not finite.
  */
 export const frozenEncoder: (
   weights: WeightsFile,
@@ -35,7 +35,7 @@ export const frozenEncoder: (
       // Counters of batches do not matter in evaluation, and some files leave them out.
       if (!stored.has(name)) counters.set(name, { shape, data: new Float32Array(1) });
     }
-    const values = new Map([...yield* readState(stored), ...counters]);
+    const values = new Map([...yield* readState(weights.file, stored), ...counters]);
     return { options, values, imageSize: imageSizeOf(weights) };
   },
 );

@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import { match } from "ts-pattern";
 import type { FormatError } from "../../data/files/format_error.ts";
-import { type StoredTensor, widened } from "../../data/formats/file_tensor.ts";
+import type { StoredTensor } from "../../data/formats/file_tensor.ts";
 import { sameShape } from "../../ops/graph/shape.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
 import { planSchedule, type Schedule, teacherCounter } from "../optim/schedule.ts";
@@ -12,7 +12,6 @@ import {
   autoResumed,
   changedOptions,
   differenceNotes,
-  expectFiniteValues,
   expectSameOptimizer,
   isNewestIn,
   nameGoodNeighbour,
@@ -21,7 +20,7 @@ import {
   type StartingPoint as AnyStart,
 } from "../run/resume.ts";
 import { readState } from "../run/state.ts";
-import type { StateTensor, StateValues } from "../run/state_layout.ts";
+import type { StateValues } from "../run/state_layout.ts";
 import type { Published } from "../weights/published_file.ts";
 import { openWeights, type WeightsFile } from "../weights/weights_file.ts";
 import { type Config, PRETRAIN_OPTIONS } from "./config.ts";
@@ -144,7 +143,7 @@ const goOnPublished = Effect.fnUntraced(function* (
     yield* expectSameOptimizer(file, published.optimizer, recordedConfig(config, state).optimizer);
   }
   const values = yield* resumedValues(
-    { file, tensors: withAllVelocities(yield* readState(tensors), state) },
+    { file, tensors: withAllVelocities(yield* readState(file, tensors), state) },
     state,
   );
   const step = published.epoch * schedule.stepsPerEpoch;
@@ -171,8 +170,8 @@ const MODULES = ["encoder", "projector", "grouping", "predictor_slot", "center"]
 
 /**
  * Initial values, but for the weights that a file has: module by module, both networks of a checkpoint, or an encoder
- * for both networks. Fails with a `CheckpointError` where the encoder is of another architecture, or a value is not
- * finite; other modules that differ keep their initial values.
+ * for both networks. Fails with a `CheckpointError` where the encoder is of another architecture, and with a
+ * `FormatError` where a value is not finite; other modules that differ keep their initial values.
  */
 const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }: Beginning) {
   const { tensors, content, leftOut } = yield* openWeights(file);
@@ -181,7 +180,7 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
   const [taken, anew]: string[][] = [[], []];
   for (const module of MODULES) {
     const own = names.filter((name) => name.startsWith(module));
-    const found = new Map<string, StateTensor>();
+    const found = new Map<string, StoredTensor>();
     const problems: string[] = [];
     for (const name of own) {
       const tensor = tensorFor(name, tensors, content.kind === "encoder");
@@ -190,12 +189,11 @@ const fromWeights = Effect.fnUntraced(function* (file: string, { config, state }
         if (!name.endsWith("num_batches_tracked")) problems.push(`it has no ${name}`); // older files lack the counters
       } else if (!sameShape(tensor.shape, shape)) {
         problems.push(`${name} is [${tensor.shape.join(", ")}], not [${shape.join(", ")}]`);
-      } else found.set(name, { shape, data: widened(tensor.dtype, yield* tensor.values) });
+      } else found.set(name, tensor);
     }
     if (problems.length === 0) {
-      yield* expectFiniteValues(file, "start from", found);
       taken.push(module);
-      for (const [name, tensor] of found) values.set(name, tensor);
+      for (const [name, tensor] of yield* readState(file, found)) values.set(name, tensor);
     } else if (module === "encoder") {
       const reason = `its encoder is not this run's (--arch, --width): ${problems.slice(0, 3).join("; ")}`;
       return yield* new CheckpointError({ subject: file, action: "start from", reason });

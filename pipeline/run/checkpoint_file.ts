@@ -257,7 +257,7 @@ export const loadCheckpoint: <Meta extends RunMeta = RunMeta>(
     task?: Task<Meta>,
   ): Effect.fn.Return<Checkpoint<Meta>, CheckpointError, Scope.Scope> {
     const { tensors, ...rest } = yield* openCheckpoint(file, task);
-    return { ...rest, tensors: yield* readState(tensors).pipe(Effect.mapError(damaged)) };
+    return { ...rest, tensors: yield* readState(file, tensors).pipe(Effect.mapError(damaged)) };
   },
   Effect.scoped,
 );

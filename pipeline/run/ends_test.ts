@@ -5,9 +5,12 @@ import { Effect, Fiber, Logger } from "effect";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
 import { tinyRunOnNoise } from "../_test_kit.ts";
+import { convert, FORMATS } from "../convert.ts";
 import type { Config } from "../pretrain/config.ts";
 import { pretrain } from "../pretrain/pretrain.ts";
 import { PRETRAIN } from "../pretrain/task.ts";
+import { inspect } from "../weights/inspect.ts";
+import { openWeights } from "../weights/weights_file.ts";
 import { checkpointName, latestCheckpoint, loadCheckpoint, saveCheckpoint } from "./checkpoint_file.ts";
 import { Progress, type StepReport } from "./progress.ts";
 import { runStatus } from "./run_status.ts";
@@ -116,6 +119,7 @@ gpuTest("weights with a value that is not finite are refused by the tensor's nam
   yield* pretrain(config, images);
   const file = join(config.outputDir, "checkpoints", checkpointName(2));
   const { meta, tensors } = yield* loadCheckpoint(file, PRETRAIN);
+  const goodValues = Effect.map(loadCheckpoint(file), ({ tensors }) => tensors);
   const name = "encoder_q.layer1.0.bn1.running_var";
   tensors.get(name)!.data[3] = NaN;
   const bad = `${config.outputDir}-bad`;
@@ -125,9 +129,18 @@ gpuTest("weights with a value that is not finite are refused by the tensor's nam
     const error = yield* Effect.flip(pretrain({ ...config, outputDir: `${bad}-new`, ...options }, images));
     assert.match(
       error.message,
-      /: 1 of the 8 values of encoder_q\.layer1\.0\.bn1\.running_var are not finite: choose/,
+      /: 1 of the 8 values of encoder_q\.layer1\.0\.bn1\.running_var are not finite in 32 bits/,
     );
   }
+  const weights = yield* openWeights(from);
+  for (const to of FORMATS) {
+    const { message } = yield* Effect.flip(convert(weights, { to, which: "student" }));
+    assert.match(message, /^Cannot read ".*": 1 of the 8 values of .*running_var are not finite/, to);
+  }
+  const { nonFinite } = yield* inspect(weights);
+  assert.deepEqual(nonFinite, [`1 of the 8 values of ${name}`]);
+  yield* saveCheckpoint(bad, PRETRAIN, { meta: { ...meta, step: 1 }, tensors: yield* goodValues });
+  yield* pretrain({ ...config, outputDir: bad, autoResume: true }, images); // from the one before
 });
 
 gpuTest(

@@ -15,8 +15,7 @@ import {
   type RunMeta,
   type Task,
 } from "./checkpoint_file.ts";
-import { countNonFinite } from "./divergence.ts";
-import { initialState, isInitial } from "./initial_state.ts";
+import { initialState } from "./initial_state.ts";
 import { flagName } from "./option_name.ts";
 import type { RunConfig, TaskOptions } from "./options.ts";
 import type { GoesOnWith } from "./run_folder.ts";
@@ -103,33 +102,14 @@ export const expectSameOptimizer = (
 
 /**
  * The values with which a run whose state is `state` goes on from a checkpoint. Fails with a `CheckpointError` where
- * the checkpoint is of another architecture, or has values that are not finite.
+ * the checkpoint is of another architecture.
  */
 export const resumedValues = (
   { file, tensors }: Pick<Checkpoint, "file" | "tensors">,
   state: StateBuilder,
 ): Effect.Effect<StateValues, CheckpointError> => {
   const values = withLossScaleOf(state, tensors);
-  return compareState(checkpointShapes(state), { file, tensors: values }).pipe(
-    Effect.andThen(expectFiniteValues(file, "resume from", values)),
-    Effect.as(values),
-  );
-};
-
-/** Fails with a `CheckpointError` that names the first tensors of a file with values that are not finite. */
-export const expectFiniteValues = (
-  file: string,
-  action: "resume from" | "start from",
-  values: StateValues,
-): Effect.Effect<void, CheckpointError> => {
-  const bad = [...values].filter(([, tensor]) => !isInitial(tensor)).flatMap(([name, { data }]) => {
-    const count = countNonFinite(data);
-    return count === 0 ? [] : [`${count} of the ${data.length} values of ${name}`];
-  });
-  if (bad.length === 0) return Effect.void;
-  const more = bad.length > 3 ? `, and those of ${bad.length - 3} more tensors,` : "";
-  const reason = `${bad.slice(0, 3).join(", ")}${more} are not finite: choose another file`;
-  return Effect.fail(new CheckpointError({ subject: file, action, reason }));
+  return Effect.as(compareState(checkpointShapes(state), { file, tensors: values }), values);
 };
 
 /**

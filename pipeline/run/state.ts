@@ -1,6 +1,6 @@
 /** The state of a run between checkpoints (PyTorch's layout) and the device. */
 import { Effect, type Scope } from "effect";
-import type { FormatError } from "../../data/files/format_error.ts";
+import { FormatError } from "../../data/files/format_error.ts";
 import { type StoredTensor, widened } from "../../data/formats/file_tensor.ts";
 import { normalQuantiles } from "../../data/random/normals.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
@@ -8,24 +8,46 @@ import { type Draw, drawNormals } from "../../ops/runtime/draw_normals.ts";
 import { Gpu, type GpuError, STORAGE } from "../../ops/runtime/gpu.ts";
 import type { DeviceState } from "../../ops/runtime/program.ts";
 import type { Declared, StateBuilder } from "../model/state_builder.ts";
+import { countNonFinite } from "./divergence.ts";
 import { InitialTensor } from "./initial_state.ts";
 import { type StateTensor, type StateValues, toDevice, toFile } from "./state_layout.ts";
 
 /**
- * Tensors of a file as state: read one after the other, other types widened to 32-bit floats. Fails with the
- * `FormatError` of the first tensor that cannot be read.
+ * Tensors of `file` as state: read one after the other, other types widened to 32-bit floats. Fails with the
+ * `FormatError` of the first tensor that cannot be read, or with one that names those whose values are not finite.
  */
 export const readState: (
+  file: string,
   tensors: ReadonlyMap<string, StoredTensor>,
 ) => Effect.Effect<StateValues, FormatError> = Effect.fnUntraced(function* (
+  file: string,
   tensors: ReadonlyMap<string, StoredTensor>,
 ) {
   const values = new Map<string, StateTensor>();
   for (const [name, { dtype, shape, values: read }] of tensors) {
     values.set(name, { shape, data: widened(dtype, yield* read) });
   }
+  yield* expectFiniteValues(file, values);
   return values;
 });
+
+/** Fails with a `FormatError` that names the first tensors of a file with values that are not finite. */
+export const expectFiniteValues = (
+  file: string,
+  tensors: ReadonlyMap<string, { readonly data: Float32Array }>,
+): Effect.Effect<void, FormatError> => {
+  const bad = [...tensors].flatMap(([name, { data }]) => nonFiniteValues(name, data) ?? []);
+  if (bad.length === 0) return Effect.void;
+  const more = bad.length > 3 ? `, and those of ${bad.length - 3} more tensors,` : "";
+  const reason = `${bad.slice(0, 3).join(", ")}${more} are not finite in 32 bits (slotcon inspect names all)`;
+  return Effect.fail(new FormatError({ subject: file, reason }));
+};
+
+/** How many values of a tensor are infinite or NaN, in words; null where all are finite. */
+export const nonFiniteValues = (name: string, data: Float32Array): string | null => {
+  const count = countNonFinite(data);
+  return count === 0 ? null : `${count} of the ${data.length} values of ${name}`;
+};
 
 /** Are all values positive zeros? */
 const isZero = (tensor: StateTensor): boolean => {

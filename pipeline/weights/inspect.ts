@@ -1,6 +1,7 @@
 /** The health of the tensors in a file of weights. */
 import { Effect } from "effect";
 import { widened } from "../../data/formats/file_tensor.ts";
+import { nonFiniteValues } from "../run/state.ts";
 import type { WeightsFile } from "./weights_file.ts";
 
 /** The health of tensors that belong together: those of a network, or the optimiser's buffers. */
@@ -37,6 +38,8 @@ export interface Inspection {
   readonly prototypes: PrototypeHealth | null;
   /** Which tensors cannot be read or do not match their checksum, and why. */
   readonly damaged: readonly string[];
+  /** How many values of which tensors are not finite, in words. */
+  readonly nonFinite: readonly string[];
 }
 
 /** Reads a whole file, a tensor at a time. Damaged tensors are listed, not fatal. */
@@ -44,20 +47,23 @@ export const inspect: (weights: WeightsFile) => Effect.Effect<Inspection> = Effe
   { tensors, content }: WeightsFile,
 ) {
   const groups = new Map<string, { -readonly [Key in keyof GroupHealth]: GroupHealth[Key] }>();
-  const damaged: string[] = [];
+  const damaged: string[] = [], nonFinite: string[] = [];
   for (const [name, { dtype, values }] of tensors) {
     const read = yield* Effect.result(values);
     if (read._tag === "Failure") {
       damaged.push(read.failure.reason);
       continue;
     }
+    const data = widened(dtype, read.success);
+    const bad = nonFiniteValues(name, data);
+    if (bad !== null) nonFinite.push(bad);
     if (name.endsWith("num_batches_tracked")) continue; // a counter: its size says nothing
     const group = content.kind === "encoder" ? "encoder" : groupOf(name);
     const health = groups.get(group) ?? { group, tensors: 0, values: 0, norm: 0, largest: 0, notFinite: 0 };
     groups.set(group, health);
     health.tensors++;
     health.values += read.success.length;
-    for (const value of widened(dtype, read.success)) {
+    for (const value of data) {
       if (!Number.isFinite(value)) health.notFinite++;
       else {
         health.norm += value * value; // its root is taken at the end
@@ -77,6 +83,7 @@ export const inspect: (weights: WeightsFile) => Effect.Effect<Inspection> = Effe
     groups: [...groups.values()].map((health) => ({ ...health, norm: Math.sqrt(health.norm) })),
     prototypes,
     damaged,
+    nonFinite,
   };
 });
 

@@ -27,8 +27,8 @@ export interface Teacher {
 
 /**
  * Reads the teacher from a checkpoint of this project, of the published code, or from the networks of a run. Fails
- * with a `FormatError` where the file has an encoder alone, or a tensor is missing or of another shape than the others
- * call for.
+ * with a `FormatError` where the file has an encoder alone, or a tensor is missing, of another shape than the others
+ * call for, or not finite.
  */
 export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatError> = Effect.fn(
   "teacherOf",
@@ -56,7 +56,7 @@ export const teacherOf: (weights: WeightsFile) => Effect.Effect<Teacher, FormatE
       dimOut: yield* rows("projector_k.mlp.6.weight"),
       numPrototypes: yield* rows("grouping_k.slot_embed.weight"),
     };
-    return { model, values: yield* wholeState(own, model, refuse) };
+    return { model, values: yield* wholeState(file, own, model, refuse) };
   },
 );
 
@@ -72,6 +72,7 @@ export const imageSizeOf = (weights: WeightsFile): number =>
 
 /** The values of the tensors that the teacher needs, and of no others. */
 const wholeState = Effect.fnUntraced(function* (
+  file: string,
   tensors: ReadonlyMap<string, StoredTensor>,
   model: TeacherOptions,
   refuse: (reason: string) => FormatError,
@@ -90,7 +91,7 @@ const wholeState = Effect.fnUntraced(function* (
       return yield* refuse(`${name} must be ${inWords(shape)} by its other tensors: ${found}`);
     }
   }
-  return new Map([...yield* readState(needed), ...counters]) as StateValues;
+  return new Map([...yield* readState(file, needed), ...counters]) as StateValues;
 });
 
 const inWords = (shape: Shape) => `[${shape.join(", ")}]`;
