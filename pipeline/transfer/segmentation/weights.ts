@@ -1,7 +1,7 @@
 /** Segmentors in files of weights: what a fine-tuning run starts from, and whole ones that are evaluated. */
 import { Effect, Schema, type Scope } from "effect";
 import { FormatError } from "../../../data/files/format_error.ts";
-import { type StoredTensor, widened } from "../../../data/formats/file_tensor.ts";
+import type { StoredTensor } from "../../../data/formats/file_tensor.ts";
 import type { SegmentationClass } from "../../../data/datasets/segmentation/segmentation_set.ts";
 import { sameShape } from "../../../ops/graph/shape.ts";
 import { input } from "../../../ops/graph/tensor.ts";
@@ -9,7 +9,7 @@ import { student } from "../../model/slotcon_network.ts";
 import { StateBuilder } from "../../model/state_builder.ts";
 import { CheckpointError } from "../../run/checkpoint_file.ts";
 import { initialState } from "../../run/initial_state.ts";
-import { expectFiniteValues } from "../../run/resume.ts";
+import { readState } from "../../run/state.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../../run/state_layout.ts";
 import { distinctColors } from "../../visualize/colors.ts";
 import {
@@ -36,8 +36,8 @@ export interface SegmentorStart {
 /**
  * Initial values of the seed, but for the weights in a file of any format: an encoder fills `backbone.` (the teacher's of
  * a pretraining run, running statistics included), a whole segmentor its heads, too, where they have the run's shapes.
- * "none" stands for no file. Fails with a `FormatError` where the file cannot be read or has no whole encoder, with a
- * `CheckpointError` where the encoder is of another architecture or has values that are not finite.
+ * "none" stands for no file. Fails with a `FormatError` where the file cannot be read, has no whole encoder, or has values
+ * that are not finite, with a `CheckpointError` where the encoder is of another architecture.
  */
 export const segmentorStart: (
   file: string,
@@ -54,11 +54,7 @@ export const segmentorStart: (
     const weights = yield* openWeights(file);
     const backbone = yield* backboneFor(weights, state);
     const heads = headsFor(weights, state);
-    const taken = new Map<string, StateTensor>();
-    for (const [name, { dtype, shape, values }] of [...backbone.tensors, ...heads.tensors]) {
-      taken.set(name, { shape, data: widened(dtype, yield* values) });
-    }
-    yield* expectFiniteValues(file, "start from", taken);
+    const taken = yield* readState(file, new Map([...backbone.tensors, ...heads.tensors]));
     const modules = [...new Set([...taken.keys()].map((name) => name.split(".", 1)[0]))].join(", ");
     return {
       values: new Map([...initial, ...taken]),
@@ -192,12 +188,11 @@ export const segmentorOf: (
         reason: `its segmentor is not whole: ${firstOf(differences)}`,
       });
     }
+    const stored = yield* readState(file, new Map([...own].filter(([name]) => shapes.has(name))));
     const values = new Map<string, StateTensor>();
     for (const [name, shape] of shapes) {
-      const stored = own.get(name);
       // Counters of batches do not matter in evaluation, and some files leave them out.
-      const data = stored === undefined ? new Float32Array(1) : widened(stored.dtype, yield* stored.values);
-      values.set(name, { shape, data });
+      values.set(name, stored.get(name) ?? { shape, data: new Float32Array(1) });
     }
     return { config, classes, values, notes };
   },
