@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { lstat } from "node:fs/promises";
 import { basename, join, relative, resolve } from "node:path";
+import { type RunStatus, runStatus, STATUS_FILE } from "../../pipeline/run/run_status.ts";
 import { type GrowingTable, growingTable } from "./growing_table.ts";
 import { printable } from "./printable.ts";
 import { readInside } from "./run_file.ts";
@@ -13,6 +14,8 @@ export interface Run {
   readonly times: GrowingTable;
   /** What the page needs of the run's plan; empty where there is none. */
   readonly plan: () => Promise<ShownPlan>;
+  /** How it is doing or how it ended; null where its folder does not say. */
+  readonly status: () => Promise<ShownStatus | null>;
   /** The steps of which there are slot maps, ascending; the last ones of many. */
   readonly slotMaps: () => Promise<readonly number[]>;
 }
@@ -41,7 +44,8 @@ export const watchedRuns = (named: readonly string[]) => {
     const [metrics, times] = ["metrics.jsonl", "times.jsonl"].map((file) =>
       growingTable(join(folder, file), mostNumbers)
     );
-    runs.push({ name, folder, metrics, times, plan: planIn(folder), slotMaps: slotMapsIn(folder) });
+    const [plan, slotMaps] = [planIn(folder), slotMapsIn(folder)];
+    runs.push({ name, folder, metrics, times, plan, status: () => statusIn(folder), slotMaps });
   };
 
   const look = async () => {
@@ -160,6 +164,28 @@ const objectIn = (bytes: Uint8Array): Record<string, unknown> => {
 
 const isAmount = (value: unknown) =>
   typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
+
+/** A status as it may be shown: `at` is a time as ISO 8601 has it. */
+export interface ShownStatus {
+  readonly kind: RunStatus["kind"];
+  readonly at?: string;
+  readonly reason?: string;
+}
+
+const LONGEST_REASON = 1000; // characters
+
+/** Asked anew each time, since a process that is killed leaves its file as it was. */
+const statusIn = async (folder: string): Promise<ShownStatus | null> => {
+  const isPlain = await lstat(join(folder, STATUS_FILE)).then((found) => found.isFile(), () => false);
+  const status = isPlain ? runStatus(folder) : null;
+  if (status === null) return null;
+  const at = "at" in status ? Date.parse(status.at) : NaN;
+  return {
+    kind: status.kind,
+    ...Number.isNaN(at) ? {} : { at: new Date(at).toISOString() },
+    ...status.kind === "failed" ? { reason: printable(status.reason, LONGEST_REASON) } : {},
+  };
+};
 
 const LARGEST_PICTURE = 2 ** 23; // bytes
 const MOST_SLOT_MAPS = 1000;

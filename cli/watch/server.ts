@@ -178,10 +178,10 @@ const seriesOf = async (
 /** What the page says of a run besides its curves. */
 const describe = async (run: Run) => {
   await Promise.all([run.metrics.pollBriefly(), run.times.pollBriefly()]);
-  const [plan, slotMaps] = await within(
+  const [plan, status, slotMaps] = await within(
     READING,
-    Promise.all([run.plan(), run.slotMaps()]),
-    [{}, []] as const,
+    Promise.all([run.plan(), run.status(), run.slotMaps()]),
+    [{}, null, []] as const,
   );
   const last = run.metrics.lastStep();
   const modified = run.metrics.modified();
@@ -194,6 +194,7 @@ const describe = async (run: Run) => {
     quietSeconds: modified === null ? null : Math.max(0, (Date.now() - modified) / 1000),
     problem: run.metrics.problem() ?? run.times.problem(),
     plan,
+    status,
     slotMaps,
   };
 };

@@ -19,6 +19,7 @@ const ask = async (handle: ReturnType<typeof opened>, target: string, host = "12
 };
 
 interface Described {
+  readonly status: { readonly kind: string; readonly at?: string; readonly reason?: string } | null;
   readonly id: string;
   readonly name: string;
   readonly steps: number;
@@ -168,6 +169,49 @@ Deno.test(
     );
     assert.deepEqual(shown.plan, { device: "a\ufffd[31m" });
     assert.ok(performance.now() - start < 20_000);
+  }),
+);
+
+Deno.test(
+  "the server says how each run is doing or how it ended, and believes nothing else that a run.json says",
+  inTestFolder(async (folder) => {
+    const at = "2026-11-29T12:00:00.000Z";
+    const record = (ended?: unknown) => JSON.stringify({ pid: 7, host: "here", started: at, ended });
+    const files: Readonly<Record<string, string | null>> = {
+      finished: record({ kind: "finished", at }),
+      stopped: record({ kind: "stopped", at }),
+      failed: record({ kind: "failed", at: "\x1b[31m", reason: `<b>\x1b[31m${"long ".repeat(1000)}` }),
+      killed: record(),
+      running: record(),
+      other: record({ kind: "constructor", at }),
+      older: null,
+      "no JSON": "[",
+      "no object": "null",
+    };
+    for (const [name, text] of Object.entries(files)) {
+      await makeRun(join(folder, name), [1]);
+      if (text !== null) await Deno.writeTextFile(join(folder, name, "run.json"), text);
+    }
+    await makeRun(join(folder, "link"), [1]);
+    await Deno.symlink(join("..", "failed", "run.json"), join(folder, "link", "run.json"));
+    await makeRun(join(folder, "pipe"), [1]);
+    await BAD.pipe[0](join(folder, "pipe", "run.json"));
+    using lock = await Deno.open(join(folder, "running", "run.json"), { read: true, write: true });
+    await lock.lock(true);
+
+    const handle = opened(folder);
+    const statuses = async () =>
+      Object.fromEntries((await runsOf(handle)).map(({ name, status }) => [name, status]));
+    const { failed, ...others } = await statuses();
+    assert.deepEqual(others, {
+      ...{ finished: { kind: "finished", at }, stopped: { kind: "stopped", at } },
+      ...{ killed: { kind: "killed" }, running: { kind: "running" }, other: { kind: "killed" } },
+      ...{ older: null, "no JSON": null, "no object": null, link: null, pipe: null },
+    });
+    assert.match(failed!.reason!, /^<b>\ufffd\[31mlong /);
+    assert.deepEqual([failed!.kind, failed!.at, failed!.reason!.length], ["failed", undefined, 1000]);
+    await lock.unlock();
+    assert.deepEqual((await statuses()).running, { kind: "killed" });
   }),
 );
 

@@ -15,14 +15,33 @@ const bytes = (count) => {
   return `${(count / 1024 ** power).toPrecision(3)} ${units[power]}`;
 };
 
-/** Whether a run is going on, judged by its folder. */
-const stateOf = ({ steps, quietSeconds, plan, last }) => {
-  if (plan.lastStep !== undefined && steps >= plan.lastStep) return { text: "done", isRunning: false };
+/** How a run is doing or how it ended: as its folder says, or else as its steps tell. */
+const stateOf = ({ status, steps, quietSeconds, plan, last }) => {
+  const isDone = plan.lastStep !== undefined && steps >= plan.lastStep;
   const stepSeconds = (plan.batchSize ?? 1) / (last.images_per_second || 1);
-  if (quietSeconds === null) return { text: "no steps yet", isRunning: false };
-  if (quietSeconds < Math.max(20, 10 * stepSeconds)) return { text: "running", isRunning: true };
-  return { text: `quiet for ${duration(quietSeconds)}`, isRunning: false };
+  const isQuiet = quietSeconds > Math.max(20, 10 * stepSeconds);
+  const guess = isDone ? "finished" : quietSeconds === null ? "no steps yet" : isQuiet ? "quiet" : "running";
+  const quiet = `no step for ${duration(quietSeconds)}`;
+  switch (status?.kind ?? guess) {
+    case "running":
+      return { text: isQuiet ? `running, ${quiet}` : "running", isRunning: true, isGood: !isQuiet };
+    case "finished":
+      return { text: "finished", isRunning: false, isGood: true };
+    case "stopped":
+      return { text: "stopped", isRunning: false, isGood: true };
+    case "failed":
+      return { text: `failed: ${status.reason}`, isRunning: false, isGood: false };
+    case "killed":
+      return { text: "killed, or its machine stopped", isRunning: false, isGood: false };
+    case "quiet":
+      return { text: quiet, isRunning: false, isGood: false };
+    default:
+      return { text: "no steps yet", isRunning: false, isGood: false };
+  }
 };
+
+/** When a run ended, in the reader's words for a time. */
+const endOf = (status) => status?.at === undefined ? "" : ` (${new Date(status.at).toLocaleString()})`;
 
 /** The epoch of the last step and how many there will be, as the terminal has them. */
 const epochsOf = ({ plan, last }) =>
@@ -66,7 +85,7 @@ export const runsPanel = (section, { onToggle }) => {
     }
     runs.forEach((run) => {
       const { box, cells } = rows.get(run.id);
-      const { steps, plan, last, problem } = run;
+      const { steps, plan, status, last, problem } = run;
       const state = stateOf(run);
       box.checked = shown.has(run.id);
       const bar = element("progress", {
@@ -77,8 +96,8 @@ export const runsPanel = (section, { onToggle }) => {
       const [about, step, epoch, loss, speed, left, memory] = cells;
       const text = problem === null ? state.text : steps === 0 ? problem : `${state.text}; ${problem}`;
       about.replaceChildren(...(plan.lastStep === undefined ? [] : [bar, " "]), text);
-      about.title = text;
-      about.className = problem === null && (state.isRunning || state.text === "done") ? "soft" : "warn";
+      about.title = text + endOf(status);
+      about.className = problem === null && state.isGood ? "soft" : "warn";
       step.textContent = plan.lastStep === undefined ? String(steps) : `${steps} / ${plan.lastStep}`;
       epoch.textContent = epochsOf(run);
       loss.textContent = short(last.loss);
