@@ -1,6 +1,7 @@
 /** Where a device comes from: WebGPU as the runtime has it (Deno's own, or a browser's), or Dawn. */
 import { Effect, Layer, type Scope } from "effect";
 import type { Backend } from "../graph/lowering.ts";
+import { setImmediateForDawn } from "./dawn_polls.ts";
 import { Gpu, GpuError, service, type Wgpu } from "./gpu.ts";
 
 /** The limits that programs make use of: WebGPU's defaults are small, so the adapter's own are requested. */
@@ -24,6 +25,7 @@ const open = Effect.fnUntraced(function* (
   const failed = (reason: string) =>
     new GpuError({ kind: "adapter", subject: `use the GPU (${backend})`, reason });
   if (gpu === undefined) return yield* failed("this runtime has no WebGPU");
+  yield* Effect.addFinalizer(() => Effect.sync(() => void gpu)); // if it were collected, Dawn would abort the process
   const adapter = yield* Effect.tryPromise({
     try: () => gpu.requestAdapter({ powerPreference: "high-performance" }),
     catch: (error) => failed(String(error)),
@@ -47,36 +49,13 @@ export const native: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Effect.suspend(() => open("native", navigator.gpu)),
 );
 
-const { setImmediate: schedule } = globalThis; // undefined in a browser, where Dawn is not loaded
-let polls = 0; // of the wait in progress
-
-/** Polls of a wait that follow each other immediately, about a millisecond; later ones are POLL_INTERVAL apart. */
-const IMMEDIATE_POLLS = 100;
-/** Milliseconds. */
-const POLL_INTERVAL = 1;
-
-/**
- * `setImmediate` for Dawn, which waits for the device by polling: whenever the event loop comes round it schedules a
- * new native function, some 100,000 a second. That takes a core, and Deno stops for seconds to minutes when it collects
- * these functions as garbage. So a long wait polls once a millisecond.
- */
-const schedulePolls = ((f: (...args: unknown[]) => void, ...args: unknown[]) => {
-  if (!/\[native code\]/.test(Function.prototype.toString.call(f))) return schedule(f, ...args);
-  const poll = () => {
-    const before = polls;
-    f();
-    if (polls === before) polls = 0; // it scheduled no further poll: the wait is over
-  };
-  return ++polls < IMMEDIATE_POLLS ? schedule(poll) : setTimeout(poll, POLL_INTERVAL);
-}) as typeof schedule;
-
 /** Dawn, Chromium's WebGPU, from the npm package `webgpu`: faster readback, needs FFI. Fails with GpuError. */
 export const dawn: Layer.Layer<Gpu, GpuError> = Layer.effect(
   Gpu,
   Effect.tryPromise({
     try: async () => {
       const { create, globals } = await import("webgpu");
-      Object.assign(globalThis, globals, { setImmediate: schedulePolls });
+      Object.assign(globalThis, globals, { setImmediate: setImmediateForDawn });
       return create(["disable-dawn-features=timestamp_quantization"]); // would round times to 65 µs
     },
     catch: (error) => new GpuError({ kind: "package", subject: "load Dawn", reason: String(error) }),
