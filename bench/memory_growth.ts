@@ -1,114 +1,133 @@
 /**
- * How much the resident memory of a run grows with its steps: a tiny network, watched or not, on either WebGPU. Each
- * run is a process of its own, with the launcher's settings.
+ * How much the resident memory of long processes grows with the steps of a run: a tiny network on either WebGPU, as
+ * users start it, once with its own page (`--watch`) and once with another process that shows it (`slotcon watch`).
+ * The pages are asked as a browser asks them, but ten times a second.
  *
- *     deno task bench:growth            # 5000 steps of each
- *     deno task bench:growth 1500 dawn  # so many, on this WebGPU alone
+ *     deno task bench:growth                 # 5000 steps of each
+ *     deno task bench:growth 1500 dawn       # so many, on this WebGPU alone
  */
-import "../pipeline/run/without_async_context.ts"; // before Effect
 import { join } from "node:path";
-import { Effect, Logger } from "effect";
-import { testFolder, writeNoise } from "../data/_test_kit.ts";
-import type { Backend } from "../ops/graph/lowering.ts";
-import { layers } from "../ops/runtime/adapters.ts";
-import { serveInWorker } from "../cli/watch/serve_in_worker.ts";
-import { configure } from "../pipeline/pretrain/config.ts";
-import { pretrain } from "../pipeline/pretrain/pretrain.ts";
-import { Progress, type StepReport } from "../pipeline/run/progress.ts";
+import { sleep, type Started, startUntil, tinyRun, until } from "../cli/_test_kit.ts";
+import { writeNoise } from "../data/_test_kit.ts";
+import { exists } from "../data/files/exists.ts";
 import { table } from "../pipeline/run/table.ts";
 
-/** Steps before memory is looked at: caches fill, and code is compiled. */
+/** Steps before memory counts: caches fill, and code is compiled. */
 const SETTLED = 500;
-/** Steps between two looks. */
-const EVERY = 25;
+/** Steps of a window. What is above the lowest amount in it comes and goes, as batches that wait for the device do. */
+const WINDOW = 250;
+/** Milliseconds between two looks at the memory, and between two questions of a page. */
+const LOOK = 250, ASK = 100;
 
+/** What a process prints of its page. */
+const PAGE = / on (http:\/\/127\S+)/;
+
+/** The resident memory of a process after so many steps of the run. */
 interface Sample {
   readonly step: number;
-  /** Bytes. */
-  readonly resident: number;
-  readonly heap: number;
-  readonly external: number;
+  readonly mebibytes: number;
 }
 
-/** What grows by how much: MiB in a thousand steps, by least squares. */
-const slope = (samples: readonly Sample[], of: "resident" | "heap" | "external"): number => {
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const step = mean(samples.map((sample) => sample.step)), bytes = mean(samples.map((sample) => sample[of]));
-  const covariance = mean(samples.map((sample) => (sample.step - step) * (sample[of] - bytes)));
-  return covariance / mean(samples.map((sample) => (sample.step - step) ** 2)) * 1000 / 2 ** 20;
+const resident = async ({ pid }: Started): Promise<number> => {
+  const { stdout } = await new Deno.Command("ps", { args: ["-o", "rss=", "-p", `${pid}`] }).output();
+  return Number(new TextDecoder().decode(stdout)) / 1024;
 };
 
-const run = Effect.fnUntraced(function* (backend: Backend, steps: number, watched: boolean) {
-  const folder = yield* testFolder;
-  const images = yield* Effect.promise(() => writeNoise(join(folder, "pictures")));
-  const config = {
-    ...yield* configure(null),
-    ...{ arch: "resnet18", width: 2, outputStride: 8, dimHidden: 8, dimOut: 8, numPrototypes: 4 } as const,
-    ...{
-      imageSize: 32,
-      batchSize: 2,
-      epochs: steps,
-      warmupEpoch: 0,
-      optimizer: "sgd",
-      baseLr: 0.01,
-    } as const,
-    ...{ steps, numWorkers: 1, saveFreq: 1000, saveSteps: 500, outputDir: join(folder, "run") },
-  };
-  const samples: Sample[] = [];
-  const step = ({ step }: StepReport) =>
-    Effect.sync(() => {
-      if (step % EVERY > 0 || step < SETTLED) return;
-      (globalThis as { gc?: () => void }).gc?.(); // what is left is held
-      const { rss: resident, heapUsed: heap, external } = Deno.memoryUsage();
-      samples.push({ step, resident, heap, external });
-    });
-  if (watched) {
-    const page = yield* serveInWorker(config.outputDir);
-    yield* Effect.forkScoped(Effect.forever(
-      Effect.promise(() => fetch(new URL("runs", page)).then((answer) => answer.text())).pipe(
-        Effect.ignore,
-        Effect.andThen(Effect.sleep("1 second")),
-      ),
-    ));
-  }
-  yield* pretrain(config, images).pipe(
-    Effect.provideService(Progress, { begin: () => Effect.void, step }),
-    Effect.provide([layers[backend], Logger.layer([])]),
-  );
-  return samples;
-}, Effect.scoped);
-
-const [first, ...rest] = Deno.args;
-if (first === "process") {
-  const [backend, steps, watched] = rest;
-  console.log(
-    JSON.stringify(await Effect.runPromise(run(backend as Backend, Number(steps), watched === "true"))),
-  );
-} else {
-  const steps = Number(first ?? 5000);
-  const backends: readonly string[] = rest.length > 0 ? rest : ["native", "dawn"];
-  const rows = [["MiB in 1000 steps", "resident", "JavaScript heap", "outside of it", "resident at the end"]];
-  for (const backend of backends) {
-    for (const watched of [false, true]) {
-      const { stdout } = await new Deno.Command(Deno.execPath(), {
-        args: [
-          "run",
-          "-A",
-          "--v8-flags=--max-semi-space-size=1,--expose-gc",
-          import.meta.filename!,
-          "process",
-        ]
-          .concat(backend, `${steps}`, `${watched}`),
-        env: { MALLOC_ARENA_MAX: "2" },
-        stderr: "inherit",
-      }).output();
-      const samples: Sample[] = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").at(-1)!);
-      rows.push([
-        `${backend}${watched ? ", watched" : ""}`,
-        ...(["resident", "heap", "external"] as const).map((of) => slope(samples, of).toFixed(2)),
-        `${(samples.at(-1)!.resident / 2 ** 20).toFixed(0)} MiB`,
-      ]);
+/** Asks a page for everything that it has, again and again, until `isOver`. */
+const lookAt = async (page: string, isOver: () => boolean) => {
+  const ask = (question: string) => fetch(new URL(question, page)).then((answer) => answer.text());
+  for (; !isOver(); await sleep(ASK)) {
+    const runs: { readonly id: string }[] = JSON.parse(await ask("runs").catch(() => "[]"));
+    for (const { id } of runs) {
+      const questions = [`series?run=${id}&points=1200&smoothing=10`, `times?run=${id}&points=300`];
+      await Promise.allSettled(questions.map(ask));
     }
   }
-  console.log(table(rows));
+};
+
+/** The last step in a run's metrics. */
+const lastStep = async (file: string): Promise<number> => {
+  using opened = await Deno.open(file);
+  const { size } = await opened.stat();
+  await opened.seek(Math.max(0, size - 4096), Deno.SeekMode.Start);
+  const end = await new Response(opened.readable).text();
+  return Number([...end.matchAll(/"step":(\d+)/g)].at(-1)?.[1] ?? 0);
+};
+
+/** A run of so many steps, and who shows it: the memory of each process as it goes on. */
+const measured = async (backend: string, steps: number, isOwnPage: boolean) => {
+  const folder = await Deno.makeTempDir();
+  const [pictures, output] = [join(folder, "pictures"), join(folder, "run")];
+  const metrics = join(output, "metrics.jsonl");
+  const started: Started[] = [];
+  const start = async (args: readonly string[], wanted: RegExp) => {
+    const process = await startUntil(args, wanted);
+    started.push(process);
+    return process;
+  };
+  try {
+    await writeNoise(pictures);
+    const run = await start([
+      ...tinyRun(pictures, output),
+      ..."--optimizer sgd --base-lr 0.01 --save-freq 100000 --save-steps 500 --keep 2".split(" "),
+      ...["--device", backend, "--epochs", `${steps}`, "--steps", `${steps}`],
+      ...isOwnPage ? ["--watch"] : [],
+    ], isOwnPage ? PAGE : /^/);
+    let isOver = false;
+    const ended = run.ended.finally(() => isOver = true);
+    await until("the run begins", () => isOver || exists(metrics), 600);
+    const watch = isOwnPage ? null : await start(["watch", folder], PAGE);
+    const looking = lookAt((watch ?? run).found[1], () => isOver);
+    const samples: Readonly<Record<"run" | "watch", Sample[]>> = { run: [], watch: [] };
+    for (; !isOver; await sleep(LOOK)) {
+      const step = await lastStep(metrics);
+      if (step < SETTLED || step >= steps - 1) continue; // it ends, and gives memory back
+      samples.run.push({ step, mebibytes: await resident(run) });
+      if (watch !== null) samples.watch.push({ step, mebibytes: await resident(watch) });
+    }
+    await looking;
+    if (!(await ended).success) throw new Error(await Deno.readTextFile(join(output, "log.txt")));
+    return samples;
+  } finally {
+    await Promise.all(started.map(({ stop }) => stop()));
+    await Deno.remove(folder, { recursive: true });
+  }
+};
+
+/** The lowest amounts in windows of steps. */
+const floors = (samples: readonly Sample[]): readonly Sample[] =>
+  [...Map.groupBy(samples, ({ step }) => Math.floor(step / WINDOW)).values()].map((window) =>
+    window.reduce((lowest, sample) => sample.mebibytes < lowest.mebibytes ? sample : lowest)
+  );
+
+/** The slopes from each sample to each later one, MiB in 1000 steps, ascending. */
+const slopes = (samples: readonly Sample[]): readonly number[] =>
+  samples.flatMap((a, i) =>
+    samples.slice(i + 1).map((b) => (b.mebibytes - a.mebibytes) / (b.step - a.step) * 1000)
+  ).sort((a, b) => a - b);
+
+const row = (name: string, samples: readonly Sample[]) => {
+  const alive = samples.filter(({ mebibytes }) => mebibytes > 0); // the last look may be at a process that has ended
+  const [lowest, sorted] = [floors(alive), slopes(floors(alive))];
+  const quarter = (of: number) => (sorted[Math.floor(of / 4 * (sorted.length - 1))] ?? NaN).toFixed(2);
+  const most = Math.max(...alive.map(({ mebibytes }) => mebibytes));
+  return [
+    name,
+    quarter(2),
+    `${quarter(1)} to ${quarter(3)}`,
+    ...[lowest[0].mebibytes, lowest.at(-1)!.mebibytes, most].map((amount) => amount.toFixed(0)),
+  ];
+};
+
+const [steps = "5000", ...chosen] = Deno.args;
+const rows = [["MiB", "in 1000 steps", "half of all slopes", "at first", "at the end", "at most"]];
+for (const backend of chosen.length > 0 ? chosen : ["native", "dawn"]) {
+  const apart = await measured(backend, Number(steps), false);
+  rows.push(row(`a run (${backend})`, apart.run), row("slotcon watch beside it", apart.watch));
+  rows.push(row(`a run with --watch (${backend})`, (await measured(backend, Number(steps), true)).run));
 }
+console.log(
+  `${steps} steps, the first ${SETTLED} left out; the lowest resident memory in each ${WINDOW} steps, and the median of ` +
+    `the slopes between any two of them`,
+);
+console.log(table(rows));

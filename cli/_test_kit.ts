@@ -45,6 +45,43 @@ export const finish = async (...args: Parameters<typeof start>): Promise<void> =
   assert.equal(code, 0, err);
 };
 
+/** A process of `slotcon` whose output is read up to what matches. */
+export interface Started {
+  /** Its process; that of Deno, which takes the launcher's place. */
+  readonly pid: number;
+  readonly found: RegExpMatchArray;
+  /** Resolves when it has ended. */
+  readonly ended: Promise<Deno.CommandStatus>;
+  /** Ends it and waits. */
+  readonly stop: () => Promise<void>;
+}
+
+/** Starts `slotcon ...args` and reads its output up to what matches. */
+export const startUntil = async (args: readonly string[], wanted: RegExp): Promise<Started> => {
+  const child = slotconCommand(args).spawn();
+  const errors = new Response(child.stderr).text();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let seen = "";
+  while (!wanted.test(seen)) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error(`slotcon ${args.join(" ")} ended after: ${seen}${await errors}`);
+    seen += value;
+  }
+  const rest = (async () => {
+    while (!(await reader.read()).done);
+  })();
+  const ended = Promise.all([child.status, rest, errors]).then(([status]) => status);
+  const stop = async () => {
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // it has ended already
+    }
+    await ended;
+  };
+  return { pid: child.pid, found: seen.match(wanted)!, ended, stop };
+};
+
 export const sleep = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds));
 

@@ -11,7 +11,7 @@ import {
   writeNoise,
 } from "../../data/_test_kit.ts";
 import { randomStream } from "../../data/random/random.ts";
-import { slotconCommand, tinyRun } from "../_test_kit.ts";
+import { startUntil, tinyRun } from "../_test_kit.ts";
 
 const DRIVER = "npm:puppeteer-core@25.16.0";
 const SCREENSHOT = fileURLToPath(new URL("../../runs/watch.png", import.meta.url));
@@ -69,31 +69,6 @@ const makeLongRun = async (folder: string) => {
   }
 };
 
-/** A process of `slotcon` whose output is read up to a line that matches; `stop` ends it and waits. */
-const start = async (args: readonly string[], wanted: RegExp) => {
-  const child = slotconCommand(args).spawn();
-  const errors = child.stderr.pipeTo(new WritableStream());
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let seen = "";
-  while (!wanted.test(seen)) {
-    const { value, done } = await reader.read();
-    assert.ok(!done, `slotcon ${args.join(" ")} ended after: ${seen}`);
-    seen += value;
-  }
-  const rest = (async () => {
-    while (!(await reader.read()).done);
-  })();
-  const stop = async () => {
-    try {
-      child.kill("SIGTERM");
-    } catch {
-      // it has ended already
-    }
-    await Promise.all([rest, errors, child.status]);
-  };
-  return { found: seen.match(wanted)!, stop };
-};
-
 Deno.test({
   name:
     "the page opens a run of 200,000 steps in 2 s, zooms, finds a new run, and shows its curve and its slots grow" +
@@ -105,7 +80,7 @@ Deno.test({
     await Deno.mkdir(join(SCREENSHOT, ".."), { recursive: true });
     await makeLongRun(ended);
     await writeNoise(join(folder, "pictures"));
-    const server = await start(["watch", runs], /on (http:\/\/127\.0\.0\.1:\d+\/)/);
+    const server = await startUntil(["watch", runs], /on (http:\/\/127\.0\.0\.1:\d+\/)/);
     const stops: (() => Promise<void>)[] = [];
     try {
       const looking = browser(chromium, server.found[1], SCREENSHOT).spawn();
@@ -122,10 +97,10 @@ Deno.test({
             await Deno.mkdir(join(runs, "another"));
             await Deno.writeTextFile(join(runs, "another", "metrics.jsonl"), '{"step":6,"loss":1}\n');
             const { port } = new URL(server.found[1]);
-            stops.push((await start(["watch", runs, "--port", port], /on http/)).stop);
+            stops.push((await startUntil(["watch", runs, "--port", port], /on http/)).stop);
           }
           if (what !== "zoomed twice") continue; // what is measured before has the machine to itself
-          const run = await start([
+          const run = await startUntil([
             ...tinyRun(join(folder, "pictures"), live),
             ...["--watch", "--epochs", "2000"],
           ], /Watch the run on (http:\/\/127\.0\.0\.1:\d+\/)/);
