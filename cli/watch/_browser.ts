@@ -149,9 +149,13 @@ const look = async () => {
             dataset: { run: string };
             closest(selector: string): { cells: { textContent: string }[] };
           }[],
-        ) => all.map((box) => [box.dataset.run, box.closest("tr").cells[2].textContent]),
+        ) =>
+          all.map((box) => [
+            box.dataset.run,
+            ...[1, 2].map((i) => box.closest("tr").cells[i].textContent.trim()),
+          ]),
       );
-    const isWhole = ([, steps]: readonly string[]) => /^(\d+) \/ \1$/.test(steps);
+    const isWhole = ([, , steps]: readonly string[]) => /^(\d+) \/ \1$/.test(steps);
     tell("rows", await until("reads all", rows, (rows) => rows.some(isWhole)));
     const legend = () => text('[data-chart="loss"] ul');
     tell("legend later", await until("draws all", legend, (legend) => legend.includes("another")));

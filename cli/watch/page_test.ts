@@ -96,6 +96,8 @@ Deno.test({
             await server.stop();
             await Deno.mkdir(join(runs, "another"));
             await Deno.writeTextFile(join(runs, "another", "metrics.jsonl"), '{"step":6,"loss":1}\n');
+            const ended = { kind: "failed", reason: "It <b>broke", at: "2026-11-29T12:00:00Z" };
+            await Deno.writeTextFile(join(runs, "another", "run.json"), JSON.stringify({ ended }));
             const { port } = new URL(server.found[1]);
             stops.push((await startUntil(["watch", runs, "--port", port], /on http/)).stop);
           }
@@ -137,9 +139,10 @@ Deno.test({
       assert.deepEqual(seen.get("origins"), [new URL(server.found[1]).origin]);
       assert.deepEqual(seen.get("problems"), []);
       assert.ok((await Deno.stat(SCREENSHOT)).size > 20_000);
-      const rows = seen.get("rows") as [name: string, steps: string][];
+      const rows = seen.get("rows") as [name: string, status: string, steps: string][];
       assert.deepEqual(rows.map(([name]) => name), ["<img src=x> & live", "another", "ended"]);
-      assert.deepEqual(rows.slice(1).map(([, steps]) => steps), ["7", `${LONG} / ${LONG}`]);
+      assert.deepEqual(rows.map(([, status]) => status), ["running", "failed: It <b>broke", "finished"]);
+      assert.deepEqual(rows.slice(1).map(([, , steps]) => steps), ["7", `${LONG} / ${LONG}`]);
       assert.match(seen.get("legend later") as string, /^<img src=x> & live.*another.*ended/);
     } finally {
       for (const stop of stops) await stop();
