@@ -7,6 +7,7 @@
  */
 import { crc32, inflateSync } from "node:zlib";
 import { expectSize, Refusal } from "./picture.ts";
+import { release } from "./release.ts";
 
 export interface PngSamples {
   readonly width: number;
@@ -60,6 +61,7 @@ export const readPngSamples = (bytes: Uint8Array): PngSamples => {
       }
     }
   });
+  release(data, lines);
   return { width, height, channels, indexed, samples };
 };
 

@@ -2,6 +2,7 @@
 import { Effect } from "effect";
 import { readRegularFile } from "../../files/regular_file.ts";
 import { type PngSamples, readPngSamples } from "../../images/png.ts";
+import { release } from "../../images/release.ts";
 import { LabelError } from "../coco_annotations.ts";
 import { type CocoSource, expectSize, readCocoPlaces, type Size } from "../coco_labels.ts";
 
@@ -77,7 +78,12 @@ const LARGEST_MAP = 2 ** 30; // bytes
 
 const readMap = (path: string): Effect.Effect<PngSamples, LabelError> =>
   Effect.tryPromise({
-    try: async () => readPngSamples(await readRegularFile(path, { largest: LARGEST_MAP })),
+    try: async () => {
+      const bytes = await readRegularFile(path, { largest: LARGEST_MAP });
+      const map = readPngSamples(bytes);
+      release(bytes);
+      return map;
+    },
     catch: (error) => new LabelError({ subject: path, reason: (error as Error).message }),
   });
 
