@@ -16,9 +16,9 @@ import { permutation } from "../../random/random.ts";
 import type { LabelError } from "../coco_annotations.ts";
 import { openLabels, type Split } from "../coco_labels.ts";
 import { PICTURE, visibleEntries } from "../image_list.ts";
-import { classColor, fromHex, readClassFile } from "./class_file.ts";
+import { classColor, readClassFile } from "./class_file.ts";
 import { IGNORED, type LabelValues, MOST_CLASSES, storedNumbers, UNKNOWN } from "./label_source.ts";
-import published from "./published.json" with { type: "json" };
+import { CITYSCAPES_TRAIN_IDS, publishedClasses } from "./published.ts";
 import {
   type SegmentationClass,
   type SegmentationSample,
@@ -97,7 +97,7 @@ const voc = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, sp
       });
     }
   }
-  const classes = publishedClasses(published.voc.classes);
+  const classes = publishedClasses("voc");
   const set = yield* setOf(pairs, { root, classes, values: storedNumbers(classes.length, false) });
   return { ...set, warnings: [...warnings, ...set.warnings] };
 });
@@ -112,7 +112,7 @@ const cityscapes = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOpti
   const kind = names.some((name) => there.has(`${name}_gtFine_labelTrainIds.png`))
     ? "labelTrainIds"
     : "labelIds";
-  const classes = publishedClasses(published.cityscapes.classes);
+  const classes = publishedClasses("cityscapes");
   const pairs = names.map((name): Pair => {
     const label = `${name}_gtFine_${kind}.png`;
     return {
@@ -129,14 +129,14 @@ const cityscapes = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOpti
 /** The numbers of the download; what is not in the table is ignored. */
 const trainIds = (): LabelValues => {
   const classes = new Int16Array(256).fill(IGNORED);
-  for (const [id, label] of Object.entries(published.cityscapes.trainIds)) classes[Number(id)] = label;
+  for (const [id, label] of CITYSCAPES_TRAIN_IDS) classes[id] = label;
   return { classes, expected: "0 to 255" };
 };
 
 const ade20k = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, split: Split) {
   const root = yield* rootOf(dataDir, ["", "ADEChallengeData2016"], "annotations");
   const folder = split === "train" ? "training" : "validation";
-  const classes = publishedClasses(published.ade20k.classes);
+  const classes = publishedClasses("ade20k");
   const pairs = yield* pairsIn(join(root, "images", folder), join(root, "annotations", folder));
   return yield* setOf(pairs, {
     root: join(root, "images", folder),
@@ -144,9 +144,6 @@ const ade20k = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions,
     values: storedNumbers(classes.length, true),
   });
 });
-
-const publishedClasses = (colors: Readonly<Record<string, string>>): readonly SegmentationClass[] =>
-  Object.entries(colors).map(([name, color]) => ({ name, color: fromHex(color) }));
 
 // --- One's own label maps ---
 
