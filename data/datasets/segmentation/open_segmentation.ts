@@ -11,11 +11,12 @@ import { basename, dirname, join } from "node:path";
 import { Effect } from "effect";
 import { match } from "ts-pattern";
 import { exists } from "../../files/exists.ts";
-import { systemReason } from "../../files/regular_file.ts";
+import { readRegularFile, systemReason } from "../../files/regular_file.ts";
 import { permutation } from "../../random/random.ts";
 import type { LabelError } from "../coco_annotations.ts";
 import { openLabels, type Split } from "../coco_labels.ts";
 import { PICTURE, visibleEntries } from "../image_list.ts";
+import { LARGEST_LIST } from "../path_list.ts";
 import { classColor, readClassFile } from "./class_file.ts";
 import { IGNORED, type LabelValues, MOST_CLASSES, storedNumbers, UNKNOWN } from "./label_source.ts";
 import { CITYSCAPES_TRAIN_IDS, publishedClasses } from "./published.ts";
@@ -75,27 +76,21 @@ const drawn = (
 const voc = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions, split: Split) {
   const root = yield* rootOf(dataDir, ["", "VOC2012", "VOCdevkit/VOC2012"], "ImageSets/Segmentation");
   const list = (name: string) => join(root, "ImageSets", "Segmentation", `${name}.txt`);
-  const part = Effect.fnUntraced(function* (name: string, labels: string) {
+  const listed = Effect.fnUntraced(function* (name: string, labels: string) {
     const ids = yield* linesOf(list(name));
-    return { images: join(root, "JPEGImages"), labels: join(root, labels), ids };
+    const there = new Set(yield* filesBelow(join(root, labels)));
+    return ids.map((id): Pair => ({
+      name: id,
+      image: join(root, "JPEGImages", `${id}.jpg`),
+      label: join(root, labels, `${id}.png`),
+      isLabelled: there.has(`${id}.png`),
+    }));
   });
-  const parts = [yield* part(split, "SegmentationClass")];
+  const pairs = yield* listed(split, "SegmentationClass");
   const warnings: string[] = [];
   if (split === "train") {
-    if (exists(list("aug"))) parts.push(yield* part("aug", "SegmentationClassAug"));
+    if (exists(list("aug"))) pairs.push(...yield* listed("aug", "SegmentationClassAug"));
     else warnings.push(`"${list("aug")}" is missing: the published runs train on its pictures, too`);
-  }
-  const pairs: Pair[] = [];
-  for (const { images, labels, ids } of parts) {
-    const there = new Set(yield* filesBelow(labels));
-    for (const id of ids) {
-      pairs.push({
-        name: id,
-        image: join(images, `${id}.jpg`),
-        label: join(labels, `${id}.png`),
-        isLabelled: there.has(`${id}.png`),
-      });
-    }
   }
   const classes = publishedClasses("voc");
   const set = yield* setOf(pairs, { root, classes, values: storedNumbers(classes.length, false) });
@@ -285,24 +280,24 @@ const pairsIn = Effect.fnUntraced(function* (images: string, labels: string) {
 
 /** The paths of all files below a folder, relative to it, in order. */
 const filesBelow = Effect.fnUntraced(function* (root: string) {
-  const below = (folder: string, depth: number): Effect.Effect<readonly string[], SegmentationSetError> =>
-    Effect.tryPromise({
-      try: () => visibleEntries(join(root, folder)),
-      catch: (error) => refuse(join(root, folder), systemReason(error)),
-    }).pipe(
-      Effect.flatMap((entries) =>
-        Effect.forEach(entries, ({ name, isDirectory }) => {
-          const path = folder === "" ? name : `${folder}/${name}`;
-          return isDirectory && depth < DEEPEST ? below(path, depth + 1) : Effect.succeed([path]);
-        })
-      ),
-      Effect.map((lists) => lists.flat()),
-    );
-  return (yield* below("", 0)).toSorted();
+  const seen = new Set<string>(); // links can lead back up
+  const attempt = <A>(folder: string, read: () => Promise<A>) =>
+    Effect.tryPromise({ try: read, catch: (error) => refuse(join(root, folder), systemReason(error)) });
+  const below = (folder: string): Effect.Effect<readonly string[], SegmentationSetError> =>
+    Effect.gen(function* () {
+      const path = join(root, folder);
+      const real = yield* attempt(folder, () => Deno.realPath(path));
+      if (seen.has(real)) return [];
+      seen.add(real);
+      const entries = yield* attempt(folder, () => visibleEntries(path));
+      const lists = yield* Effect.forEach(entries, ({ name, isDirectory }) => {
+        const path = folder === "" ? name : `${folder}/${name}`;
+        return isDirectory ? below(path) : Effect.succeed([path]);
+      });
+      return lists.flat();
+    });
+  return (yield* below("")).toSorted();
 });
-
-/** Links can lead back up. */
-const DEEPEST = 16;
 
 const suffixOf = (path: string) => path.slice(withoutSuffix(path).length);
 const withoutSuffix = (path: string) =>
@@ -311,9 +306,10 @@ const withoutSuffix = (path: string) =>
 /** The lines of a list, without empty ones. */
 const linesOf = (path: string) =>
   Effect.tryPromise({
-    try: () => Deno.readTextFile(path),
-    catch: (error) => refuse(path, systemReason(error)),
+    try: () => readRegularFile(path, { largest: LARGEST_LIST }),
+    catch: (error) => refuse(path, (error as Error).message),
   }).pipe(
-    Effect.map((text) => text.split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== "")),
+    Effect.map((bytes) => new TextDecoder().decode(bytes).split(/\r?\n/)),
+    Effect.map((lines) => lines.map((line) => line.trim()).filter((line) => line !== "")),
     Effect.filterOrFail((lines) => lines.length > 0, () => refuse(path, "it lists no pictures")),
   );

@@ -118,6 +118,7 @@ Deno.test(
     assert.deepEqual(set.classes.map(({ name }) => name), ["floor", "wall", "door"]);
     assert.deepEqual(set.classes.map(({ color }) => color), [[0, 0, 0], [10, 20, 30], [1, 2, 3]]);
     assert.deepEqual((await labelsOf(set, "sub/a")).slice(0, 3), [0, 1, 2]);
+    await Deno.symlink(join(folder, "images/val"), join(folder, "images/val/sub/again"));
     assert.deepEqual(names(await open(folder, {}, "val")), ["b", "sub/a"]);
 
     await writeTexts(folder, { "mine.txt": "val/sub/a.jpg\ntrain/b\n", "other.txt": "train/c.png\n" });
