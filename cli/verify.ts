@@ -10,7 +10,7 @@ import { rankGpu } from "../pipeline/ranks/device.ts";
 import { ranks } from "../pipeline/ranks/mpi.ts";
 import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
 import { verifyEvaluation } from "../pipeline/verify/evaluation_recording.ts";
-import { verifyInput } from "../pipeline/verify/input_recording.ts";
+import { verifySegmentationInput } from "../pipeline/verify/segmentation_input_recording.ts";
 import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
@@ -18,7 +18,7 @@ import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
 import { verifySegmentationInference } from "../pipeline/verify/segmentation_inference_recording.ts";
 import { verifySegmentationRates } from "../pipeline/verify/segmentation_rates_recording.ts";
 import { verifySegmentationStep } from "../pipeline/verify/segmentation_step_recording.ts";
-import { verifySizes } from "../pipeline/verify/sizes_recording.ts";
+import { verifySegmentationSizes } from "../pipeline/verify/segmentation_sizes_recording.ts";
 import { verifyStep } from "../pipeline/verify/step_recording.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
@@ -138,10 +138,10 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
       )
       .with({ kind: "segmentationRates" }, ({ json }) => verifySegmentationRates(json, file))
       .with(
-        { kind: "input" },
-        ({ tensors }) => onDevice(verifyInput(tensors, { name: file, folder: dirname(file) })),
+        { kind: "segmentationInput" },
+        ({ tensors }) => onDevice(verifySegmentationInput(tensors, { name: file, folder: dirname(file) })),
       )
-      .with({ kind: "sizes" }, ({ json }) => verifySizes(json, file))
+      .with({ kind: "segmentationSizes" }, ({ json }) => verifySegmentationSizes(json, file))
       .with({ kind: "evaluation" }, ({ json, tensors }) => verifyEvaluation(json, tensors.tensors, file))
       .exhaustive();
     const report: Replayed = {
@@ -169,9 +169,9 @@ const TITLES = {
   segmentationStep: "fine-tuning steps",
   segmentationInference: "segmentation",
   segmentationRates: "learning rates of fine-tuning",
+  segmentationInput: "input of fine-tuning",
+  segmentationSizes: "sizes of images",
   evaluation: "scores of segmentations",
-  input: "input of segmentation",
-  sizes: "sizes of images",
 };
 
 const table = ({ file, kind, seconds, groups }: Replayed): string => {

@@ -15,8 +15,8 @@ Deno.test(
         ["augment/augment.safetensors", "augment"],
         ["knn/knn.safetensors", "retrieval"],
         ["schedule/schedules.json", "schedule"],
-        ["segmentation/input.safetensors", "input"],
-        ["segmentation/sizes.json", "sizes"],
+        ["segmentation/input.safetensors", "segmentationInput"],
+        ["segmentation/sizes.json", "segmentationSizes"],
       ]
     ) {
       await Deno.copyFile(testdata + file, `${folder}/recording.jpg`);

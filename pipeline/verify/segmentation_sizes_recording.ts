@@ -17,10 +17,10 @@ const decodeRecording = Schema.decodeUnknownEffect(Recording);
  * Compares target sizes of training and test, of which none may differ. There are no outputs. Fails with a `FormatError`
  * that names `file` if `json` is no recording of sizes.
  */
-export const verifySizes: (
+export const verifySegmentationSizes: (
   json: unknown,
   file: string,
-) => Effect.Effect<Verification, FormatError> = Effect.fn("verifySizes")(function* (json, file) {
+) => Effect.Effect<Verification, FormatError> = Effect.fn("verifySegmentationSizes")(function* (json, file) {
   const refuse = (message: string) =>
     new FormatError({ subject: file, reason: `it is no recording of sizes: ${message}` });
   const recorded = yield* decodeRecording(json).pipe(Effect.mapError(({ message }) => refuse(message)));

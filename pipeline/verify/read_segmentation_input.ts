@@ -41,7 +41,7 @@ const Metadata = Schema.Struct({
 const decodeMetadata = Schema.decodeUnknownEffect(Metadata);
 
 /** The description in a recording of input. Fails with a `FormatError` that names `name` for any other file. */
-export const readInputRecording = (
+export const readSegmentationInput = (
   file: TensorFile,
   name: string,
 ): Effect.Effect<

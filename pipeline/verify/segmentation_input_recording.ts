@@ -29,7 +29,7 @@ import {
   scaledLimits,
 } from "../transfer/segmentation/draws.ts";
 import { packLabelled } from "../transfer/segmentation/pack.ts";
-import { readInputRecording, type RecordedInput } from "./read_input_recording.ts";
+import { readSegmentationInput, type RecordedInput } from "./read_segmentation_input.ts";
 import type { Verification, VerifyRow } from "./report.ts";
 
 /** How replaying input can fail. */
@@ -48,12 +48,12 @@ export type InputRecordingError =
  * Images are looked for in pictures/ beside the recording, and in augment/pictures/ beside its folder. Outputs have the
  * recording's own names. Fails with a `FormatError` that names `name` if `recording` is no complete recording of input.
  */
-export const verifyInput: (
+export const verifySegmentationInput: (
   recording: TensorFile,
   source: { readonly name: string; readonly folder: string },
-) => Effect.Effect<Verification, InputRecordingError, Gpu> = Effect.fn("verifyInput")(
+) => Effect.Effect<Verification, InputRecordingError, Gpu> = Effect.fn("verifySegmentationInput")(
   function* (recording, { name, folder }) {
-    const { draws, normalisation } = yield* readInputRecording(recording, name);
+    const { draws, normalisation } = yield* readSegmentationInput(recording, name);
     const compared: Compared[] = [];
     const outputs = new Map<string, FileTensor>();
     const check = (group: string, where: string, got: unknown, want: unknown) =>
