@@ -12,6 +12,7 @@ import { verifyAugment } from "../pipeline/verify/augment_recording.ts";
 import { verifyEvaluation } from "../pipeline/verify/evaluation_recording.ts";
 import { verifySegmentationInput } from "../pipeline/verify/segmentation_input_recording.ts";
 import { verifyKnn } from "../pipeline/verify/knn_recording.ts";
+import { verifyModels } from "../pipeline/verify/models_recording.ts";
 import { openRecording, type Recording } from "../pipeline/verify/open_recording.ts";
 import type { VerifyRow } from "../pipeline/verify/report.ts";
 import { verifySchedule } from "../pipeline/verify/schedule_recording.ts";
@@ -31,7 +32,7 @@ export const verify = Command.make(
   {
     recordings: Argument.String("recording").pipe(
       Argument.withDescription(
-        "recorded steps, augmentation or retrieval (safetensors), or schedules (JSON)",
+        "recorded steps, augmentation, retrieval, inference or label maps (safetensors), or schedules, sizes or models (JSON)",
       ),
       Argument.variadic({ min: 1 }),
     ),
@@ -47,7 +48,7 @@ export const verify = Command.make(
     device: deviceFlag,
     ranks: Flag.Int("ranks").pipe(
       Flag.withDescription(
-        "processes to replay steps with, as many as were recorded; one replays all in one",
+        "processes to replay steps with: as many as were recorded, or for segmentation as many as divide the batch; one replays all in one",
       ),
       Flag.withDefault(1),
     ),
@@ -73,8 +74,9 @@ export const verify = Command.make(
 ).pipe(
   Command.withDescription(
     "Replay recordings of the reference implementation and compare everything that they hold: training steps, " +
-      "augmentation (its pictures lie in pictures/ beside the recording), retrieval and schedules. Prints the largest error of " +
-      "each group of tensors beside its tolerance; the exit status is 0 only if all hold.",
+      "augmentation (its pictures lie in pictures/ beside the recording), retrieval and schedules; of segmentation also " +
+      "inference, input, evaluation, sizes and models. Prints the largest error of each group of tensors beside its " +
+      "tolerance; the exit status is 0 only if all hold.",
   ),
   Command.withShortDescription("Compare with recordings of the reference implementation"),
   Command.withExamples([
@@ -136,6 +138,7 @@ const replayOn = Effect.fnUntraced(function* (device: Backend) {
         { kind: "segmentationInference" },
         ({ tensors }) => onDevice(verifySegmentationInference(tensors, file)),
       )
+      .with({ kind: "segmentationModels" }, ({ json }) => verifyModels(json, file))
       .with({ kind: "segmentationRates" }, ({ json }) => verifySegmentationRates(json, file))
       .with(
         { kind: "segmentationInput" },
@@ -171,6 +174,7 @@ const TITLES = {
   segmentationRates: "learning rates of fine-tuning",
   segmentationInput: "input of fine-tuning",
   segmentationSizes: "sizes of images",
+  segmentationModels: "tensors of segmentors",
   evaluation: "scores of segmentations",
 };
 

@@ -1,6 +1,6 @@
 /** Files of recordings. The kind of a recording is recognised by its content, whatever its name. */
 import { Effect } from "effect";
-import { FormatError } from "../../data/files/format_error.ts";
+import { FormatError, isObject } from "../../data/files/format_error.ts";
 import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 
 /** A recording that has been read. */
@@ -15,7 +15,10 @@ export type Recording =
       | "segmentationInput";
     readonly tensors: TensorFile;
   }
-  | { readonly kind: "schedule" | "segmentationRates" | "segmentationSizes"; readonly json: unknown }
+  | {
+    readonly kind: "schedule" | "segmentationRates" | "segmentationSizes" | "segmentationModels";
+    readonly json: unknown;
+  }
   | { readonly kind: "evaluation"; readonly json: unknown; readonly tensors: TensorFile };
 
 const STEP = "slotcon-step-recording/1";
@@ -23,13 +26,13 @@ const AUGMENT = "slotcon-augment-recording/1";
 const KNN = "slotcon-knn-recording/1";
 const SCHEDULE = "slotcon-schedules/1";
 const LOOKED_FOR =
-  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, or JSON of format ${SCHEDULE}, or the steps, ` +
-  `inference, input (safetensors), learning rates, sizes (JSON) or an evaluation's maps and scores of fine-tuning`;
+  `looked for safetensors of format ${STEP}, ${AUGMENT} or ${KNN}, JSON of format ${SCHEDULE}, or a recording of ` +
+  "fine-tuning: steps, inference, input or label maps (safetensors), learning rates, sizes, scores or models (JSON)";
 
 /**
  * Reads a recording of training steps, of augmentation, of retrieval (all safetensors), of schedules (JSON); or of
- * fine-tuning: of its steps, inference and input (safetensors), its learning rates and sizes of images (JSON), or of an
- * evaluation (safetensors and JSON of the same name; either opens both). Fails with a `FormatError` that lists these.
+ * fine-tuning: of its steps, inference and input (safetensors), its learning rates, sizes of images and models (JSON), or of
+ * an evaluation (safetensors and JSON of the same name; either opens both). Fails with a `FormatError` that lists these.
  */
 export const openRecording: (path: string) => Effect.Effect<Recording, FormatError> = Effect.fn(
   "openRecording",
@@ -42,6 +45,7 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (json !== undefined) {
       const format = (json as { format?: unknown } | null)?.format;
       if (format === SCHEDULE) return { kind: "schedule", json };
+      if (hasAll(json, ["models", "backbone_keys"])) return { kind: "segmentationModels", json };
       if (haveEach(json, "schedules", "policy")) return { kind: "segmentationRates", json };
       if (haveEach(json, "test", "resized")) return { kind: "segmentationSizes", json };
       if (haveEach(json, "cases", "confusion")) {
@@ -57,9 +61,10 @@ export const openRecording: (path: string) => Effect.Effect<Recording, FormatErr
     if (format === STEP) return { kind: "step", tensors };
     if (format === AUGMENT) return { kind: "augment", tensors };
     if (format === KNN) return { kind: "retrieval", tensors };
-    if (tensors.tensors.has("step0/images")) return { kind: "segmentationStep", tensors };
-    if (tensors.tensors.has("expect/whole/logits")) return { kind: "segmentationInference", tensors };
-    if (tensors.tensors.has("draw0/label_0_loaded")) return { kind: "segmentationInput", tensors };
+    const has = (tensor: string) => tensors.tensors.has(tensor);
+    if (has("step0/images") && has("step0/labels")) return { kind: "segmentationStep", tensors };
+    if (has("expect/whole/logits")) return { kind: "segmentationInference", tensors };
+    if (hasAll(tensors.metadata, ["draws", "normalisation"])) return { kind: "segmentationInput", tensors };
     if (tensors.metadata.cases !== undefined) {
       return {
         kind: "evaluation",
@@ -83,6 +88,9 @@ const read = (path: string): Effect.Effect<Uint8Array<ArrayBuffer>, FormatError>
       return new FormatError({ subject: path, reason });
     },
   });
+
+const hasAll = (json: unknown, names: readonly string[]): boolean =>
+  isObject(json) && names.every((name) => name in json);
 
 /** Whether JSON has a list of this name with objects that have such a key. */
 const haveEach = (json: unknown, list: string, key: string): boolean => {

@@ -17,6 +17,10 @@ Deno.test(
         ["schedule/schedules.json", "schedule"],
         ["segmentation/input.safetensors", "segmentationInput"],
         ["segmentation/sizes.json", "segmentationSizes"],
+        ["segmentation/step_d8.safetensors", "segmentationStep"],
+        ["segmentation/inference_d8.safetensors", "segmentationInference"],
+        ["segmentation/schedule.json", "segmentationRates"],
+        ["segmentation/models.json", "segmentationModels"],
       ]
     ) {
       await Deno.copyFile(testdata + file, `${folder}/recording.jpg`);
