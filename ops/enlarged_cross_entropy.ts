@@ -8,10 +8,11 @@
  * Labels that are no class, 255 as a rule, are ignored: their loss is 0, and no gradient comes from them.
  */
 import { greater, greaterEqual } from "./arithmetic.ts";
+import type { Kernel, Operand } from "./graph/kernel.ts";
 import { shapeError, sizeOf } from "./graph/shape.ts";
 import { defineOp, imageSlices, reshape, type Tensor } from "./graph/tensor.ts";
 import { bilinearFunctions, requireResizing } from "./kernels/bilinear.ts";
-import { kernel, vectors } from "./kernels/wgsl.ts";
+import { kernel, lines, range, vectors } from "./kernels/wgsl.ts";
 import { slice } from "./slice.ts";
 
 /** How pixels lie on the cells of a map. */
@@ -128,63 +129,156 @@ const lossOp = defineOp<Enlarging>("enlargedCrossEntropy", {
 });
 
 /**
- * Logits, labels, statistics and the gradient of the losses to the gradient of the logits. Gathers over the pixels that
- * a cell reaches, in a fixed order: those whose upper left cell it is, and those to the left of and above these.
+ * Logits, labels, statistics and the gradient of the losses to the gradient of the logits. Every pixel lies between four
+ * cells, of which it has a term for each. The terms are first added up over the pixels between the same four cells, and
+ * then over the four such places around a cell: in a fixed order, and each pixel's softmax is computed once.
  */
 const enlargedGradient = defineOp<Enlarging>("enlargedCrossEntropyGradient", {
   takes: ["f32", "u32", "f32", "f32"],
   precision: "full",
   shape: ([logits]) => logits.shape,
   slices: imageSlices([0, 1, 2, 3]),
-  kernels: ({ inputs: [logits, labels, statistics, gradient], output, attributes }) => {
-    const [, rows, columns, K] = logits.shape;
-    const [, height, width] = labels.shape;
-    return [kernel({
-      label: "enlargedCrossEntropyGradient",
-      reads: { logits, labels, statistics: vectors(statistics), gradient },
-      writes: { dx: output },
-      sizes: { rows, columns, K, height, width },
-      threads: sizeOf(logits.shape),
-      functions: `${bilinearFunctions(attributes.alignCorners)}
-// The weight of a cell for a pixel that lies between \`low\` and \`high\`, which are the same at the border.
-fn weightOf(cell: u32, low: u32, high: u32, share: f32) -> f32 {
-  return select(0.0, 1.0 - share, cell == low) + select(0.0, share, cell == high);
-}`,
-      main: /* wgsl */ `
-  let k = id % p.K;
-  let column = id / p.K % p.columns;
-  let row = id / p.K / p.columns % p.rows;
-  let picture = id / p.K / p.columns / p.rows;
-  var sum = 0.0;
-  for (var top = max(row, 1u) - 1u; top <= row; top++) {
-    let bottom = min(top + 1u, p.rows - 1u);
-    let above = (picture * p.rows + top) * p.columns;
-    let below = (picture * p.rows + bottom) * p.columns;
-    let lastRow = firstAt(top + 1u, p.height, p.rows);
-    for (var left = max(column, 1u) - 1u; left <= column; left++) {
-      let right = min(left + 1u, p.columns - 1u);
-      let upper = vec2(logits[(above + left) * p.K + k], logits[(above + right) * p.K + k]);
-      let lower = vec2(logits[(below + left) * p.K + k], logits[(below + right) * p.K + k]);
-      let firstColumn = firstAt(left, p.width, p.columns);
-      let lastColumn = firstAt(left + 1u, p.width, p.columns);
-      for (var i = firstAt(top, p.height, p.rows); i < lastRow; i++) {
-        let down = shareOf(i, top, p.height, p.rows);
-        var across = 0.0;
-        for (var j = firstColumn; j < lastColumn; j++) {
-          let pixel = (picture * p.height + i) * p.width + j;
-          let label = labels[pixel];
-          if (label >= p.K) { continue; }
-          let share = shareOf(j, left, p.width, p.columns);
-          let score = mix(mix(upper.x, upper.y, share), mix(lower.x, lower.y, share), down);
-          let found = statistics[pixel];
-          let slope = exp(score - found.x - found.y) - f32(label == k);
-          across += weightOf(column, left, right, share) * (slope * gradient[pixel]);
-        }
-        sum += weightOf(row, top, bottom, down) * across;
-      }
-    }
-  }
-  dx[id] = sum;`,
-    })];
+  kernels: ({ inputs, output, attributes, scratch, adapter }) => {
+    const [N, rows, columns, K] = output.shape;
+    const padded = 4 * Math.ceil(K / 4);
+    const bytes = 4 * 4 * rows * columns * padded; // of an image's terms
+    const images = Math.max(1, Math.min(N, Math.floor(Math.min(TERM_BYTES, adapter.maxBinding) / bytes)));
+    const terms = scratch([images, rows, columns, 4, padded]);
+    return range(Math.ceil(N / images)).flatMap((pass) => {
+      const part = { first: pass * images, images: Math.min(images, N - pass * images) };
+      return [
+        termsKernel(inputs, terms, part, attributes, adapter.cpu ? 4 : 1),
+        gatherKernel(terms, output, part),
+      ];
+    });
   },
 });
+
+/** Bytes of terms at a time, at most, as long as an image's fit. */
+const TERM_BYTES = 2 ** 26;
+
+/** Some of the images of a batch. */
+interface Images {
+  readonly first: number;
+  readonly images: number;
+}
+
+/**
+ * The sums over the pixels whose upper left cell is [n, row, column], for each of the four cells around them, in the order
+ * of reading: [images, rows, columns, 4, K padded to fours]. An invocation has up to `most` times four classes.
+ */
+const termsKernel = (
+  [logits, labels, statistics, gradient]: readonly Operand[],
+  terms: Operand,
+  { first, images }: Images,
+  { alignCorners }: Enlarging,
+  most: number,
+): Kernel => {
+  const [, rows, columns, K] = logits.shape;
+  const [, height, width] = labels.shape;
+  const fours = Math.ceil(K / 4);
+  const each = Math.min(most, fours);
+  const parts = Math.ceil(fours / each);
+  return kernel({
+    label: "enlargedCrossEntropyTerms",
+    reads: { logits, labels, statistics: vectors(statistics), gradient },
+    writes: { terms: vectors(terms) },
+    sizes: { rows, columns, K, height, width, fours, parts, first },
+    threads: images * rows * columns * parts,
+    functions: `${bilinearFunctions(alignCorners)}
+fn scoresOf(cell: u32, k: u32) -> vec4<f32> {
+  let at = cell * p.K + min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(p.K - 1u));
+  return vec4(logits[at.x], logits[at.y], logits[at.z], logits[at.w]);
+}`,
+    main: /* wgsl */ `
+  let k = id % p.parts * ${4 * each}u;
+  let left = id / p.parts % p.columns;
+  let top = id / p.parts / p.columns % p.rows;
+  let image = id / p.parts / p.columns / p.rows;
+  let right = min(left + 1u, p.columns - 1u);
+  let bottom = min(top + 1u, p.rows - 1u);
+  let above = ((image + p.first) * p.rows + top) * p.columns;
+  let below = ((image + p.first) * p.rows + bottom) * p.columns;
+  ${
+      lines(each, (i) => /* wgsl */ `
+  let class${i} = vec4(k + ${4 * i}u) + vec4(0u, 1u, 2u, 3u);
+  let corners${i} = array(scoresOf(above + left, k + ${4 * i}u), scoresOf(above + right, k + ${4 * i}u),
+    scoresOf(below + left, k + ${4 * i}u), scoresOf(below + right, k + ${4 * i}u));
+  var upperLeft${i} = vec4(0.0);
+  var upperRight${i} = vec4(0.0);
+  var lowerLeft${i} = vec4(0.0);
+  var lowerRight${i} = vec4(0.0);`)
+    }
+  let firstColumn = firstAt(left, p.width, p.columns);
+  let lastColumn = firstAt(left + 1u, p.width, p.columns);
+  let lastRow = firstAt(top + 1u, p.height, p.rows);
+  for (var i = firstAt(top, p.height, p.rows); i < lastRow; i++) {
+    // Where both cells are the same, at the border, all weight is on the first.
+    let down = select(shareOf(i, top, p.height, p.rows), 0.0, top == bottom);
+    ${
+      lines(each, (i) => /* wgsl */ `
+    let leftScores${i} = mix(corners${i}[0], corners${i}[2], down);
+    let rightScores${i} = mix(corners${i}[1], corners${i}[3], down);
+    var toLeft${i} = vec4(0.0);
+    var toRight${i} = vec4(0.0);`)
+    }
+    for (var j = firstColumn; j < lastColumn; j++) {
+      let pixel = ((image + p.first) * p.height + i) * p.width + j;
+      let label = labels[pixel];
+      if (label >= p.K) { continue; }
+      let across = select(shareOf(j, left, p.width, p.columns), 0.0, left == right);
+      let found = statistics[pixel];
+      let slope = gradient[pixel];
+      ${
+      lines(each, (i) => /* wgsl */ `
+      let shares${i} = exp(mix(leftScores${i}, rightScores${i}, across) - found.x - found.y);
+      let term${i} = slope * (shares${i} - select(vec4(0.0), vec4(1.0), class${i} == vec4(label)));
+      toLeft${i} += (1.0 - across) * term${i};
+      toRight${i} += across * term${i};`)
+    }
+    }
+    ${
+      lines(each, (i) => /* wgsl */ `
+    upperLeft${i} += (1.0 - down) * toLeft${i};
+    upperRight${i} += (1.0 - down) * toRight${i};
+    lowerLeft${i} += down * toLeft${i};
+    lowerRight${i} += down * toRight${i};`)
+    }
+  }
+  let at = id / p.parts * 4u * p.fours + k / 4u;
+  ${
+      lines(each, (i) => /* wgsl */ `
+  if (k / 4u + ${i}u < p.fours) {
+    terms[at + ${i}u] = upperLeft${i};
+    terms[at + p.fours + ${i}u] = upperRight${i};
+    terms[at + 2u * p.fours + ${i}u] = lowerLeft${i};
+    terms[at + 3u * p.fours + ${i}u] = lowerRight${i};
+  }`)
+    }`,
+  });
+};
+
+/** Adds up, for every cell, the terms of the pixels on its four sides. */
+const gatherKernel = (terms: Operand, output: Operand, { first, images }: Images): Kernel => {
+  const [, rows, columns, K] = output.shape;
+  const each = rows * columns * K;
+  return kernel({
+    label: "enlargedCrossEntropyGradient",
+    reads: { terms },
+    writes: { dx: output },
+    sizes: { columns, rows, K, padded: terms.shape[4], begin: first * each },
+    threads: images * each,
+    main: /* wgsl */ `
+  let k = id % p.K;
+  let cell = id / p.K;
+  let column = cell % p.columns;
+  let row = cell / p.columns % p.rows;
+  let at = 4u * cell * p.padded + k;
+  let before = 4u * p.padded; // from a cell to the one before it
+  var sum = terms[at];
+  if (column > 0u) { sum += terms[at - before + p.padded]; }
+  if (row > 0u) { sum += terms[at - p.columns * before + 2u * p.padded]; }
+  if (column > 0u && row > 0u) { sum += terms[at - (p.columns + 1u) * before + 3u * p.padded]; }
+  dx[p.begin + id] = sum;`,
+  });
+};
