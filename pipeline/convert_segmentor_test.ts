@@ -5,7 +5,6 @@ import { Effect } from "effect";
 import { inTestFolder, testFolder } from "../data/_test_kit.ts";
 import { pythonTest } from "../data/_test_python.ts";
 import { assertClose, numbers } from "../ops/_test_kit.ts";
-import { sizeOf } from "../ops/graph/shape.ts";
 import { input } from "../ops/graph/tensor.ts";
 import { normalizeBytes } from "../ops/image/normalize_pixels.ts";
 import { resizeBilinear } from "../ops/resize_bilinear.ts";
@@ -13,58 +12,13 @@ import { compile } from "../ops/runtime/program.ts";
 import { convert, type Format } from "./convert.ts";
 import { student } from "./model/slotcon_network.ts";
 import { StateBuilder } from "./model/state_builder.ts";
-import { checkpointPieces } from "./run/checkpoint_file.ts";
 import { upload } from "./run/state.ts";
-import { checkpointShapes, type StateTensor, type StateValues } from "./run/state_layout.ts";
-import { SEGMENTATION_OPTIONS, type SegmentationConfig } from "./transfer/segmentation/config.ts";
+import { CLASSES, SMALL, smallCheckpoint } from "./transfer/segmentation/_test_segmentor.ts";
 import { segmentor } from "./transfer/segmentation/network.ts";
 import { PIXEL_STATISTICS } from "./transfer/segmentation/step_graph.ts";
-import { SEGMENTATION } from "./transfer/segmentation/task.ts";
 import { segmentorOf, segmentorOptions, segmentorState } from "./transfer/segmentation/weights.ts";
 import { channelsFirst, onnxRuntime, runtimeTest } from "./weights/_test_onnx.ts";
 import { openWeights } from "./weights/weights_file.ts";
-
-/** Small networks of the two published kinds. */
-const CONFIGS: Readonly<Record<"d16" | "d8", SegmentationConfig>> = {
-  d16: { ...Effect.runSync(SEGMENTATION_OPTIONS.configure("voc")), width: 4, headChannels: 6 },
-  d8: {
-    ...Effect.runSync(SEGMENTATION_OPTIONS.configure("ade20k")),
-    ...{ width: 4, headChannels: 6, auxiliaryChannels: 5 },
-  },
-};
-const CLASSES = ["nothing", "road", "tree"].map((name, i) => ({ name, color: [i, 128, 255 - i] as const }));
-
-/** Weights and statistics that are all different and under which no map dies out. */
-const valuesOf = (config: SegmentationConfig): StateValues => {
-  let seed = 0;
-  const shapes = checkpointShapes(segmentorState(segmentorOptions(config, CLASSES.length)));
-  return new Map([...shapes].map(([name, shape]): [string, StateTensor] => {
-    if (name.endsWith("num_batches_tracked")) return [name, { shape, data: Float32Array.of(++seed) }];
-    const uniform = numbers(sizeOf(shape), ++seed);
-    const [middle, spread] = name.endsWith("_var")
-      ? [1, 0.5]
-      : name.endsWith("_mean") || name.endsWith("bias")
-      ? [0, 0.3]
-      : shape.length === 4
-      ? [0, Math.sqrt(6 / (shape[1] * shape[2] * shape[3]))]
-      : [0.8, 0.4];
-    return [name, { shape, data: uniform.map((value) => middle + spread * value) }];
-  }));
-};
-
-/** A checkpoint of fine-tuning in a folder; an optimiser's buffers are in it, too. */
-const checkpoint = Effect.fnUntraced(function* (folder: string, config: SegmentationConfig) {
-  const values = valuesOf(config);
-  const velocity = ["optimizer.decode_head.conv_seg.bias", {
-    shape: [3],
-    data: new Float32Array(3),
-  }] as const;
-  const meta = { step: 7, instances: 9, classes: CLASSES, miou: null, config };
-  const file = join(folder, `${crypto.randomUUID()}.safetensors`);
-  const pieces = yield* checkpointPieces(SEGMENTATION, { meta, tensors: new Map([...values, velocity]) });
-  Deno.writeFileSync(file, Buffer.concat(pieces));
-  return { file, values };
-});
 
 const converted = Effect.fnUntraced(function* (folder: string, from: string, to: Format) {
   const { pieces, notes } = yield* convert(yield* openWeights(from), { to, which: "teacher" });
@@ -80,8 +34,8 @@ Deno.test(
   "convert() carries a segmentor to mmsegmentation and back with all its values, options that tensors show, and classes",
   inTestFolder((folder) =>
     Effect.runPromise(Effect.gen(function* () {
-      for (const config of Object.values(CONFIGS)) {
-        const { file, values } = yield* checkpoint(folder, config);
+      for (const config of Object.values(SMALL)) {
+        const { file, values } = yield* smallCheckpoint(folder, config);
         const own = yield* savedIn(file);
         assert.deepEqual([own.config, own.classes, own.notes], [config, CLASSES, []]);
         assert.deepEqual([...own.values], [...values]);
@@ -100,7 +54,7 @@ Deno.test(
   inTestFolder((folder) =>
     Effect.runPromise(
       Effect.gen(function* () {
-        const { file, values } = yield* checkpoint(folder, CONFIGS.d16);
+        const { file, values } = yield* smallCheckpoint(folder, SMALL.d16);
         const mmseg = (yield* converted(folder, file, "mmseg-segmentor")).file;
         const backbones = [];
         for (const from of [file, mmseg]) {
@@ -128,7 +82,7 @@ pythonTest(
   async (python) => {
     await Effect.runPromise(Effect.scoped(Effect.gen(function* () {
       const folder = yield* testFolder;
-      const { file, values } = yield* checkpoint(folder, CONFIGS.d8);
+      const { file, values } = yield* smallCheckpoint(folder, SMALL.d8);
       const script = `
 import json, sys, torch
 file = torch.load(sys.argv[1])
@@ -171,12 +125,12 @@ print(json.dumps([file["meta"], [[n, str(t.dtype), list(t.shape), float(t.double
   },
 );
 
-for (const [kind, config] of Object.entries(CONFIGS)) {
+for (const [kind, config] of Object.entries(SMALL)) {
   runtimeTest(
     `convert() gives ONNX Runtime the ${kind} that runs here, for pictures of any size and number`,
     function* () {
       const folder = yield* testFolder;
-      const { file, values } = yield* checkpoint(folder, config);
+      const { file, values } = yield* smallCheckpoint(folder, config);
       const { file: model, notes } = yield* converted(folder, file, "onnx");
       assert.match(notes.join(), /whole segmentor/);
       const runs: string[] = [];

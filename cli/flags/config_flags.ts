@@ -47,6 +47,32 @@ export const flagsOf = <C, Preset extends string>(
   >,
 });
 
+/** Flags for some options of a task, by their help; without one of them, what a file says holds. */
+export const someFlags = <C, Name extends keyof C & string>(
+  { table }: Pick<TaskOptions<C>, "table">,
+  help: Readonly<Record<Name, string>>,
+): Record<Name, ReturnType<typeof flag>> =>
+  Object.fromEntries(
+    (Object.keys(help) as Name[]).map((name) => {
+      const option = table[name] as RunOption<unknown>;
+      return [name, flag(name, { ...option, help: help[name], initial: null })];
+    }),
+  ) as Record<Name, ReturnType<typeof flag>>;
+
+/** The options of these names that are among the flags. */
+export const givenSettings = <Name extends string>(
+  names: readonly Name[],
+  parsed: Readonly<Record<Name, Option.Option<unknown>>>,
+): Settings<Name> =>
+  new Map(
+    names.flatMap((name) =>
+      Option.match(parsed[name], {
+        onNone: () => [],
+        onSome: (value) => [[name, { value, where: `--${flagName(name)}` }] as const],
+      })
+    ),
+  );
+
 /** The values of these flags. */
 export type Parsed<C, Preset extends string> =
   & { readonly preset: Option.Option<Preset>; readonly config: Option.Option<string> }
@@ -55,14 +81,7 @@ export type Parsed<C, Preset extends string> =
 /** The configuration that the flags, the file they name and the preset give. Fails with a `ConfigError`. */
 export const configFrom = <C, Preset extends string>(options: TaskOptions<C, Preset>) =>
   Effect.fn("configOf")(function* (parsed: Parsed<C, Preset>): Effect.fn.Return<C, ConfigError> {
-    const flags: Settings<keyof C & string> = new Map(
-      options.names.flatMap((name) =>
-        Option.match(parsed[name], {
-          onNone: () => [],
-          onSome: (value) => [[name, { value, where: `--${flagName(name)}` }] as const],
-        })
-      ),
-    );
+    const flags = givenSettings(options.names, parsed);
     const file = Option.isSome(parsed.config) ? yield* readConfigFile(parsed.config.value, options) : null;
     const preset = Option.getOrNull(parsed.preset) ?? file?.preset ?? null;
     return yield* options.configure(preset, file?.settings ?? new Map(), flags);

@@ -57,11 +57,11 @@ export const COMMAND_ACCESS = {
       const output = option("output");
       const files = [output, output.replace(/\.json$/, ".html")].flatMap((path) => [path, `${path}.partial`]);
       return {
-        read: [file, option("data-dir"), folderOf(output)],
+        read: [file, option("data-dir"), option("val-list"), option("class-file"), folderOf(output)],
         write: output !== "" ? files : file !== "" ? [join(dirname(file), "evaluations")] : [],
       };
     },
-    switches: ["supercategories"],
+    switches: ["supercategories", "align-corners", "reduce-zero-label"],
   },
   inspect: {
     access: ({ option, operands: [file = ""] }) => ({
