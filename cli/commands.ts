@@ -5,6 +5,7 @@ import { demo } from "./demo.ts";
 import { doctor } from "./doctor.ts";
 import { evaluate } from "./evaluate.ts";
 import { inspect } from "./inspect.ts";
+import { predict } from "./predict.ts";
 import { pretrain } from "./pretrain.ts";
 import { test } from "./test.ts";
 import { transfer } from "./transfer.ts";
@@ -20,6 +21,7 @@ export const commands = {
   doctor,
   evaluate,
   inspect,
+  predict,
   pretrain,
   test,
   transfer,

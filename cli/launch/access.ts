@@ -73,6 +73,10 @@ export const COMMAND_ACCESS = {
     }),
     switches: ["json"],
   },
+  predict: {
+    access: ({ option, operands }) => ({ read: operands, write: [option("output")] }),
+    switches: ["align-corners"],
+  },
   pretrain: { access: runAccess },
   // The tests are a process of their own.
   test: { access: () => ({ read: [Deno.execPath()], run: [Deno.execPath()] }) },

@@ -5,7 +5,7 @@
  *
  * Source: the PNG specification, third edition.
  */
-import { crc32, inflateSync } from "node:zlib";
+import { crc32, deflateSync, inflateSync } from "node:zlib";
 import { expectSize, Refusal } from "./picture.ts";
 import { release } from "./release.ts";
 
@@ -188,4 +188,40 @@ const paeth = (left: number, up: number, upLeft: number): number => {
   const toLeft = Math.abs(up - upLeft), toUp = Math.abs(left - upLeft);
   const toUpLeft = Math.abs(left + up - 2 * upLeft);
   return toLeft <= toUp && toLeft <= toUpLeft ? left : toUp <= toUpLeft ? up : upLeft;
+};
+
+/**
+ * A PNG of 8 bits a pixel whose samples, [H, W], are places in a palette of at most 256 colours. The same map gives the
+ * same bytes.
+ */
+export const indexedPng = (
+  { width, height, samples }: Pick<PngSamples, "width" | "height" | "samples">,
+  palette: readonly (readonly [red: number, green: number, blue: number])[],
+): Uint8Array<ArrayBuffer>[] => {
+  const header = new Uint8Array(13);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header.set([8, INDEXED, 0, 0, 0], 8); // depth, colour type, compression, filters, no interlacing
+  const lines = new Uint8Array(height * (1 + width)); // each after its filter, none
+  for (let y = 0; y < height; y++) {
+    lines.set(samples.subarray(y * width, (y + 1) * width), y * (1 + width) + 1);
+  }
+  return [
+    Uint8Array.from(SIGNATURE),
+    chunk("IHDR", header),
+    chunk("PLTE", Uint8Array.from(palette.flat())),
+    chunk("IDAT", deflateSync(lines)),
+    chunk("IEND", new Uint8Array()),
+  ];
+};
+
+const chunk = (type: string, data: Uint8Array): Uint8Array<ArrayBuffer> => {
+  const bytes = new Uint8Array(12 + data.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(data, 8);
+  view.setUint32(8 + data.length, crc32(bytes.subarray(4, 8 + data.length)));
+  return bytes;
 };

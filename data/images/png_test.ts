@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { crc32, deflateSync } from "node:zlib";
-import { readPngSamples } from "./png.ts";
+import { Buffer } from "node:buffer";
+import { pythonTest } from "../_test_python.ts";
+import { indexedPng, readPngSamples } from "./png.ts";
 
 interface Kind {
   readonly file: string; // base64
@@ -87,3 +89,28 @@ Deno.test("readPngSamples() refuses what is damaged, cut short, claims too much,
     /3 bits of colour type 0/,
   );
 });
+
+const MAP = { width: 5, height: 3, samples: Uint8Array.from({ length: 15 }, (_, i) => (i * 7) % 4) };
+const PALETTE = [[0, 0, 0], [255, 0, 7], [1, 2, 3], [9, 128, 200]] as const;
+
+Deno.test("indexedPng() writes what readPngSamples() reads: places in the palette", () => {
+  const found = readPngSamples(Buffer.concat(indexedPng(MAP, PALETTE)));
+  assert.deepEqual(found, { ...MAP, channels: 1, indexed: true });
+});
+
+pythonTest(
+  "indexedPng() writes what Pillow reads: indices, and the colours of the palette",
+  "PIL",
+  async (python) => {
+    const file = Buffer.concat(indexedPng(MAP, PALETTE)).toString("base64");
+    const script = `
+import base64, io, json, sys
+from PIL import Image
+image = Image.open(io.BytesIO(base64.b64decode(sys.argv[1])))
+print(json.dumps([image.mode, list(image.size), list(image.getdata()), list(image.convert("RGB").getdata())]))`;
+    assert.deepEqual(await python(script, file), [
+      ...["P", [5, 3], [...MAP.samples]],
+      Array.from(MAP.samples, (place) => PALETTE[place]),
+    ]);
+  },
+);
