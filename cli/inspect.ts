@@ -17,12 +17,16 @@ import { PRETRAIN, pretrainMeta, type RecordedConfig } from "../pipeline/pretrai
 import { writtenBytes } from "../pipeline/run/bytes.ts";
 import type { CheckpointError } from "../pipeline/run/checkpoint_file.ts";
 import { flagName } from "../pipeline/run/option_name.ts";
+import type { TaskOptions } from "../pipeline/run/options.ts";
 import { type RunStatus, runStatus, statusInWords } from "../pipeline/run/run_status.ts";
 import { table } from "../pipeline/run/table.ts";
+import { SEGMENTATION_OPTIONS, type SegmentationConfig } from "../pipeline/transfer/segmentation/config.ts";
+import type { SegmentationMeta } from "../pipeline/transfer/segmentation/task.ts";
+import { describedSegmentor } from "../pipeline/transfer/segmentation/weights.ts";
 import { wholeEncoderOf } from "../pipeline/weights/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
 import { teacherOf } from "../pipeline/weights/teacher.ts";
-import { openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
+import { isSegmentor, openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { bold, dim, green, red, yellow } from "./terminal/color.ts";
 import { doingNow } from "./terminal/doing.ts";
@@ -99,6 +103,16 @@ interface Facts extends Inspection {
     }
     | null;
   readonly encoder: { readonly arch: string; readonly width: number } | null;
+  /** The segmentor that the file holds whole; what it does not say is null. */
+  readonly segmentor:
+    | {
+      readonly classes: readonly string[];
+      /** Per cent on the validation pictures. */
+      readonly miou: number | null;
+      readonly step: number | null;
+      readonly options: SegmentationConfig | null;
+    }
+    | null;
   /** How the run in whose folder the file is is doing or how it ended; null where no run's folder says so. */
   readonly status: RunStatus | null;
 }
@@ -123,6 +137,7 @@ const gather = Effect.fnUntraced(function* (weights: WeightsFile) {
     tensors: weights.tensors.size,
     run: yield* runOf(weights, encoder?.width ?? 64),
     encoder,
+    segmentor: yield* segmentorIn(weights),
     status: runStatus(dirname(dirname(resolve(weights.file)))),
     ...inspection,
   } satisfies Facts as Facts;
@@ -151,6 +166,17 @@ const runOf = (
       Effect.succeed(null)
     );
 
+const segmentorIn = Effect.fnUntraced(function* (weights: WeightsFile) {
+  if (!isSegmentor(weights)) return null;
+  const { content } = weights;
+  const described = yield* describedSegmentor(weights, null).pipe(Effect.orElseSucceed(() => null));
+  if (described === null) return null;
+  const classes = described.classes.map(({ name }) => name);
+  if (content.kind !== "checkpoint") return { classes, miou: null, step: null, options: null };
+  const { miou } = content.meta as SegmentationMeta; // as it has just been found to be
+  return { classes, miou, step: content.meta.step, options: described.config };
+});
+
 const countUse = Effect.fnUntraced(function* (
   weights: WeightsFile,
   flags: {
@@ -166,7 +192,7 @@ const countUse = Effect.fnUntraced(function* (
 });
 
 const page = (facts: Facts, use: PrototypeUse | null): string => {
-  const { run, encoder, prototypes, groups, damaged, nonFinite } = facts;
+  const { run, encoder, segmentor, prototypes, groups, damaged, nonFinite } = facts;
   const rows: [string, string][] = [
     ["is", facts.is],
     ["size", `${writtenBytes(facts.bytes)}, ${facts.tensors} tensors`],
@@ -174,6 +200,17 @@ const page = (facts: Facts, use: PrototypeUse | null): string => {
     ...encoder === null
       ? []
       : [["encoder", `${encoder.arch}, ${encoder.width} channels behind the stem`]] as const,
+    ...segmentor === null ? [] : [
+      ["classes", inShort(segmentor.classes)],
+      ...segmentor.options === null ? [] : [
+        ["run", `${segmentor.step} of ${segmentor.options.iterations} steps done`],
+        ...segmentor.miou === null
+          ? []
+          : [["mIoU", `${segmentor.miou.toFixed(2)} % of the validation pictures`]],
+        ...facts.status === null ? [] : [["its end", statusInWords(facts.status)]],
+        ["options", changedOptions(SEGMENTATION_OPTIONS, segmentor.options)],
+      ],
+    ] as [string, string][],
     ...run === null ? [] : [
       ["run", `${run.step ?? "?"} steps, ${run.epoch} of ${run.epochs} epochs done`],
       ...facts.status === null ? [] : [["its end", statusInWords(facts.status)]] as const,
@@ -232,6 +269,20 @@ const useLine = ({ pictures, shares, live, effective }: PrototypeUse) =>
 
 /** The options that differ from their defaults, as flags; no flag can choose an optimiser of the user's own. */
 const ownOptions = (config: RecordedConfig): string =>
-  optionNames.filter((name) => config[name] !== OPTIONS[name].initial)
-    .filter((name) => name !== "optimizer" || isBuiltIn(config.optimizer))
+  changedOptions({
+    table: OPTIONS,
+    names: optionNames.filter((name) => name !== "optimizer" || isBuiltIn(config.optimizer)),
+  }, config as Config);
+
+const changedOptions = <C>(
+  { table, names }: Pick<TaskOptions<C>, "table" | "names">,
+  config: C,
+): string =>
+  names.filter((name) => config[name] !== table[name].initial)
     .map((name) => `--${flagName(name)} ${config[name]}`).join(" ") || "all at their defaults";
+
+/** Names, of many only the first. */
+const inShort = (names: readonly string[]): string =>
+  `${names.length}: ${names.slice(0, 8).join(", ")}${
+    names.length > 8 ? ` and ${names.length - 8} more` : ""
+  }`;

@@ -173,7 +173,7 @@ export const segmentorOf: (
         : "it has no segmentor (no tensor decode_head.conv_seg.weight): slotcon transfer segmentation makes one of it";
       return yield* new FormatError({ subject: file, reason });
     }
-    const { config, classes, notes } = yield* described(weights, recipe);
+    const { config, classes, notes } = yield* describedSegmentor(weights, recipe);
     const shapes = checkpointShapes(segmentorState(segmentorOptions(config, classes.length)));
     const own = new Map(
       [...tensors].filter(([name]) => /^(backbone|decode_head|auxiliary_head)\./.test(name)),
@@ -217,46 +217,51 @@ export const segmentorState = (options: SegmentorOptions): StateBuilder => {
   return state;
 };
 
-/** What a segmentor's file says of it, and what is assumed. */
-const described = Effect.fnUntraced(function* (
+/** What a segmentor's file says of it, and what is assumed, without its values. Fails as `segmentorOf` does. */
+export const describedSegmentor: (
   weights: WeightsFile,
   recipe: RecipeName | null,
-): Effect.fn.Return<Omit<SavedSegmentor, "values">, FormatError | CheckpointError> {
-  const { file, tensors, content } = weights;
-  if (content.kind === "checkpoint") {
-    const { config, classes } = yield* Schema.decodeUnknownEffect(SEGMENTATION.meta)(content.meta).pipe(
-      Effect.mapError(({ message }) =>
-        new CheckpointError({
-          subject: file,
-          action: "load",
-          reason: `its description of the run is wrong: ${message}`,
-        })
-      ),
-    );
-    return { config, classes, notes: [] };
-  }
-  const size = (name: string) => tensors.get(name)?.shape[0] ?? 0;
-  const classes = size("decode_head.conv_seg.weight");
-  const concatInput = tensors.has("decode_head.conv_cat.conv.weight");
-  const auxiliary = size("auxiliary_head.convs.0.conv.weight");
-  const assumed = recipe ?? (concatInput ? "ade20k" : classes === 19 ? "cityscapes" : "voc");
-  const { arch, width } = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
-  const config = {
-    ...yield* Effect.orDie(SEGMENTATION_OPTIONS.configure(assumed)),
-    ...{ arch, width, concatInput },
-    headChannels: size("decode_head.convs.0.conv.weight"),
-    ...auxiliary === 0
-      ? { auxiliaryWeight: 0 }
-      : { auxiliaryWeight: AUXILIARY_WEIGHT, auxiliaryChannels: auxiliary },
-  };
-  const saved = content.kind === "segmentor" ? content.classes : NOTHING_SAID;
-  const notes = recipe === null
-    ? [
-      `The file does not say how its segmentor is shown pictures: taken to be as in the recipe ${assumed} (--recipe)`,
-    ]
-    : [];
-  return { config, classes: classesFrom(saved, classes), notes };
-});
+) => Effect.Effect<Omit<SavedSegmentor, "values">, FormatError | CheckpointError> = Effect.fnUntraced(
+  function* (
+    weights,
+    recipe,
+  ): Effect.fn.Return<Omit<SavedSegmentor, "values">, FormatError | CheckpointError> {
+    const { file, tensors, content } = weights;
+    if (content.kind === "checkpoint") {
+      const { config, classes } = yield* Schema.decodeUnknownEffect(SEGMENTATION.meta)(content.meta).pipe(
+        Effect.mapError(({ message }) =>
+          new CheckpointError({
+            subject: file,
+            action: "load",
+            reason: `its description of the run is wrong: ${message}`,
+          })
+        ),
+      );
+      return { config, classes, notes: [] };
+    }
+    const size = (name: string) => tensors.get(name)?.shape[0] ?? 0;
+    const classes = size("decode_head.conv_seg.weight");
+    const concatInput = tensors.has("decode_head.conv_cat.conv.weight");
+    const auxiliary = size("auxiliary_head.convs.0.conv.weight");
+    const assumed = recipe ?? (concatInput ? "ade20k" : classes === 19 ? "cityscapes" : "voc");
+    const { arch, width } = yield* architectureOf(weights, yield* encoderOf(weights, "teacher"));
+    const config = {
+      ...yield* Effect.orDie(SEGMENTATION_OPTIONS.configure(assumed)),
+      ...{ arch, width, concatInput },
+      headChannels: size("decode_head.convs.0.conv.weight"),
+      ...auxiliary === 0
+        ? { auxiliaryWeight: 0 }
+        : { auxiliaryWeight: AUXILIARY_WEIGHT, auxiliaryChannels: auxiliary },
+    };
+    const saved = content.kind === "segmentor" ? content.classes : NOTHING_SAID;
+    const notes = recipe === null
+      ? [
+        `The file does not say how its segmentor is shown pictures: taken to be as in the recipe ${assumed} (--recipe)`,
+      ]
+      : [];
+    return { config, classes: classesFrom(saved, classes), notes };
+  },
+);
 
 /** Any above 0: it matters to training alone. */
 const AUXILIARY_WEIGHT = 0.4;
