@@ -1,5 +1,6 @@
 /** Verifies the scores of segmentations against recorded ones. */
 import { Effect, Schema } from "effect";
+import { IGNORED } from "../../data/datasets/segmentation/label_source.ts";
 import { FormatError } from "../../data/files/format_error.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import type { TensorFile } from "../../data/formats/safetensors.ts";
@@ -7,7 +8,6 @@ import { sameShape } from "../../ops/graph/shape.ts";
 import {
   addToConfusion,
   type Confusion,
-  IGNORED,
   noConfusion,
   percent,
   segmentationScores,

@@ -1,8 +1,5 @@
 /** Scores of semantic segmentation: pixels counted by class and prediction, over a whole data set. */
 
-/** The label of pixels that count nowhere. */
-export const IGNORED = 255;
-
 /** Pixels by their class and the class that was predicted. Whole numbers, exact up to 2^53. */
 export interface Confusion {
   /** The number of classes, K. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { addToConfusion, IGNORED, noConfusion, percent, segmentationScores } from "./scores.ts";
+import { IGNORED } from "../../../data/datasets/segmentation/label_source.ts";
+import { addToConfusion, noConfusion, percent, segmentationScores } from "./scores.ts";
 
 Deno.test("segmentationScores() leaves 0/0 out of the means, and ignored pixels out of everything", () => {
   const confusion = noConfusion(4);

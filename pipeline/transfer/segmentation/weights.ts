@@ -1,8 +1,10 @@
 /** Segmentors in files of weights: what a fine-tuning run starts from, and whole ones that are evaluated. */
 import { Effect, Schema, type Scope } from "effect";
 import { FormatError } from "../../../data/files/format_error.ts";
-import type { StoredTensor } from "../../../data/formats/file_tensor.ts";
+import { classColor } from "../../../data/datasets/segmentation/class_file.ts";
+import { publishedClasses } from "../../../data/datasets/segmentation/published.ts";
 import type { SegmentationClass } from "../../../data/datasets/segmentation/segmentation_set.ts";
+import type { StoredTensor } from "../../../data/formats/file_tensor.ts";
 import { sameShape } from "../../../ops/graph/shape.ts";
 import { input } from "../../../ops/graph/tensor.ts";
 import { student } from "../../model/slotcon_network.ts";
@@ -11,7 +13,6 @@ import { CheckpointError } from "../../run/checkpoint_file.ts";
 import { initialState } from "../../run/initial_state.ts";
 import { readState } from "../../run/state.ts";
 import { checkpointShapes, type StateTensor, type StateValues } from "../../run/state_layout.ts";
-import { distinctColors } from "../../visualize/colors.ts";
 import {
   architectureOf,
   encoderOf,
@@ -259,7 +260,7 @@ export const describedSegmentor: (
         `The file does not say how its segmentor is shown pictures: taken to be as in the recipe ${assumed} (--recipe)`,
       ]
       : [];
-    return { config, classes: classesFrom(saved, classes), notes };
+    return { config, classes: classesFrom(saved, classes, publishedClasses(assumed)), notes };
   },
 );
 
@@ -267,9 +268,17 @@ export const describedSegmentor: (
 const AUXILIARY_WEIGHT = 0.4;
 const NOTHING_SAID: SavedClasses = { names: null, colors: null };
 
-/** Classes as a file says; where it does not, or of another number, they are numbered. */
-const classesFrom = ({ names, colors }: SavedClasses, count: number): readonly SegmentationClass[] =>
-  Array.from({ length: count }, (_, i) => ({
-    name: names?.length === count ? names[i] : `class ${i}`,
-    color: colors?.length === count ? colors[i] : distinctColors(count)[i],
+/** Classes as a file says, else those of its recipe where it has as many, else numbered. */
+const classesFrom = (
+  { names, colors }: SavedClasses,
+  count: number,
+  published: readonly SegmentationClass[],
+): readonly SegmentationClass[] => {
+  const usual = published.length === count
+    ? published
+    : Array.from({ length: count }, (_, i) => ({ name: `class ${i}`, color: classColor(i) }));
+  return usual.map(({ name, color }, i) => ({
+    name: names?.length === count ? names[i] : name,
+    color: colors?.length === count ? colors[i] : color,
   }));
+};
