@@ -15,7 +15,14 @@ export const slotconCommand = (args: readonly string[], cwd?: string): Deno.Comm
 
 /** Runs `slotcon ...args` in a folder, to its end. */
 export const runSlotcon = async (cwd: string, ...args: readonly string[]): Promise<Ending> =>
-  endingOf(await slotconCommand(args, cwd).output());
+  withoutVoice(endingOf(await slotconCommand(args, cwd).output()));
+
+/** How a command ended, without what the voice (cli/terminal/voice.ts) says where the machine is slow. */
+export const withoutVoice = ({ code, out, err }: Ending): Ending => ({
+  code,
+  out,
+  err: err.replace(/^.* …\n/gm, ""),
+});
 
 /** The same without the white space at both ends of what it prints. */
 export const runTrimmed = async (cwd: string, ...args: readonly string[]): Promise<Ending> => {

@@ -5,7 +5,17 @@ import { endingOf, inTestFolder, shell, writeNoise } from "../data/_test_kit.ts"
 import { mpiTest, runRanks } from "../pipeline/ranks/_test_mpi.ts";
 import { savedStep } from "../pipeline/run/checkpoint_file.ts";
 import { runStatus } from "../pipeline/run/run_status.ts";
-import { currentOf, finish, result, savingRun, sleep, slotcon, start, until } from "./_test_kit.ts";
+import {
+  currentOf,
+  finish,
+  result,
+  savingRun,
+  sleep,
+  slotcon,
+  start,
+  until,
+  withoutVoice,
+} from "./_test_kit.ts";
 
 const TWO = ["--ranks", "2", "--allow-shared-device"];
 
@@ -141,7 +151,7 @@ Deno.test(
   ln -s "$(command -v $tool)" bin/$tool; done; PATH=$PWD/bin exec "$0" "$@"`;
     const run = [slotcon, ...savingRun("pictures", "run", 3), ...TWO];
     const options = { cwd: folder, env: { DENO: Deno.execPath() } };
-    const { code, err } = endingOf(await shell(line, run, options).output());
+    const { code, err } = withoutVoice(endingOf(await shell(line, run, options).output()));
     assert.equal(code, 1);
     assert.match(
       err,

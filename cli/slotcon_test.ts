@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { endingOf, inTestFolder, shell } from "../data/_test_kit.ts";
-import { slotcon } from "./_test_kit.ts";
+import { slotcon, withoutVoice } from "./_test_kit.ts";
 
 /** Runs a line of shell in a folder, with the launcher's path as $0. */
-const inShell = async (line: string, cwd: string) => endingOf(await shell(line, [slotcon], { cwd }).output());
+const inShell = async (line: string, cwd: string) =>
+  withoutVoice(endingOf(await shell(line, [slotcon], { cwd }).output()));
 
 Deno.test(
   "slotcon starts through a link, from another folder, with spaces in both",
@@ -47,6 +48,19 @@ Deno.test(
     assert.deepEqual(names.sort(), ["empty", "wrong.yaml"]);
   }),
 );
+
+Deno.test("slotcon test says at once of a filter that no test has it, or that it is none", async () => {
+  const cases: [string, RegExp][] = [
+    ["'nöbodywröte'", /^slotcon: FILTER: no test has "nöbodywröte" in its name\n$/],
+    ["'/^nöbodywröte/'", /^slotcon: FILTER: no test matches \/\^nöbodywröte\/\n$/],
+    ["'/(/'", /^slotcon: FILTER: Invalid regular expression: .*\n$/],
+  ];
+  for (const [filter, expected] of cases) {
+    const { code, out, err } = await inShell(`"$0" test ${filter}`, ".");
+    assert.match(err, expected);
+    assert.deepEqual({ code, out }, { code: 1, out: "" }); // nothing was loaded
+  }
+});
 
 Deno.test(
   "slotcon pretrain --print-config lets flags win over the file and the file over the preset",

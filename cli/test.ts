@@ -1,7 +1,9 @@
 import { join } from "node:path";
 import { Effect, Option, Stream } from "effect";
 import { Argument, Command } from "effect/cli";
+import { UsageError } from "./flags/usage_error.ts";
 import { testFlags } from "./launch/permissions.ts";
+import { testFiles } from "./launch/test_files.ts";
 
 export const test = Command.make(
   "test",
@@ -12,7 +14,12 @@ export const test = Command.make(
     ),
   },
   Effect.fn(function* ({ filter }) {
-    const child = yield* denoTest(Option.getOrNull(filter));
+    const files = Option.isNone(filter) ? [] : yield* Effect.try({
+      try: () => testFiles(ROOT, filter.value),
+      catch: (error) => new UsageError({ subject: "FILTER", reason: (error as SyntaxError).message }),
+    });
+    if (Option.isSome(filter) && files.length === 0) return yield* noneMatches(filter.value);
+    const child = yield* denoTest(Option.getOrNull(filter), files);
     const lines: string[] = [];
     yield* Stream.fromReadableStream({ evaluate: () => child.stdout, onError: (error) => error as Error })
       .pipe(
@@ -29,7 +36,7 @@ export const test = Command.make(
       `${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ""}`,
     );
     if (passed + failed + skipped.length === 0 && Option.isSome(filter)) {
-      console.error(`slotcon: no test has "${filter.value}" in its name`);
+      return yield* noneMatches(filter.value);
     }
     Deno.exitCode = code === 0 && passed > 0 ? 0 : 1;
   }, Effect.scoped),
@@ -45,8 +52,18 @@ export const test = Command.make(
   ]),
 );
 
-/** Starts the tests as another process with permissions of its own; it is killed at the end of the scope. */
-const denoTest = (filter: string | null) =>
+const ROOT = join(import.meta.dirname!, "..");
+
+const noneMatches = (filter: string) => {
+  const where = /^\/.*\/$/s.test(filter) ? `matches ${filter}` : `has "${filter}" in its name`;
+  return Effect.fail(new UsageError({ subject: "FILTER", reason: `no test ${where}` }));
+};
+
+/**
+ * Starts the tests as another process with permissions of its own; it is killed at the end of the scope. Without `files`
+ * all are loaded.
+ */
+const denoTest = (filter: string | null, files: readonly string[]) =>
   Effect.acquireRelease(
     Effect.sync(() =>
       new Deno.Command(Deno.execPath(), {
@@ -61,8 +78,9 @@ const denoTest = (filter: string | null) =>
             ...testFlags(),
           ],
           ...filter === null ? [] : ["--filter", filter],
+          ...files,
         ],
-        cwd: join(import.meta.dirname!, ".."),
+        cwd: ROOT,
         env: Deno.stdout.isTerminal() ? { FORCE_COLOR: "1" } : { NO_COLOR: "1" },
         stdin: "null",
         stdout: "piped",

@@ -2,7 +2,7 @@
 import type { Message } from "./voice.ts";
 
 /** Milliseconds without a word until the first one, and from then on. */
-const FIRST_WORD_MS = 1000, SILENCE_MS = 9000;
+const FIRST_WORD_MS = 800, SILENCE_MS = 9000;
 
 let words = "";
 let silence = FIRST_WORD_MS;

@@ -253,6 +253,7 @@ export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
       yield* announce(training);
       yield* progress.begin(plan);
       if (start.step === 0 && training.observer !== null) {
+        yield* preparing("Looking at what the run begins with");
         const images = yield* observed(training, 0);
         if (images !== null) yield* show(open, 0, images);
       }
