@@ -58,7 +58,7 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
       lost === null ? Effect.void : Console.error(`slotcon: Cannot write all of the output: ${lost}`)
     ),
   ),
-  Effect.ensuring(Effect.sync(voice.end)),
+  Effect.ensuring(Effect.sync(() => voice.doing(""))), // or its thread would keep the process
   Effect.provideService(Console.Console, output),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,

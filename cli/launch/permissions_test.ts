@@ -103,6 +103,9 @@ Deno.test("permissionFlags() of no command allows more than odd names say", asyn
     pretrain: (name) =>
       ["data-dir", "output-dir", "config", "init", "resume"].map((option) => [`--${option}=${name}`]),
     test: () => [],
+    transfer: (name) =>
+      ["data-dir", "output-dir", "config", "weights", "train-list", "val-list", "class-file", "resume"]
+        .map((option) => ["segmentation", `--${option}=${name}`]),
     tune: (name) => ["data-dir", "config", "init"].map((option) => [`--${option}=${name}`]),
     verify: (name) => [["--", name], [`--out=${name}`]],
     visualize: (name) => [["--", name], ["/x", `--images=${name}`], ["/q/x", `--save-path=${name}`]],

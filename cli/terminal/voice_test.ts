@@ -14,7 +14,6 @@ Deno.test("the voice says soon, and then again and again, what a command does wh
     voice.heard();
     block(3);
     voice.doing("");
-    voice.end();
   `;
   const since = performance.now();
   const { stderr } = await new Deno.Command(Deno.execPath(), {
