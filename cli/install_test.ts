@@ -69,18 +69,16 @@ Deno.test(
   inTestFolder(async (folder) => {
     // The project, with a file where its caches should be, as a user of another's project may not write there.
     const prepared = await shell(
-      `mkdir project && for entry in "$0"/*; do ln -s "$entry" project; done && rm project/cli project/pipeline project/node_modules &&
+      `mkdir project bin && ln -s "$1" bin/deno && for entry in "$0"/*; do ln -s "$entry" project; done && rm project/cli project/pipeline project/node_modules &&
 cp -r "$0/cli" "$0/pipeline" project && { cp -al "$0/node_modules" project 2>/dev/null || cp -a "$0/node_modules" project; } && touch project/.cache`,
-      [ROOT],
+      [ROOT, Deno.execPath()],
       { cwd: folder },
     ).output();
     assert.ok(prepared.success, endingOf(prepared).err);
     const run = async (line: string) => {
-      const env = {
-        PATH: `${join(Deno.execPath(), "..")}:${Deno.env.get("PATH")}`,
-        XDG_CACHE_HOME: join(folder, "caches"),
-      };
-      return withoutVoice(endingOf(await shell(line, [], { cwd: folder, env }).output()));
+      const env = { XDG_CACHE_HOME: join(folder, "caches") };
+      const started = shell(`PATH=$PWD/bin:$PATH; ${line}`, [], { cwd: folder, env });
+      return withoutVoice(endingOf(await started.output()));
     };
     const { code, err } = await run("unset DENO_DIR MESA_SHADER_CACHE_DIR; project/cli/slotcon --version");
     assert.deepEqual([code, err], [0, ""]);

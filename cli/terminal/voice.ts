@@ -12,7 +12,7 @@ let worker: Worker | null = null; // while there is something to say
 let doing = "";
 
 const tell = (message: Message) => {
-  if (message !== null && message !== "" && speaks) {
+  if (message !== null && speaks) {
     worker ??= new Worker(new URL("./voice_worker.ts", import.meta.url), { type: "module" });
   }
   worker?.postMessage(message);
