@@ -18,6 +18,8 @@ export interface Run {
   readonly status: () => Promise<ShownStatus | null>;
   /** The steps of which there are slot maps, ascending; the last ones of many. */
   readonly slotMaps: () => Promise<readonly number[]>;
+  /** The steps after which predictions were drawn. */
+  readonly predictions: () => Promise<readonly number[]>;
 }
 
 const DEPTH = 3; // folders below one that is named in which runs are looked for
@@ -44,8 +46,9 @@ export const watchedRuns = (named: readonly string[]) => {
     const [metrics, times] = ["metrics.jsonl", "times.jsonl"].map((file) =>
       growingTable(join(folder, file), mostNumbers)
     );
-    const [plan, slotMaps] = [planIn(folder), slotMapsIn(folder)];
-    runs.push({ name, folder, metrics, times, plan, status: () => statusIn(folder), slotMaps });
+    const plan = planIn(folder);
+    const [slotMaps, predictions] = [drawnIn(folder, "slot_maps"), drawnIn(folder, "predictions")];
+    runs.push({ name, folder, metrics, times, plan, status: () => statusIn(folder), slotMaps, predictions });
   };
 
   const look = async () => {
@@ -188,20 +191,27 @@ const statusIn = async (folder: string): Promise<ShownStatus | null> => {
 };
 
 const LARGEST_PICTURE = 2 ** 23; // bytes
-const MOST_SLOT_MAPS = 1000;
+const MOST_DRAWINGS = 1000;
 
-/** The slot maps after so many steps, or the pictures themselves, as JPEG; null where there are none. */
-export const slotMapOf = ({ folder }: Run, step: number | null): Promise<Uint8Array<ArrayBuffer> | null> => {
-  const name = step === null ? "pictures.jpg" : `step_${String(step).padStart(6, "0")}.jpg`;
-  return readInside(folder, join("slot_maps", name), LARGEST_PICTURE);
+/** The folders of a run that hold rows of pictures. */
+export type Drawings = "slot_maps" | "predictions";
+
+/** A row of pictures as JPEG: after so many steps, as they are, or with the truth; null where there is none. */
+export const drawingOf = (
+  { folder }: Run,
+  drawings: Drawings,
+  which: number | "pictures" | "truth",
+): Promise<Uint8Array<ArrayBuffer> | null> => {
+  const name = typeof which === "number" ? `step_${String(which).padStart(6, "0")}` : which;
+  return readInside(folder, join(drawings, `${name}.jpg`), LARGEST_PICTURE);
 };
 
-const slotMapsIn = (folder: string) =>
+const drawnIn = (folder: string, drawings: Drawings) =>
   readOnChange(
-    join(folder, "slot_maps"),
+    join(folder, drawings),
     async (): Promise<readonly number[]> =>
-      (await entriesOf(join(folder, "slot_maps"))).flatMap(({ name }) => {
+      (await entriesOf(join(folder, drawings))).flatMap(({ name }) => {
         const step = name.match(/^step_(\d{6,9})\.jpg$/)?.[1];
         return step === undefined ? [] : [Number(step)];
-      }).sort((a, b) => a - b).slice(-MOST_SLOT_MAPS),
+      }).sort((a, b) => a - b).slice(-MOST_DRAWINGS),
   );

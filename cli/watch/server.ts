@@ -10,7 +10,7 @@ import { jsonWriter } from "./json_writer.ts";
 import type { RecordedCurve } from "./recorded_curve.ts";
 import { printable } from "./printable.ts";
 import { inTurn, within } from "./run_file.ts";
-import { identityOf, type Run, slotMapOf, type WatchedRuns } from "./runs.ts";
+import { drawingOf, type Drawings, identityOf, type Run, type WatchedRuns } from "./runs.ts";
 import { writeThinned } from "./thinned.ts";
 
 export interface Watched {
@@ -111,10 +111,12 @@ export const handler = (
         : [run.times, "sums"] as const;
       return json(await seriesOf(source, keep, searchParams));
     }
-    if (pathname === "/slots") {
-      const step = searchParams.get("step"); // none: the pictures themselves
-      if (step !== null && !/^\d{1,9}$/.test(step)) return refusal(404, "There is no such picture");
-      const bytes = await inTurn(() => slotMapOf(run, step === null ? null : Number(step)));
+    const drawings = DRAWINGS.get(pathname);
+    if (drawings !== undefined) {
+      const step = searchParams.get("step") ?? "pictures"; // as they are
+      if (!/^(\d{1,9}|pictures|truth)$/.test(step)) return refusal(404, "There is no such picture");
+      const which = step === "pictures" || step === "truth" ? step : Number(step);
+      const bytes = await inTurn(() => drawingOf(run, drawings, which));
       return bytes === null ? refusal(404, "There is no such picture") : answer(bytes, "image/jpeg");
     }
     return refusal(404, "There is nothing here");
@@ -127,6 +129,11 @@ export const handler = (
       refusal(503, `This takes longer than ${ANSWERING / 1000} s`),
     );
 };
+
+const DRAWINGS: ReadonlyMap<string, Drawings> = new Map([
+  ["/slots", "slot_maps"],
+  ["/predictions", "predictions"],
+]);
 
 const writer = jsonWriter();
 
@@ -178,10 +185,10 @@ const seriesOf = async (
 /** What the page says of a run besides its curves. */
 const describe = async (run: Run) => {
   await Promise.all([run.metrics.pollBriefly(), run.times.pollBriefly()]);
-  const [plan, status, slotMaps] = await within(
+  const [plan, status, slotMaps, predictions] = await within(
     READING,
-    Promise.all([run.plan(), run.status(), run.slotMaps()]),
-    [{}, null, []] as const,
+    Promise.all([run.plan(), run.status(), run.slotMaps(), run.predictions()]),
+    [{}, null, [], []] as const,
   );
   const last = run.metrics.lastStep();
   const modified = run.metrics.modified();
@@ -196,6 +203,7 @@ const describe = async (run: Run) => {
     plan,
     status,
     slotMaps,
+    predictions,
   };
 };
 

@@ -254,7 +254,7 @@ const keepLinesBefore = (step: number, file: string) => {
 
 /** What belongs to a run in its folder, besides `checkpoints` and `run.json`. */
 const OF_RUN = new RegExp(
-  "^(log(\\.rank\\d+)?\\.txt|(metrics|times)(\\.\\d+)?\\.jsonl|(config|plan|trace)\\.json|tensorboard|slot_maps|" +
+  "^(log(\\.rank\\d+)?\\.txt|(metrics|times)(\\.\\d+)?\\.jsonl|(config|plan|trace)\\.json|tensorboard|slot_maps|predictions|" +
     "report\\.html|slots\\.png)$",
 );
 

@@ -8,8 +8,22 @@ const CHARTS = [
   {
     id: "parts",
     title: "Its parts",
-    keys: { loss_group: "grouping", loss_slot: "slot contrast" },
+    keys: {
+      ...{ loss_group: "grouping", loss_slot: "slot contrast" },
+      ...{ loss_head: "head", loss_aux: "auxiliary head" },
+    },
     isLoss: true,
+  },
+  {
+    id: "validation",
+    title: "Validation, per cent",
+    keys: { val_miou: "mIoU", val_macc: "mAcc", val_aacc: "aAcc" },
+    exact: true,
+  },
+  {
+    id: "accuracy",
+    title: "Accuracy in training, per cent",
+    keys: { acc_head: "head", acc_aux: "auxiliary head" },
   },
   {
     id: "prototypes",
@@ -70,7 +84,7 @@ const UNDRAWN = ["epoch", "prototype_entropy"];
 export const chartsFor = (names) => {
   const known = CHARTS.filter(({ keys }) => Object.keys(keys).some((key) => names.has(key)));
   const drawn = new Set([...UNDRAWN, ...CHARTS.flatMap(({ keys }) => Object.keys(keys))]);
-  const others = [...names].filter((name) => !drawn.has(name)).sort();
+  const others = [...names].filter((name) => !drawn.has(name) && !name.startsWith("iou/")).sort();
   return [...known, ...others.map((name) => ({ id: `metric ${name}`, title: name, keys: { [name]: name } }))];
 };
 

@@ -1,6 +1,6 @@
 /** The page: asks the server how the runs are, again and again, and shows what has changed. */
 import { bare, chartCard, chartsFor, element, linesOf } from "./charts.js";
-import { resourcesPanel, runsPanel, slotsPanel } from "./panels.js";
+import { classesPanel, drawingsPanel, PREDICTIONS, resourcesPanel, runsPanel, SLOTS } from "./panels.js";
 
 const EVERY = 1000; // milliseconds between two questions
 const POINTS = 1200; // of a curve
@@ -65,7 +65,9 @@ const showRuns = runsPanel($("runs"), {
     refresh();
   },
 });
-const showSlots = slotsPanel($("slots"));
+const showSlots = drawingsPanel($("slots"), SLOTS);
+const showPredictions = drawingsPanel($("predictions"), PREDICTIONS);
+const showClasses = classesPanel($("classes"));
 const resources = resourcesPanel($("resources"), handlers);
 const cards = new Map();
 const undrawn = element("p", { class: "note" });
@@ -94,6 +96,8 @@ const draw = () => {
     show(lines.map((line) => ({ ...line, x: line.table.x })), view);
   }
   showSlots(visible);
+  showPredictions(visible);
+  showClasses(visible);
   resources.show(visible, view);
 };
 

@@ -109,27 +109,41 @@ export const runsPanel = (section, { onToggle }) => {
   };
 };
 
-/** Slot maps of the same images, a row for each run, at the step of a slider: the newest one unless it was moved. */
-export const slotsPanel = (section) => {
+/** What rows of pictures show: slots of a pretraining run, or what a segmentor predicts. */
+export const SLOTS = {
+  at: "/slots",
+  stepsOf: ({ slotMaps }) => slotMaps,
+  title: "Slots of some pictures",
+  label: "slots",
+  given: [["pictures", "pictures of the data set"]],
+  note:
+    "What the teacher takes together. A colour stands for the same prototype in all pictures and at all steps of a run.",
+};
+export const PREDICTIONS = {
+  at: "/predictions",
+  stepsOf: ({ predictions }) => predictions,
+  title: "Predictions for some validation pictures",
+  label: "predicted",
+  given: [["pictures", "validation pictures"], ["truth", "their labels"]],
+  note: "A colour stands for the same class in all pictures; white is not labelled.",
+};
+
+/** Drawings of the same pictures, a row for each run, at the step of a slider: the newest one unless it was moved. */
+export const drawingsPanel = (section, { at, stepsOf, title, label, given, note }) => {
   const slider = element("input", {
     type: "range",
     min: 0,
     max: 0,
     value: 0,
-    "aria-label": "step of the slot maps",
+    "aria-label": `step of the row "${label}"`,
   });
   const told = element("output", { class: "soft" });
-  const head = element("div", { class: "head" }, element("h2", {}, "Slots of some pictures"));
+  const head = element("div", { class: "head" }, element("h2", {}, title));
   head.append(element("div", { class: "slider" }, slider, told));
   const rows = element("div");
-  const note = element(
-    "p",
-    { class: "note" },
-    "What the teacher takes together. A colour stands for the same prototype in all pictures and at all steps of a run.",
-  );
-  section.append(element("div", { class: "card" }, head, rows, note));
+  section.append(element("div", { class: "card" }, head, rows, element("p", { class: "note" }, note)));
 
-  let all = []; // steps of which any run has maps
+  let all = []; // steps of which any run has drawings
   let follows = true;
   let runs = [];
   const images = new Map();
@@ -148,14 +162,18 @@ export const slotsPanel = (section) => {
   const draw = () => {
     const step = all[Number(slider.value)];
     told.textContent = step === undefined ? "" : `after ${step} steps`;
-    rows.replaceChildren(...runs.flatMap(({ id, name, slotMaps }, i) => {
-      const nearest = slotMaps.findLast((each) => each <= step) ?? slotMaps[0];
-      const picture = put(image(`picture ${id}`, "pictures of the data set"), `/slots?run=${id}`);
-      const map = put(
-        image(`map ${id}`, `their slots after ${nearest} steps`),
-        `/slots?run=${id}&step=${nearest}`,
+    rows.replaceChildren(...runs.flatMap((run, i) => {
+      const { id, name } = run;
+      const steps = stepsOf(run);
+      const nearest = steps.findLast((each) => each <= step) ?? steps[0];
+      const first = given.map(([which, alt]) =>
+        row(which, put(image(`${which} ${id}`, alt), `${at}?run=${id}&step=${which}`))
       );
-      return [...(i === 0 ? [row("pictures", picture)] : []), row(runs.length > 1 ? name : "slots", map)];
+      const drawn = put(
+        image(`drawn ${id}`, `the same, ${label} after ${nearest} steps`),
+        `${at}?run=${id}&step=${nearest}`,
+      );
+      return [...(i === 0 ? first : []), row(runs.length > 1 ? name : label, drawn)];
     }));
     for (const key of images.keys()) if (!runs.some(({ id }) => key.endsWith(` ${id}`))) images.delete(key);
   };
@@ -165,24 +183,58 @@ export const slotsPanel = (section) => {
   });
 
   return (shown) => {
-    runs = shown.filter(({ slotMaps }) => slotMaps.length > 0);
+    runs = shown.filter((run) => stepsOf(run).length > 0);
     section.hidden = runs.length === 0;
     const kept = all[Number(slider.value)];
-    all = [...new Set(runs.flatMap(({ slotMaps }) => slotMaps))].sort((a, b) => a - b);
+    all = [...new Set(runs.flatMap(stepsOf))].sort((a, b) => a - b);
     slider.max = String(Math.max(0, all.length - 1));
     slider.value = String(follows ? all.length - 1 : Math.max(0, all.indexOf(kept)));
     draw();
   };
 };
 
+const OF_CLASS = "iou/";
+
+/** The intersection over union of each class in the newest validation of each run, best classes first. */
+export const classesPanel = (section) => {
+  const head = element("tr");
+  const body = element("tbody");
+  const table = element("table", {}, element("thead", {}, head), body);
+  const title = element("div", { class: "head" }, element("h2", {}, "IoU of each class, per cent"));
+  section.append(element("div", { class: "card" }, title, table));
+  return (shown) => {
+    const newest = (run, name) => run.series.columns[name]?.findLast((value) => value !== null) ?? null;
+    const names = [...new Set(shown.flatMap(({ series }) => Object.keys(series.columns)))]
+      .filter((name) => name.startsWith(OF_CLASS));
+    const runs = shown.filter((run) => names.some((name) => newest(run, name) !== null));
+    section.hidden = runs.length === 0;
+    const best = (name) => Math.max(...runs.map((run) => newest(run, name) ?? -1));
+    head.replaceChildren(
+      element("th", { scope: "col" }, "Class"),
+      ...runs.map(({ name, place }) => element("th", { scope: "col" }, swatch(runColor(place)), name)),
+    );
+    body.replaceChildren(
+      ...names.sort((a, b) => best(b) - best(a)).map((name) => {
+        const cells = runs.map((run) => {
+          const value = newest(run, name);
+          const bar = element("progress", { max: 100, value: value ?? 0, "aria-hidden": "true" });
+          return element("td", {}, bar, ` ${value === null ? "–" : value.toFixed(1)}`);
+        });
+        return element("tr", {}, element("td", {}, name.slice(OF_CLASS.length)), ...cells);
+      }),
+    );
+  };
+};
+
 /** Stages of the device and phases of the host, in the order in which they are stacked from below. */
-const STAGES = ["augment", "forward", "backward", "update"];
+const STAGES = ["augment", "normalise", "forward", "backward", "update"];
 const ACCOUNTS = {
   decode: "waits for pictures",
   submit: "submits",
   device: "waits for the device",
   sync: "waits for ranks",
   checkpoint: "saves",
+  validate: "validates",
   report: "reports",
 };
 const MEMORY = {

@@ -32,14 +32,14 @@ const ROW = { height: 160, width: 480 };
 
 /**
  * Draws into `folder`: `pictures.jpg` is a row of images, `truth.jpg` the same in the colours of their classes, and
- * `step_000123.jpg` in those of the predicted classes after so many steps. Ignored pixels are grey. A file that cannot be
+ * `step_000123.jpg` in those of the predicted classes after so many steps. Ignored pixels are white. A file that cannot be
  * written costs a warning.
  */
 export const drawPredictions = (
   folder: string,
   classes: readonly SegmentationClass[],
 ): (done: number) => Effect.Effect<DrawnPredictions> => {
-  const colors = Array.from({ length: 256 }, (_, c) => classes[c]?.color ?? [128, 128, 128] as const);
+  const colors = Array.from({ length: 256 }, (_, c) => classes[c]?.color ?? [255, 255, 255] as const);
   let isFirst = true;
   return (done) =>
     Effect.sync(() => {
