@@ -48,6 +48,31 @@ Deno.test(
     assert.equal(classes[0].iou.length, 3);
     assert.match(layer.out, /trained on 12 pictures, scored on 6 others/);
 
+    Deno.writeTextFileSync(join(data, "val2017", "000000000002.jpg"), "no picture");
+    Deno.writeTextFileSync(join(data, "train2017", "000000000001.jpg"), "no picture");
+    const bad = ["tiny.pth", "--data-dir", "data", "--image-size", "64", "--output", "bad.json"];
+    const refused = await evaluate(folder, ["grouping", ...bad]);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.err,
+      /\nslotcon: 1 of 6 pictures cannot be decoded, more than --max-bad-images 0\.01 /,
+    );
+    for (const command of [["grouping"], ["segmentation-probe", "--epochs", "2"]]) {
+      const { code, out, err } = await evaluate(folder, [...command, ...bad, "--max-bad-images", "0.2"]);
+      assert.equal(code, 0, err);
+      assert.match(
+        err,
+        /^slotcon: Cannot decode ".*2\.jpg": its content is none of [^\n]*\. It is left out\.$/m,
+      );
+      assert.match(
+        out,
+        /5 pictures with .*; 1 cannot be decoded and is left out|trained on 11 .* 5 others .*; 2 cannot/,
+      );
+      const { numbers } = written(folder, "bad");
+      assert.equal(numbers.pictures ?? numbers.val, 5);
+      assert.equal(numbers.leftOut.length, command[0] === "grouping" ? 1 : 2);
+    }
+
     const nothing = await evaluate(folder, ["grouping", "tiny.pth", "--data-dir", "evaluations"]);
     assert.equal(nothing.code, 1);
     assert.match(nothing.err, /it has none, looked for .*panoptic_val2017\.json/);
@@ -71,9 +96,22 @@ Deno.test(
       }
     }
     Deno.copyFileSync(recorded, join(folder, "tiny.pth"));
+    for (const file of ["train/blue/a.jpg", "val/blue/a.jpg"]) { // before all others
+      Deno.writeTextFileSync(join(folder, "data", file), "no picture");
+    }
     for (const [command, extra] of [["knn", ["--k", "3,5"]], ["linear", ["--epochs", "5"]]] as const) {
       const { code, out, err } = await evaluate(folder, [
-        ...[command, "--data-dir", "data", ...extra, "tiny.pth", "--image-size", "32"],
+        ...[
+          command,
+          "--data-dir",
+          "data",
+          ...extra,
+          "tiny.pth",
+          "--image-size",
+          "32",
+          "--max-bad-images",
+          "0.2",
+        ],
       ]);
       assert.equal(code, 0, err);
       const { page, numbers } = written(folder, `evaluations/tiny.${command}`);
@@ -84,6 +122,8 @@ Deno.test(
       assert.match(out, /colour histograms .* 1\.000/);
       assert.ok(page.includes("&#60;i&#62;&#38;&#39;red") && !page.includes("<i>&"));
       assert.equal(numbers.pictures.length, 6);
+      assert.deepEqual([numbers.train, numbers.val, numbers.leftOut.length], [10, 6, 2]);
+      assert.match(out, /10 pictures of 2 classes .* 6 others; 2 cannot be decoded and are left out\n/);
     }
 
     Deno.removeSync(join(folder, "data", "val", "blue"), { recursive: true });

@@ -27,9 +27,12 @@ import { wholeEncoderOf } from "../pipeline/weights/encoder.ts";
 import { inspect as inspectWeights, type Inspection } from "../pipeline/weights/inspect.ts";
 import { teacherOf } from "../pipeline/weights/teacher.ts";
 import { isSegmentor, openWeights, type WeightsFile } from "../pipeline/weights/weights_file.ts";
-import { deviceFlag } from "./flags/common_flags.ts";
+import { deviceFlag, maxBadImagesFlag } from "./flags/common_flags.ts";
+import { expectWithin } from "./flags/usage_error.ts";
 import { bold, dim, green, red, yellow } from "./terminal/color.ts";
 import { doingNow } from "./terminal/doing.ts";
+import { progressLine } from "./terminal/progress_line.ts";
+import { layerWarnings } from "./terminal/warnings.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const inspect = Command.make(
@@ -49,6 +52,7 @@ export const inspect = Command.make(
       Flag.withDescription("how many of them, evenly from the whole list"),
       Flag.withDefault(200),
     ),
+    maxBadImages: maxBadImagesFlag,
     device: deviceFlag,
     json: Flag.Boolean("json").pipe(
       Flag.withDescription("print one JSON object instead of a page"),
@@ -57,6 +61,7 @@ export const inspect = Command.make(
   },
   Effect.fn(function* ({ file, json, ...flags }) {
     yield* doingNow(`Examining ${file}`);
+    yield* expectWithin({ pictures: [flags.pictures, 1], "max-bad-images": [flags.maxBadImages, 0, 1] });
     const weights = yield* openWeights(file);
     const facts = yield* gather(weights);
     const use = Option.isNone(flags.dataDir) || !facts.sound
@@ -183,12 +188,15 @@ const countUse = Effect.fnUntraced(function* (
     readonly dataDir: string;
     readonly dataset: Config["dataset"];
     readonly pictures: number;
+    readonly maxBadImages: number;
     readonly device: Backend;
   },
 ) {
   const { model, values } = yield* teacherOf(weights);
   const files = evenly(yield* listImages(flags), flags.pictures);
-  return yield* prototypeUse(model, values, files).pipe(Effect.provide(layers[flags.device]));
+  return yield* prototypeUse(model, values, files, flags.maxBadImages).pipe(
+    Effect.provide([layers[flags.device], layerWarnings(progressLine())]),
+  );
 });
 
 const page = (facts: Facts, use: PrototypeUse | null): string => {
@@ -260,8 +268,10 @@ const prototypeLine = ({ count, zero, doubles }: NonNullable<Inspection["prototy
     ? `${green("ok     ")}  ${count} prototypes, each with a direction of its own`
     : `${yellow("warning")}  of ${count} prototypes ${zero} are zero and ${doubles} are doubles of another`;
 
-const useLine = ({ pictures, shares, live, effective }: PrototypeUse) =>
-  `${live < shares.length / 2 ? yellow("warning") : green("ok     ")}  on ${pictures} pictures ${live} of ` +
+const useLine = ({ pictures, leftOut, shares, live, effective }: PrototypeUse) =>
+  `${live < shares.length / 2 ? yellow("warning") : green("ok     ")}  on ${pictures} pictures${
+    leftOut.length === 0 ? "" : ` (${leftOut.length} left out)`
+  } ${live} of ` +
   `${shares.length} prototypes win somewhere, ${shares.length - live} are dead; as mixed as ${
     effective.toFixed(1)
   } ` +

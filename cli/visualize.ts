@@ -5,15 +5,16 @@ import { datasets, listImages } from "../data/datasets/image_list.ts";
 import { permutation } from "../data/random/random.ts";
 import { layers } from "../ops/runtime/adapters.ts";
 import { showPictures } from "../pipeline/visualize/pictures.ts";
-import { showPrototypes } from "../pipeline/visualize/prototypes.ts";
+import { type PrototypesOptions, showPrototypes } from "../pipeline/visualize/prototypes.ts";
 import type { Watcher } from "../pipeline/visualize/watcher.ts";
 import { type Teacher, teacherOf } from "../pipeline/weights/teacher.ts";
 import { openWeights } from "../pipeline/weights/weights_file.ts";
-import { deviceFlag } from "./flags/common_flags.ts";
+import { deviceFlag, maxBadImagesFlag } from "./flags/common_flags.ts";
 import { expectWithin, UsageError } from "./flags/usage_error.ts";
 import { doingNow, heardGpu } from "./terminal/doing.ts";
-import { progressLine } from "./terminal/progress_line.ts";
+import { type ProgressLine, progressLine } from "./terminal/progress_line.ts";
 import { voice } from "./terminal/voice.ts";
+import { layerWarnings } from "./terminal/warnings.ts";
 import { expectNotRead, type Shown, targetOf, writeShown } from "./visualize/output.ts";
 
 export const visualize = Command.make(
@@ -66,6 +67,7 @@ export const visualize = Command.make(
       Flag.withDescription("pictures that the device works on at a time (default: 64)"),
       Flag.withDefault(64),
     ),
+    maxBadImages: maxBadImagesFlag,
     seed: Flag.Int("seed").pipe(
       Flag.withDescription("seed of --sampling (default: 0)"),
       Flag.withDefault(0),
@@ -77,6 +79,7 @@ export const visualize = Command.make(
     yield* expectWithin({
       topk: [flags.topk, 1, 100],
       "batch-size": [flags.batchSize, 1, 4096],
+      "max-bad-images": [flags.maxBadImages, 0, 1],
       seed: [flags.seed, 0, 2 ** 32 - 1],
     });
     if (others.length > 0 && images.length === 0) {
@@ -98,14 +101,14 @@ export const visualize = Command.make(
     const files = pictures.length > 0 ? pictures : yield* listImages(flags);
     yield* expectNotRead(target, files);
     yield* doingNow("Opening the GPU");
-    const shown = pictures.length > 0
-      ? ofPictures(teacher, files)
-      : ofPrototypes(teacher, files, { ...flags, rows });
-    yield* writeShown(
-      target,
-      yield* shown.pipe(Effect.provide(heardGpu(layers[device]))),
-      basename(checkpoint),
-    );
+    const line = progressLine();
+    const options = { ...flags, rows, watcher: watcherOn(line) };
+    const shown = yield* Effect.gen(function* () {
+      return pictures.length > 0
+        ? yield* ofPictures(teacher, files, options)
+        : yield* ofPrototypes(teacher, files, options);
+    }).pipe(Effect.provide([heardGpu(layers[device]), layerWarnings(line)]));
+    yield* writeShown(target, shown, basename(checkpoint));
   }, Effect.scoped),
 ).pipe(
   Command.withDescription(
@@ -165,40 +168,37 @@ const SAMPLING = 7;
 const ofPrototypes = Effect.fnUntraced(function* (
   teacher: Teacher,
   files: readonly string[],
-  { dataDir, topk, batchSize, rows }: {
-    readonly dataDir: string;
-    readonly topk: number;
-    readonly batchSize: number;
-    readonly rows: readonly number[] | null;
-  },
+  { dataDir, ...options }: Omit<PrototypesOptions, "nameOf"> & { readonly dataDir: string },
 ) {
   const root = dataDir.endsWith(".txt") ? dirname(dataDir) : dataDir;
-  const { watcher, left } = terminalWatcher();
-  const { retrieval, sheet, rows: drawn, pictures, prototypes } = yield* showPrototypes(teacher, files, {
-    ...{ topk, batchSize, rows, watcher },
+  const { retrieval, sheet, rows, pictures, prototypes } = yield* showPrototypes(teacher, files, {
+    ...options,
     nameOf: (file) => relative(root, file),
   });
   const live = retrieval.wonIn.filter((pictures) => pictures > 0).length;
+  const left = files.length - retrieval.pictures;
   return {
     sheet,
     pictures,
     prototypes,
     looked: retrieval.pictures,
-    facts: `${counted(retrieval.pictures, left())}; prototypes in use: ${live} of ${prototypes.length}`,
-    says: `${drawn} prototypes, each with its ${Math.min(topk, retrieval.pictures)} nearest pictures`,
+    facts: `${counted(retrieval.pictures, left)}; prototypes in use: ${live} of ${prototypes.length}`,
+    says: `${rows} prototypes, each with its ${Math.min(options.topk, retrieval.pictures)} nearest pictures`,
   } satisfies Shown as Shown;
 });
 
-const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonly string[]) {
-  const { watcher, left } = terminalWatcher();
+const ofPictures = Effect.fnUntraced(function* (
+  teacher: Teacher,
+  files: readonly string[],
+  { watcher }: { readonly watcher: Watcher },
+) {
   const shown = yield* showPictures(teacher, files, { nameOf: (file) => basename(file), watcher });
   const looked = shown.pictures.length;
+  const used = `${shown.prototypes.length} of ${teacher.model.numPrototypes}`;
   return {
     ...shown,
     looked,
-    facts: `${
-      counted(looked, left())
-    }; prototypes in use: ${shown.prototypes.length} of ${teacher.model.numPrototypes}`,
+    facts: `${counted(looked, files.length - looked)}; prototypes in use: ${used}`,
     says: `${counted(looked, 0)} beside ${looked === 1 ? "its" : "their"} slots`,
   } satisfies Shown as Shown;
 });
@@ -206,22 +206,12 @@ const ofPictures = Effect.fnUntraced(function* (teacher: Teacher, files: readonl
 const counted = (looked: number, left: number) =>
   `${looked} picture${looked === 1 ? "" : "s"}${left === 0 ? "" : `, ${left} left out`}`;
 
-/** Shows progress on a terminal, and names and counts the images that are left out. */
-const terminalWatcher = () => {
-  const line = progressLine();
-  let left = 0;
-  const watcher: Watcher = {
-    progress: (stage, done, total) =>
-      Effect.sync(() => {
-        const words = `${stage}: ${done} of ${total}`;
-        voice.doing(words);
-        return done === total ? line.clear() : line.show(words);
-      }),
-    bad: (sentence) =>
-      Effect.sync(() => {
-        line.say(`slotcon: ${sentence}. It is left out.`);
-        left++;
-      }),
-  };
-  return { watcher, left: () => left };
-};
+/** Shows progress on a terminal. */
+const watcherOn = (line: ProgressLine): Watcher => ({
+  progress: (stage, done, total) =>
+    Effect.sync(() => {
+      const words = `${stage}: ${done} of ${total}`;
+      voice.doing(words);
+      return done === total ? line.clear() : line.show(words);
+    }),
+});

@@ -62,10 +62,16 @@ Deno.test(
       (await Deno.readFile(`${pictures}/000000000001.jpg`)).slice(0, 900),
     );
 
+    const args = ["teacher.safetensors", "--data-dir", "data", "--topk", "3", "--idxs", "9,2"];
+    const refused = await slotcon(folder, ...args, "--batch-size", "3", "--save-path", "shown.png");
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.err,
+      /\nslotcon: 1 of 8 pictures cannot be decoded, more than --max-bad-images 0\.01 /,
+    );
     const { code, out, err } = await slotcon(
       folder,
-      ...["teacher.safetensors", "--data-dir", "data", "--topk", "3", "--idxs", "9,2", "--batch-size", "3"],
-      ...["--save-path", "shown.png"],
+      ...[...args, "--batch-size", "3", "--max-bad-images", "0.2", "--save-path", "shown.png"],
     );
     assert.equal(code, 0, err);
     assert.match(err, /^slotcon: Cannot decode "data\/val2017\/cut\.jpg": [^\n]*\. It is left out\.$/);

@@ -8,7 +8,11 @@ import { type ClassFolders, classFolders } from "../../data/datasets/class_folde
 import { readPicture } from "../../data/images/decode_image.ts";
 import { layers } from "../../ops/runtime/adapters.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
-import type { ClassificationScore, ClassifiedPicture } from "../../pipeline/eval/classification.ts";
+import type {
+  ClassificationScore,
+  ClassifiedPicture,
+  UsedImages,
+} from "../../pipeline/eval/classification.ts";
 import { evenly } from "../../pipeline/eval/described.ts";
 import type { NamedDescriptor } from "../../pipeline/inference/descriptors.ts";
 import { evaluationFrame, type Frame } from "../../pipeline/inference/framed.ts";
@@ -22,7 +26,7 @@ import { doingNow, heardGpu } from "../terminal/doing.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { comparedDescriptors } from "./compared_descriptors.ts";
 import { type CommonValues, expectCommon } from "./flags.ts";
-import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
+import { andLeftOut, layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
 /** An evaluation by classification: what it computes, and how it is described. */
 export interface Classification<Result, Picture, Failure> {
@@ -36,8 +40,13 @@ export interface Classification<Result, Picture, Failure> {
     readonly descriptors: readonly NamedDescriptor[];
     readonly frame: Frame;
     readonly batch: number;
+    readonly maxBadImages: number;
   }) => Effect.Effect<
-    { readonly results: readonly Result[]; readonly pictures: readonly Picture[] },
+    {
+      readonly used: UsedImages;
+      readonly results: readonly Result[];
+      readonly pictures: readonly Picture[];
+    },
     Failure,
     Gpu | Scope.Scope
   >;
@@ -80,28 +89,30 @@ export const classify = Effect.fn("classify")(function* <
   const encoder = yield* frozenEncoder(weights, flags.which);
   const imageSize = Option.getOrElse(flags.imageSize, () => encoder.imageSize);
   const folders = thinned(yield* classFolders(flags.dataDir), Option.getOrNull(flags.pictures));
-  const { classes, train, val } = folders;
+  const { classes, val } = folders;
   const files = yield* outputFiles(flags.output, file, name);
+
+  const { used, results, pictures } = yield* Effect.gen(function* () {
+    const batch = Math.min(flags.batchSize, val.length);
+    const shown = { seed: flags.seed, per: "picture", imageSize, batch } as const;
+    const descriptors = yield* comparedDescriptors(encoder, shown);
+    const { maxBadImages } = flags;
+    return yield* evaluate({ folders, descriptors, frame: evaluationFrame(imageSize), batch, maxBadImages });
+  }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]), Effect.scoped);
+
   const about = {
     evaluation: name,
     checkpoint: file,
     is: `${flags.which} of ${whatItIs(weights)}`,
     data: flags.dataDir,
     classCount: classes.length,
-    train: train.length,
-    val: val.length,
+    train: used.train,
+    val: used.val,
     imageSize,
     ...options,
+    leftOut: used.leftOut,
   };
-
-  const { results, pictures } = yield* Effect.gen(function* () {
-    const batch = Math.min(flags.batchSize, val.length);
-    const shown = { seed: flags.seed, per: "picture", imageSize, batch } as const;
-    const descriptors = yield* comparedDescriptors(encoder, shown);
-    return yield* evaluate({ folders, descriptors, frame: evaluationFrame(imageSize), batch });
-  }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]), Effect.scoped);
-
-  const purpose = use({ train: train.length, val: val.length, classes: classes.length });
+  const purpose = use({ ...used, classes: classes.length }) + andLeftOut(used.leftOut);
   const inTable = (score: number | string) => typeof score === "number" ? score.toFixed(3) : score;
   const rows = results.map((result) => [result.method, ...scores(result).map(inTable)]);
   yield* Console.log(`${bold(file)}: ${about.is}\n${purpose}\n\n${table([titles, ...rows])}`);

@@ -2,7 +2,7 @@
 import { Option } from "effect";
 import { Argument, type Command, Flag } from "effect/cli";
 import { LABEL_KINDS } from "../../data/datasets/coco_labels.ts";
-import { deviceFlag } from "../flags/common_flags.ts";
+import { deviceFlag, maxBadImagesFlag } from "../flags/common_flags.ts";
 import { expectWithin } from "../flags/usage_error.ts";
 
 export const checkpointOperand = Argument.String("checkpoint").pipe(
@@ -29,6 +29,7 @@ export const commonFlags = {
     Flag.withDescription("pictures at a time"),
     Flag.withDefault(16),
   ),
+  maxBadImages: maxBadImagesFlag,
   seed: Flag.Int("seed").pipe(
     Flag.withDescription(
       "seed of all that is random: initial weights that are compared, orders, cluster centres",
@@ -82,11 +83,12 @@ export const trainingFlags = (epochs: number) => ({
 export type CommonValues = Command.Command.Config.Infer<typeof commonFlags>;
 type TrainingValues = Command.Command.Config.Infer<ReturnType<typeof trainingFlags>>;
 
-export const expectCommon = ({ imageSize, pictures, batchSize, seed }: CommonValues) =>
+export const expectCommon = ({ imageSize, pictures, batchSize, maxBadImages, seed }: CommonValues) =>
   expectWithin({
     "image-size": [Option.getOrNull(imageSize), 32],
     pictures: [Option.getOrNull(pictures), 1],
     "batch-size": [batchSize, 1],
+    "max-bad-images": [maxBadImages, 0, 1],
     seed: [seed, 0],
   });
 

@@ -26,7 +26,7 @@ import {
   labelFlags,
   outputStrideFlag,
 } from "./flags.ts";
-import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
+import { andLeftOut, layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
 export const grouping = Command.make(
   "grouping",
@@ -58,7 +58,7 @@ export const grouping = Command.make(
       ...{ model, values, labelled, imageSize },
       classes: labels.classes.length,
       batch: Math.min(flags.batchSize, labelled.length),
-      seed: flags.seed,
+      ...{ seed: flags.seed, maxBadImages: flags.maxBadImages },
     }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]));
 
     const about = {
@@ -70,7 +70,7 @@ export const grouping = Command.make(
       picturesWithObjects: evaluation.picturesWithObjects,
       imageSize,
       seed: flags.seed,
-      ...labels.warnings.length > 0 ? { leftOut: labels.warnings } : {},
+      leftOut: [...labels.warnings, ...evaluation.leftOut],
     };
     const classes = classScores(evaluation, labels.classes);
     yield* Console.log(report(about, evaluation, classes));
@@ -145,7 +145,11 @@ const HEAD = [
   ["", "slots", "mIoU", "accuracy", "mIoU", "accuracy", "ARI"],
 ];
 
-const report = (about: About, { results }: GroupingEvaluation, classes: readonly ClassRow[]): string => {
+const report = (
+  about: About,
+  { results, leftOut }: GroupingEvaluation,
+  classes: readonly ClassRow[],
+): string => {
   const digits = (value: number | null) => value === null ? "-" : value.toFixed(3);
   const rows = results.map(({ method, slots, matched, majority, accuracy, foregroundAri }) => [
     method,
@@ -158,7 +162,8 @@ const report = (about: About, { results }: GroupingEvaluation, classes: readonly
     `${about.pictures} pictures with ${classes.length} classes, from ${about.labels}; ` +
     (about.picturesWithObjects === 0
       ? "none with several annotated objects"
-      : `${about.picturesWithObjects} of them with several objects`),
+      : `${about.picturesWithObjects} of them with several objects`) +
+    andLeftOut(leftOut),
     "",
     table([...HEAD, ...rows]),
     "",
@@ -177,7 +182,7 @@ const report = (about: About, { results }: GroupingEvaluation, classes: readonly
 
 const page = Effect.fnUntraced(function* (
   about: About,
-  { results, best, worst }: GroupingEvaluation,
+  { results, best, worst, leftOut }: GroupingEvaluation,
   classes: readonly ClassRow[],
   names: readonly string[],
 ) {
@@ -210,7 +215,8 @@ const page = Effect.fnUntraced(function* (
       ["labels", about.labels],
       [
         "pictures",
-        `${about.pictures}, each at ${about.imageSize} × ${about.imageSize} pixels, ${about.picturesWithObjects} with several objects`,
+        `${about.pictures}, each at ${about.imageSize} × ${about.imageSize} pixels, ${about.picturesWithObjects} with several objects` +
+        andLeftOut(leftOut),
       ],
     ],
     body: [

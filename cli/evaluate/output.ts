@@ -7,6 +7,7 @@ import { duration } from "../../pipeline/run/progress.ts";
 import { UsageError } from "../flags/usage_error.ts";
 import { progressLine } from "../terminal/progress_line.ts";
 import { voice } from "../terminal/voice.ts";
+import { layerWarnings } from "../terminal/warnings.ts";
 
 export interface OutputFiles {
   readonly json: string;
@@ -47,6 +48,12 @@ const cannotWrite = (file: string, { message }: { readonly message: string }) =>
     remedy: "name another file",
   });
 
+/** How many pictures are left out, for the end of a sentence. */
+export const andLeftOut = (leftOut: readonly string[]): string =>
+  leftOut.length === 0
+    ? ""
+    : `; ${leftOut.length} cannot be decoded and ${leftOut.length === 1 ? "is" : "are"} left out`;
+
 /** Writes both files and says where they are. */
 export const writeEvaluation = Effect.fnUntraced(
   function* ({ json, page }: OutputFiles, numbers: unknown, html: string) {
@@ -62,14 +69,13 @@ export const writeEvaluation = Effect.fnUntraced(
   },
 );
 
-/** Shows the progress of an evaluation on a terminal, and how long its stage still takes. */
-export const layerProgress: Layer.Layer<never> = Layer.effect(
-  EvaluationProgress,
+/** Shows the progress of an evaluation on a terminal, how long its stage still takes, and warnings. */
+export const layerProgress: Layer.Layer<never> = Layer.unwrap(
   Effect.gen(function* () {
     const line = progressLine();
     let stage = "", began = 0;
     yield* Effect.addFinalizer(() => Effect.sync(line.clear));
-    return (now: string, done: number, total: number) =>
+    const progress = (now: string, done: number, total: number) =>
       Effect.sync(() => {
         if (now !== stage) {
           [stage, began] = [now, performance.now()];
@@ -80,5 +86,6 @@ export const layerProgress: Layer.Layer<never> = Layer.effect(
         const left = done === 0 ? "" : `  ${duration(seconds / done * (total - done))} left`;
         line.show(`${stage}  ${done}/${total}${left}`.slice(0, 120));
       });
+    return Layer.merge(Layer.succeed(EvaluationProgress, progress), layerWarnings(line));
   }),
 );

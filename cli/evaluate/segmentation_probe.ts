@@ -31,7 +31,7 @@ import {
   outputStrideFlag,
   trainingFlags,
 } from "./flags.ts";
-import { layerProgress, outputFiles, writeEvaluation } from "./output.ts";
+import { andLeftOut, layerProgress, outputFiles, writeEvaluation } from "./output.ts";
 
 export const segmentationProbe = Command.make(
   "segmentation-probe",
@@ -76,17 +76,6 @@ export const segmentationProbe = Command.make(
     const files = yield* outputFiles(flags.output, file, "segmentation-probe");
     const { epochs, lr, momentum, weightDecay, seed } = flags;
     const stride = Option.getOrElse(flags.outputStride, () => 8 as const);
-    const about = {
-      evaluation: "segmentation-probe",
-      checkpoint: file,
-      is: `${flags.which} of ${whatItIs(weights)}`,
-      labels: [trained.from, scored.from],
-      train: train.length,
-      val: val.length,
-      ...{ imageSize, outputStride: stride, epochs, lr, momentum, weightDecay, seed },
-      ...warnings.length > 0 ? { leftOut: warnings } : {},
-    };
-
     const evaluation = yield* Effect.gen(function* () {
       const batch = Math.min(flags.batchSize, train.length);
       const shown = { seed, per: "cell", imageSize, batch, outputStride: stride } as const;
@@ -95,15 +84,27 @@ export const segmentationProbe = Command.make(
         classes: scored.classes.length,
         descriptors: yield* comparedDescriptors(encoder, shown),
         training: { epochs, rate: lr, momentum, weightDecay, seed },
+        maxBadImages: flags.maxBadImages,
       });
     }).pipe(Effect.provide([heardGpu(layers[flags.device]), layerProgress]), Effect.scoped);
 
+    const about = {
+      evaluation: "segmentation-probe",
+      checkpoint: file,
+      is: `${flags.which} of ${whatItIs(weights)}`,
+      labels: [trained.from, scored.from],
+      train: evaluation.used.train,
+      val: evaluation.used.val,
+      ...{ imageSize, outputStride: stride, epochs, lr, momentum, weightDecay, seed },
+      leftOut: [...warnings, ...evaluation.used.leftOut],
+    };
     const classes = classScores(evaluation, scored.classes);
     const digits = (value: number) => value.toFixed(3);
     const shown = classes.slice(0, 30);
     yield* Console.log([
       `${bold(file)}: ${about.is}`,
-      `trained on ${about.train} pictures, scored on ${about.val} others with ${classes.length} classes, from ${scored.from}`,
+      `trained on ${about.train} pictures, scored on ${about.val} others with ${classes.length} classes, from ${scored.from}` +
+      andLeftOut(evaluation.used.leftOut),
       "",
       table([
         ["a linear layer on", "mIoU", "accuracy", "training loss"],
@@ -176,7 +177,7 @@ const classScores = ({ results }: SegmentationEvaluation, names: readonly string
 
 const page = Effect.fnUntraced(function* (
   about: About,
-  { results, best, worst }: SegmentationEvaluation,
+  { results, best, worst, used }: SegmentationEvaluation,
   classes: readonly ClassRow[],
   names: readonly string[],
 ) {
@@ -201,7 +202,7 @@ const page = Effect.fnUntraced(function* (
     facts: [
       ["checkpoint", `${about.checkpoint}, ${about.is}`],
       ["labels", about.labels.join(" and ")],
-      ["pictures", `trained on ${about.train}, scored on ${about.val}`],
+      ["pictures", `trained on ${about.train}, scored on ${about.val}${andLeftOut(used.leftOut)}`],
       [
         "shown at",
         `${about.imageSize} × ${about.imageSize} pixels, a cell of features every ${about.outputStride}`,

@@ -36,3 +36,13 @@ export const classificationScore = (
     truth.length;
   return { top1: share(1), top5: share(5) };
 };
+
+/** The images that an evaluation by classification has used. */
+export interface UsedImages {
+  /** The number of images to learn from. */
+  readonly train: number;
+  /** The number of images that are classified. */
+  readonly val: number;
+  /** Why each of the others cannot be decoded. */
+  readonly leftOut: readonly string[];
+}

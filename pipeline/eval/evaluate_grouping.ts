@@ -15,7 +15,7 @@ import type { ModelOptions } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
 import { initialState } from "../run/initial_state.ts";
 import type { StateValues } from "../run/state_layout.ts";
-import type { WorkerError } from "../run/worker.ts";
+import { type BadImages, leftOut } from "../run/bad_images.ts";
 import { foregroundRandIndex } from "./adjusted_rand.ts";
 import { fitColorClusters } from "./color_clusters.ts";
 import { evenly, pictureBatches, type PictureError } from "./described.ts";
@@ -41,6 +41,14 @@ export interface GroupingOptions {
   readonly batch: number;
   /** The seed of the untrained network's values and of the first cluster centres. */
   readonly seed: number;
+  /** The share of the images that may be unreadable; they are left out. */
+  readonly maxBadImages: number;
+}
+
+/** The options, and what has been met of the images that cannot be decoded. */
+interface Grouping extends GroupingOptions {
+  readonly frame: Frame;
+  readonly bad: BadImages<string>;
 }
 
 /** The score of one way to group pixels. */
@@ -77,8 +85,10 @@ export interface ShownGrouping extends GroupedPicture {
 export interface GroupingEvaluation {
   /** The scores of the teacher, of an untrained network, and of clusters by colour and position. */
   readonly results: readonly GroupingResult[];
-  /** The number of images. */
+  /** The number of images that are scored. */
   readonly pictures: number;
+  /** Why each of the others cannot be decoded. */
+  readonly leftOut: readonly string[];
   /** The number of images with several objects. */
   readonly picturesWithObjects: number;
   /** The images with the highest accuracies. */
@@ -99,7 +109,7 @@ interface Method {
 const CLUSTERED = 64;
 
 /** How evaluations of labelled images can fail. */
-export type LabelledError = LabelError | PictureError | WorkerError | PlanError | RunError;
+export type LabelledError = LabelError | PictureError | PlanError | RunError;
 
 /**
  * Scores slots on labelled images, beside those of an untrained network and clusters of colour and position: as many
@@ -111,14 +121,15 @@ export const evaluateGrouping: (
 ) => Effect.Effect<GroupingEvaluation, LabelledError, Gpu> = Effect.fn("evaluateGrouping")(
   function* (options) {
     const { model, values, labelled, imageSize, seed } = options;
-    const frame: Frame = { resize: imageSize, crop: imageSize };
+    const bad = leftOut(labelled.map(({ file }) => file), options.maxBadImages);
+    const run: Grouping = { ...options, frame: { resize: imageSize, crop: imageSize }, bad };
     const teacher = yield* slotMethod("slots", model, values, options);
     const methods: Method[] = [
       teacher,
       yield* slotMethod("slots of an untrained network", model, untrained(model, seed), options),
-      ...yield* colorMethods(evenly(labelled, CLUSTERED), options, frame),
+      ...yield* colorMethods(evenly(labelled, CLUSTERED), run),
     ];
-    const { overlaps, indices, shared } = yield* counted(methods, options, frame);
+    const { scored, overlaps, indices, shared } = yield* counted(methods, run);
     yield* expectLabelled(labelled, overlaps[0]);
     const results = methods.map(({ method, slots }, m): GroupingResult => ({
       method,
@@ -128,54 +139,58 @@ export const evaluateGrouping: (
     }));
 
     const pictures = shared.map((common, i): GroupedPicture => ({
-      file: labelled[i].file,
+      file: scored[i].file,
       accuracy: accuracyOf(common, results[0].slotOf, model.numPrototypes),
       foregroundAri: indices[0].get(i) ?? null,
     }));
     const { best, worst } = extremes(pictures, ({ accuracy }) => accuracy);
     return {
       results,
-      pictures: labelled.length,
+      pictures: scored.length,
+      leftOut: bad.reasons(),
       picturesWithObjects: indices[0].size,
-      best: yield* shown(best, pictures, teacher, options, frame),
-      worst: yield* shown(worst, pictures, teacher, options, frame),
+      best: yield* shown(best, pictures, teacher, { ...run, labelled: scored }),
+      worst: yield* shown(worst, pictures, teacher, { ...run, labelled: scored }),
     } satisfies GroupingEvaluation as GroupingEvaluation;
   },
   Effect.scoped,
 );
 
 /**
- * For each method, the pixels that classes and slots share over all images, and the FG-ARI of the images with several
- * objects by index; and for each image the pixels that classes share with the slots of the first method.
+ * The images that can be decoded, and for each method, the pixels that classes and slots share over all of them, and the
+ * FG-ARI of those with several objects by index; and for each image the pixels that classes share with the slots of the
+ * first method.
  */
 const counted = Effect.fnUntraced(function* (
   methods: readonly Method[],
-  { labelled, classes, batch }: GroupingOptions,
-  frame: Frame,
+  { labelled, classes, batch, frame, bad }: Grouping,
 ) {
   const S = frame.crop;
   const overlaps = methods.map(({ slots }) => noOverlap({ slots, classes }));
   const indices = methods.map(() => new Map<number, number>());
+  const scored: LabelledFile[] = [];
   const shared: Shared[] = [];
-  yield* pictureBatches(labelled.map(({ file }) => file), { stage: "scoring", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
-      const truth = yield* readFramedLabels(labelled.slice(first, first + count), sizes, frame);
+  yield* pictureBatches(labelled.map(({ file }) => file), { stage: "scoring", batch, frame, bad }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ places, pixels, sizes }) {
+      const some = places.map((place) => labelled[place]);
+      const truth = yield* readFramedLabels(some, sizes, frame);
       for (const [m, { map, slots: K }] of methods.entries()) {
-        const slots = yield* map(pixels, count);
+        const slots = yield* map(pixels, places.length);
         truth.forEach(({ labels, objects }, i) => {
           const own = Array.prototype.slice.call(slots, i * S * S, (i + 1) * S * S);
           const common = sharedPixels(own, labels, K);
           common.forEach((pixels, key) => overlaps[m][Math.floor(key / K)][key % K] += pixels);
           if (m === 0) shared.push(common);
           if (objects !== null && hasSeveral(objects)) {
-            indices[m].set(first + i, foregroundRandIndex(objects, own)!);
+            indices[m].set(scored.length + i, foregroundRandIndex(objects, own)!);
           }
         });
       }
+      scored.push(...some);
       release(pixels);
     })),
   );
-  return { overlaps, indices, shared };
+  return { scored, overlaps, indices, shared };
 });
 
 /** The share of an image's labelled pixels whose slot is that of their class, NaN without any. */
@@ -190,23 +205,22 @@ const accuracyOf = (common: Shared, slotOf: readonly number[], K: number): numbe
 
 /** The images with these indices, with their slots and labels. */
 const shown = Effect.fnUntraced(function* (
-  places: readonly number[],
+  indices: readonly number[],
   pictures: readonly GroupedPicture[],
   { map }: Method,
-  { labelled, batch }: GroupingOptions,
-  frame: Frame,
+  { labelled, batch, frame, bad }: Grouping,
 ) {
   const S = frame.crop;
   const found: ShownGrouping[] = [];
-  const files = places.map((place) => labelled[place].file);
-  yield* pictureBatches(files, { stage: "drawing", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
-      const slots = yield* map(pixels, count);
-      const some = places.slice(first, first + count);
-      const truth = yield* readFramedLabels(some.map((place) => labelled[place]), sizes, frame);
-      for (const [i, place] of some.entries()) {
+  const files = indices.map((index) => labelled[index].file);
+  yield* pictureBatches(files, { stage: "drawing", batch, frame, bad }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ places, pixels, sizes }) {
+      const slots = yield* map(pixels, places.length);
+      const some = places.map((place) => indices[place]);
+      const truth = yield* readFramedLabels(some.map((index) => labelled[index]), sizes, frame);
+      for (const [i, index] of some.entries()) {
         found.push({
-          ...pictures[place],
+          ...pictures[index],
           picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
           slots: Float32Array.from(Array.prototype.slice.call(slots, i * S * S, (i + 1) * S * S)),
           labels: truth[i].labels,
@@ -240,17 +254,19 @@ const untrained = (model: ModelOptions, seed: number): StateValues => {
 };
 
 const colorMethods = Effect.fnUntraced(
-  function* (sampled: readonly LabelledFile[], { model, seed }: GroupingOptions, frame: Frame) {
+  function* (sampled: readonly LabelledFile[], { model, seed, frame, bad }: Grouping) {
     const S = frame.crop;
     const sample: Picture[] = [];
     const classes = new Set<number>();
-    yield* pictureBatches(sampled.map(({ file }) => file), { stage: "clustering colours", batch: 16, frame })
+    yield* pictureBatches(sampled.map(({ file }) => file), {
+      ...{ stage: "clustering colours", batch: 16, frame, bad },
+    })
       .pipe(
-        Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
-          for (let i = 0; i < count; i++) {
+        Stream.runForEach(Effect.fnUntraced(function* ({ places, pixels, sizes }) {
+          for (const [i, place] of places.entries()) {
             sample.push(unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S));
             const size = { width: sizes[2 * i], height: sizes[2 * i + 1] };
-            const { labels } = yield* sampled[first + i].read(size);
+            const { labels } = yield* sampled[place].read(size);
             labels.forEach((label) => label > 0 && classes.add(label));
           }
         })),

@@ -1,12 +1,17 @@
 /** Weighted k-nearest-neighbour classification of images by frozen features. */
 import { Effect, Stream } from "effect";
-import type { ClassFolders } from "../../data/datasets/class_folders.ts";
+import type { ClassFolders, ClassifiedFile } from "../../data/datasets/class_folders.ts";
 import type { PlanError } from "../../ops/compiler/limits.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
 import type { NamedDescriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
-import type { WorkerError } from "../run/worker.ts";
-import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
+import { leftOut } from "../run/bad_images.ts";
+import {
+  type ClassificationScore,
+  classificationScore,
+  type ClassifiedPicture,
+  type UsedImages,
+} from "./classification.ts";
 import { describedBatches, type PictureError } from "./described.ts";
 import { neighbourBank, type Neighbours, vote } from "./nearest_neighbours.ts";
 
@@ -24,10 +29,14 @@ export interface KnnOptions {
   readonly frame: Frame;
   /** Images at a time. */
   readonly batch: number;
+  /** The share of the images of each split that may be unreadable; they are left out. */
+  readonly maxBadImages: number;
 }
 
 /** The evaluation of descriptors by k-NN. */
 export interface KnnEvaluation {
+  /** The images that it has used. */
+  readonly used: UsedImages;
   /** The score of each descriptor with each k. */
   readonly results: readonly (ClassificationScore & { readonly method: string; readonly k: number })[];
   /**
@@ -41,31 +50,43 @@ export interface KnnEvaluation {
 const NEAREST = 4;
 
 /** How evaluations by classification can fail. */
-export type ClassificationError = PictureError | WorkerError | PlanError | RunError;
+export type ClassificationError = PictureError | PlanError | RunError;
 
 /** Classifies the images of `val` by those of `train`, whose features are not kept in memory. */
 export const evaluateKnn: (
   options: KnnOptions,
 ) => Effect.Effect<KnnEvaluation, ClassificationError, Gpu> = Effect.fn("evaluateKnn")(function* (options) {
-  const { folders: { train, val }, descriptors, neighbours, temperature, frame, batch } = options;
+  const { folders, descriptors, neighbours, temperature, frame, batch, maxBadImages } = options;
   const all = descriptors.map(({ descriptor }) => descriptor);
-  const most = Math.min(Math.max(...neighbours, NEAREST), train.length);
+  const most = Math.min(Math.max(...neighbours, NEAREST), folders.train.length);
+  const paths = (split: readonly ClassifiedFile[]) => split.map(({ file }) => file);
+  const [badTrain, badVal] = [folders.train, folders.val].map((split) => leftOut(paths(split), maxBadImages));
 
-  const queries = all.map(({ channels }) => new Float32Array(val.length * channels));
-  const files = (split: typeof train) => split.map(({ file }) => file);
-  yield* describedBatches(files(val), all, { stage: "describing val", batch, frame }).pipe(
-    Stream.runForEach(({ first, features }) =>
-      Effect.sync(() => features.forEach((rows, d) => queries[d].set(rows, first * all[d].channels)))
+  const train: ClassifiedFile[] = [], val: ClassifiedFile[] = []; // as far as they can be decoded
+  const queries = all.map(({ channels }) => new Float32Array(folders.val.length * channels));
+  const forVal = { stage: "describing val", batch, frame, bad: badVal };
+  yield* describedBatches(paths(folders.val), all, forVal).pipe(
+    Stream.runForEach(({ places, features }) =>
+      Effect.sync(() => {
+        features.forEach((rows, d) => queries[d].set(rows, val.length * all[d].channels));
+        val.push(...places.map((place) => folders.val[place]));
+      })
     ),
   );
   const banks = yield* Effect.forEach(
     all,
-    ({ channels }, d) => neighbourBank(queries[d], { channels, most, bankSize: train.length }),
+    ({ channels }, d) =>
+      neighbourBank(queries[d].subarray(0, val.length * channels), {
+        ...{ channels, most },
+        bankSize: folders.train.length,
+      }),
   );
-  yield* describedBatches(files(train), all, { stage: "comparing train", batch, frame }).pipe(
-    Stream.runForEach(({ features }) =>
-      Effect.forEach(banks, ({ add }, d) => add(features[d]), { discard: true })
-    ),
+  const forTrain = { stage: "comparing train", batch, frame, bad: badTrain };
+  yield* describedBatches(paths(folders.train), all, forTrain).pipe(
+    Stream.runForEach(({ places, features }) => {
+      train.push(...places.map((place) => folders.train[place]));
+      return Effect.forEach(banks, ({ add }, d) => add(features[d]), { discard: true });
+    }),
   );
 
   const labels = train.map(({ label }) => label);
@@ -80,6 +101,10 @@ export const evaluateKnn: (
     }
   }
   return {
+    used: {
+      ...{ train: train.length, val: val.length },
+      leftOut: [...badTrain.reasons(), ...badVal.reasons()],
+    },
     results,
     pictures: val.map(({ file, label }, i) => ({
       file,

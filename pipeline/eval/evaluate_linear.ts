@@ -2,9 +2,15 @@
 import { Effect, Stream } from "effect";
 import type { ClassFolders, ClassifiedFile } from "../../data/datasets/class_folders.ts";
 import type { Gpu } from "../../ops/runtime/gpu.ts";
+import { leftOut } from "../run/bad_images.ts";
 import type { NamedDescriptor } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
-import { type ClassificationScore, classificationScore, type ClassifiedPicture } from "./classification.ts";
+import {
+  type ClassificationScore,
+  classificationScore,
+  type ClassifiedPicture,
+  type UsedImages,
+} from "./classification.ts";
 import { describedBatches } from "./described.ts";
 import type { ClassificationError } from "./evaluate_knn.ts";
 import { linearProbe, type ProbeOptions } from "./linear_probe.ts";
@@ -21,10 +27,14 @@ export interface LinearOptions {
   readonly frame: Frame;
   /** Images at a time. */
   readonly batch: number;
+  /** The share of the images of each split that may be unreadable; they are left out. */
+  readonly maxBadImages: number;
 }
 
 /** The evaluation of descriptors by linear classification. */
 export interface LinearEvaluation {
+  /** The images that it has used. */
+  readonly used: UsedImages;
   /** The score of each descriptor, and the last loss of its classifier. */
   readonly results: readonly (ClassificationScore & { readonly method: string; readonly loss: number })[];
   /** The images of `val` as the first descriptor's classifier classifies them. */
@@ -39,43 +49,51 @@ export const evaluateLinear: (
   options: LinearOptions,
 ) => Effect.Effect<LinearEvaluation, ClassificationError, Gpu> = Effect.fn("evaluateLinear")(
   function* (options) {
-    const { folders: { classes, train, val }, descriptors, training, frame, batch } = options;
-    const describe = Effect.fnUntraced(function* (split: readonly ClassifiedFile[], name: string) {
+    const { folders: { classes, ...splits }, descriptors, training, frame, batch, maxBadImages } = options;
+    const describe = Effect.fnUntraced(function* (name: "train" | "val") {
+      const split = splits[name], paths = split.map(({ file }) => file);
+      const bad = leftOut(paths, maxBadImages);
+      const files: ClassifiedFile[] = []; // as far as they can be decoded
       const features: Float32Array[][] = descriptors.map(() => []);
       yield* describedBatches(
-        split.map(({ file }) => file),
+        paths,
         descriptors.map(({ descriptor }) => descriptor),
         {
           stage: `describing ${name}`,
-          ...{ batch, frame },
+          ...{ batch, frame, bad },
         },
       ).pipe(Stream.runForEach((described) =>
-        Effect.sync(() =>
+        Effect.sync(() => {
+          files.push(...described.places.map((place) => split[place]));
           described.features.forEach((rows, d) => {
             const { channels } = descriptors[d].descriptor;
             for (let at = 0; at < rows.length; at += channels) {
               features[d].push(rows.slice(at, at + channels));
             }
-          })
-        )
+          });
+        })
       ));
-      return features;
+      return { files, features, reasons: bad.reasons() };
     });
-    const known = yield* describe(train, "train");
-    const asked = yield* describe(val, "val");
+    const train = yield* describe("train");
+    const val = yield* describe("val");
 
-    const labels = train.map(({ label }) => label);
+    const labels = train.files.map(({ label }) => label);
     const results: LinearEvaluation["results"][number][] = [];
     const pictures: ClassifiedPicture[] = [];
     for (const [d, { method }] of descriptors.entries()) {
-      const { ranked, loss } = yield* linearProbe({ features: known[d], labels }, asked[d], {
+      const { ranked, loss } = yield* linearProbe({ features: train.features[d], labels }, val.features[d], {
         ...training,
         classes: classes.length,
         stage: `training on ${method}`,
       });
-      results.push({ method, ...classificationScore(ranked, val), loss: loss ?? NaN });
-      if (d === 0) ranked.forEach((votes, i) => pictures.push({ ...val[i], ranked: votes }));
+      results.push({ method, ...classificationScore(ranked, val.files), loss: loss ?? NaN });
+      if (d === 0) ranked.forEach((votes, i) => pictures.push({ ...val.files[i], ranked: votes }));
     }
-    return { results, pictures } satisfies LinearEvaluation as LinearEvaluation;
+    const used = {
+      ...{ train: train.files.length, val: val.files.length },
+      leftOut: [...train.reasons, ...val.reasons],
+    };
+    return { used, results, pictures } satisfies LinearEvaluation as LinearEvaluation;
   },
 );

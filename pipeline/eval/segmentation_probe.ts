@@ -9,7 +9,10 @@ import type { Gpu } from "../../ops/runtime/gpu.ts";
 import { compile } from "../../ops/runtime/program.ts";
 import type { Descriptor, NamedDescriptor, RunError } from "../inference/descriptors.ts";
 import type { Frame } from "../inference/framed.ts";
+import type { FramedOptions } from "../inference/framed_batches.ts";
 import { unpack } from "../inference/packed_pictures.ts";
+import { leftOut } from "../run/bad_images.ts";
+import type { UsedImages } from "./classification.ts";
 import { type BatchOptions, evenly, pictureBatches } from "./described.ts";
 import type { LabelledError } from "./evaluate_grouping.ts";
 import { extremes } from "./extremes.ts";
@@ -39,6 +42,8 @@ export interface SegmentationOptions {
   readonly imageSize: number;
   /** Images of a step. */
   readonly batch: number;
+  /** The share of the images of each split that may be unreadable; they are left out. */
+  readonly maxBadImages: number;
   /**
    * Bytes of features that may be kept from one epoch to the next; more than that are computed again in every epoch.
    */
@@ -69,8 +74,17 @@ export interface ShownSegmentation {
   readonly labels: Uint16Array;
 }
 
+/** The options, and how to go through the images of each split. */
+interface Segmentation extends SegmentationOptions {
+  readonly frame: Frame;
+  readonly ofTrain: FramedOptions;
+  readonly ofVal: FramedOptions;
+}
+
 /** The evaluation of descriptors by segmentation. */
 export interface SegmentationEvaluation {
+  /** The images that it has used. */
+  readonly used: UsedImages;
   /** The score of each descriptor, and the last loss of its layer. */
   readonly results: readonly (SegmentationScore & { readonly method: string; readonly loss: number })[];
   /** The images with the highest accuracies, by the first descriptor. */
@@ -95,20 +109,27 @@ export const segmentationProbe: (
   options: SegmentationOptions,
 ) => Effect.Effect<SegmentationEvaluation, LabelledError, Gpu> = Effect.fn("segmentationProbe")(
   function* (options) {
-    const { val, descriptors, imageSize } = options;
+    const { train, val, descriptors, imageSize, batch, maxBadImages } = options;
     const frame: Frame = { resize: imageSize, crop: imageSize };
-    const classifiers = yield* classifiersFor(options, frame);
-    const losses = yield* trained(classifiers, options, frame);
+    const [badTrain, badVal] = [train, val].map((split) => leftOut(filesOf(split), maxBadImages));
+    const run: Segmentation = {
+      ...{ ...options, frame },
+      ofTrain: { batch, frame, bad: badTrain },
+      ofVal: { batch, frame, bad: badVal },
+    };
+    const classifiers = yield* classifiersFor(run);
+    const { losses, learnt } = yield* trained(classifiers, run);
     const segment = yield* segmenter(classifiers, options);
-    const { overlaps, accuracies } = yield* scored(segment, options, frame);
+    const { overlaps, images } = yield* scored(segment, run);
     yield* expectLabelled(val, overlaps[0]);
-    const { best, worst } = extremes(accuracies, (accuracy) => accuracy);
-    const show = (places: readonly number[]) =>
-      Effect.map(
-        segmented(segment, places.map((place) => val[place]), options, frame),
-        (images) => images.map((image, i) => ({ ...image, accuracy: accuracies[places[i]] })),
-      );
+    const { best, worst } = extremes(images, ({ accuracy }) => accuracy);
+    const show = (indices: readonly number[]) =>
+      segmented(segment, indices.map((index) => images[index]), run);
     return {
+      used: {
+        ...{ train: learnt, val: images.length },
+        leftOut: [...badTrain.reasons(), ...badVal.reasons()],
+      },
       results: descriptors.map(({ method }, d) => ({
         method,
         ...segmentationScore(overlaps[d]),
@@ -125,17 +146,17 @@ const filesOf = (split: readonly LabelledFile[]) => split.map(({ file }) => file
 
 /** An untrained classifier for each descriptor, which scales its features. */
 const classifiersFor = Effect.fnUntraced(function* (
-  { train, classes, descriptors, training, batch }: SegmentationOptions,
-  frame: Frame,
+  { train, classes, descriptors, training, batch, ofTrain }: Segmentation,
 ) {
   const all = descriptors.map(({ descriptor }) => descriptor);
   const scales = all.map(({ channels }) => new ScaleOf(channels));
   const sample = filesOf(evenly(train, SCALED));
-  yield* pictureBatches(sample, { stage: "looking at features", batch, frame }).pipe(
-    Stream.runForEach(({ pixels, count }) =>
+  yield* pictureBatches(sample, { ...ofTrain, stage: "looking at features" }).pipe(
+    Stream.runForEach(({ pixels, places }) =>
       Effect.forEach(
         all,
-        ({ describe }, d) => Effect.map(describe(pixels, count), (features) => scales[d].add(features)),
+        ({ describe }, d) =>
+          Effect.map(describe(pixels, places.length), (features) => scales[d].add(features)),
         { discard: true },
       )
     ),
@@ -151,30 +172,28 @@ const classifiersFor = Effect.fnUntraced(function* (
     }));
 });
 
-/** Trains the classifiers, and returns the last loss of each. */
+/** Trains the classifiers: the last loss of each, and the number of images that they have learnt from. */
 const trained = Effect.fnUntraced(function* (
   classifiers: readonly LinearClassifier[],
-  { train, descriptors, training, batch, memory = MEMORY }: SegmentationOptions,
-  frame: Frame,
+  { train, descriptors, training, batch, ofTrain, memory = MEMORY }: Segmentation,
 ) {
   const progress = yield* EvaluationProgress;
   const all = descriptors.map(({ descriptor }) => descriptor);
   const cells = all[0].grid ** 2;
   const bytes = 4 * train.length * all.reduce((sum, { channels }) => sum + cells * channels, 0);
-  const kept = new Map<number, Described>();
+  const kept = new Map<string, Described>(); // by file
+  let done = 0;
   const losses: (number | null)[] = all.map(() => null);
   for (let epoch = 0; epoch < training.epochs; epoch++) {
-    const order = [...permutation(train.length, training.seed, SEGMENTATION_PROBE, epoch)];
+    const order = [...permutation(train.length, training.seed, SEGMENTATION_PROBE, epoch)]
+      .map((place) => train[place]).filter(({ file }) => !ofTrain.bad.has(file));
     const stage = `training, epoch ${epoch + 1} of ${training.epochs}`;
-    const described = kept.size === train.length
-      ? Stream.fromIterable(order.map((place) => kept.get(place)!))
-      : describedPictures(order.map((place) => train[place]), all, { stage, batch, frame }).pipe(
-        Stream.map((image, i) => {
-          if (bytes <= memory) kept.set(order[i], image);
-          return image;
-        }),
+    const described = kept.size === order.length
+      ? Stream.fromIterable(order.map(({ file }) => kept.get(file)!))
+      : describedPictures(order, all, { ...ofTrain, stage }).pipe(
+        Stream.tap((image) => Effect.sync(() => bytes <= memory && kept.set(image.file, image))),
       );
-    let done = 0;
+    done = 0;
     yield* described.pipe(
       Stream.grouped(batch),
       Stream.runForEach(Effect.fnUntraced(function* (images) {
@@ -182,11 +201,11 @@ const trained = Effect.fnUntraced(function* (
           losses[d] = yield* step(labelledRows(images, d, all[d].channels, batch * cells));
         }
         done += images.length;
-        yield* progress(stage, done, train.length);
+        yield* progress(stage, done, order.length);
       })),
     );
   }
-  return losses;
+  return { losses, learnt: done };
 });
 
 /** Predicts the class of each pixel, [batch, S, S], from 0, by a descriptor. */
@@ -216,50 +235,51 @@ const segmenter = Effect.fnUntraced(function* (
   return segment;
 });
 
-/**
- * Predicts all images of `val`: the overlap of classes by each descriptor, and the accuracy of each image by the
- * first.
- */
+/** An image of `val`, and the share of its labelled pixels that the first descriptor has right. */
+interface Scored extends LabelledFile {
+  readonly accuracy: number;
+}
+
+/** Predicts all images of `val`: the overlap of classes by each descriptor, and the images that can be decoded. */
 const scored = Effect.fnUntraced(function* (
   segment: Segmenter,
-  { val, classes, descriptors, imageSize: S, batch }: SegmentationOptions,
-  frame: Frame,
+  { val, classes, descriptors, imageSize: S, frame, ofVal }: Segmentation,
 ) {
   const overlaps = descriptors.map(() => noOverlap({ slots: classes, classes }));
-  const accuracies: number[] = [];
-  yield* pictureBatches(filesOf(val), { stage: "scoring", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
-      const truth = yield* readFramedLabels(val.slice(first, first + count), sizes, frame);
+  const images: Scored[] = [];
+  yield* pictureBatches(filesOf(val), { ...ofVal, stage: "scoring" }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ places, pixels, sizes }) {
+      const some = places.map((place) => val[place]);
+      const truth = yield* readFramedLabels(some, sizes, frame);
       const labels = truth.map(({ labels }) => labels);
       for (const d of descriptors.keys()) {
-        const found = yield* segment(d, pixels, count);
+        const found = yield* segment(d, pixels, places.length);
         labels.forEach((labels, i) => {
           const slots = found.subarray(i * S * S, (i + 1) * S * S);
           addOverlap(overlaps[d], { slots, labels });
-          if (d === 0) accuracies.push(accuracyOf(slots, labels));
+          if (d === 0) images.push({ ...some[i], accuracy: accuracyOf(slots, labels) });
         });
       }
     })),
   );
-  return { overlaps, accuracies };
+  return { overlaps, images };
 });
 
 /** Images with their predictions by the first descriptor and their labels. */
 const segmented = Effect.fnUntraced(function* (
   segment: Segmenter,
-  labelled: readonly LabelledFile[],
-  { imageSize: S, batch }: SegmentationOptions,
-  frame: Frame,
+  labelled: readonly Scored[],
+  { imageSize: S, frame, ofVal }: Segmentation,
 ) {
-  const images: Omit<ShownSegmentation, "accuracy">[] = [];
-  yield* pictureBatches(filesOf(labelled), { stage: "drawing", batch, frame }).pipe(
-    Stream.runForEach(Effect.fnUntraced(function* ({ first, pixels, sizes, count }) {
-      const found = yield* segment(0, pixels, count);
-      const some = labelled.slice(first, first + count);
+  const images: ShownSegmentation[] = [];
+  yield* pictureBatches(filesOf(labelled), { ...ofVal, stage: "drawing" }).pipe(
+    Stream.runForEach(Effect.fnUntraced(function* ({ places, pixels, sizes }) {
+      const found = yield* segment(0, pixels, places.length);
+      const some = places.map((place) => labelled[place]);
       const truth = yield* readFramedLabels(some, sizes, frame);
-      for (const [i, { file }] of some.entries()) {
+      for (const [i, { file, accuracy }] of some.entries()) {
         images.push({
-          file,
+          ...{ file, accuracy },
           picture: unpack(pixels.subarray(i * S * S, (i + 1) * S * S), S),
           found: found.slice(i * S * S, (i + 1) * S * S),
           labels: truth[i].labels,
@@ -272,6 +292,8 @@ const segmented = Effect.fnUntraced(function* (
 
 /** The features and labels of an image's cells. */
 interface Described {
+  /** The image. */
+  readonly file: string;
   /** For each descriptor, [grid, grid, channels]. */
   readonly features: readonly Float32Array[];
   /** [grid, grid]. */
@@ -284,13 +306,15 @@ const describedPictures = (
   options: BatchOptions,
 ) =>
   pictureBatches(filesOf(labelled), options).pipe(
-    Stream.flatMap(({ first, pixels, sizes, count }) =>
+    Stream.flatMap(({ places, pixels, sizes }) =>
       Stream.fromIterableEffect(Effect.gen(function* () {
-        const features = yield* Effect.forEach(all, ({ describe }) => describe(pixels, count));
-        const truth = yield* readFramedLabels(labelled.slice(first, first + count), sizes, options.frame);
+        const features = yield* Effect.forEach(all, ({ describe }) => describe(pixels, places.length));
+        const some = places.map((place) => labelled[place]);
+        const truth = yield* readFramedLabels(some, sizes, options.frame);
         return truth.map((map, i): Described => ({
+          file: some[i].file,
           features: features.map((rows) => {
-            const each = rows.length / count;
+            const each = rows.length / places.length;
             return rows.slice(i * each, (i + 1) * each);
           }),
           labels: cellLabels(map.labels, options.frame.crop, all[0].grid),

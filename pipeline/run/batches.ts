@@ -7,7 +7,7 @@
  */
 import { Effect, type Scope, Stream } from "effect";
 import { permutation } from "../../data/random/random.ts";
-import { badImages, type TooManyBadImagesError } from "./bad_images.ts";
+import { badImages, standIn, type TooManyBadImagesError } from "./bad_images.ts";
 import type { BatchTimes, StepBatch } from "./batch.ts";
 import type { RunConfig } from "./options.ts";
 import { StageSpan } from "./otlp.ts";
@@ -90,7 +90,11 @@ export const batchStream = <Request, Batch>(
     const span = yield* StageSpan;
     const workers = yield* Effect.replicateEffect(worker, options.numWorkers);
     const order = epochOrder(images.length, seed);
-    const bad = badImages(images.length, options);
+    const bad = badImages<number>(
+      images.length,
+      options.maxBadImages,
+      "Another picture takes its place.",
+    );
 
     const load = Effect.fnUntraced(function* (step: number) {
       const epoch = Math.floor(step / perEpoch);
@@ -100,7 +104,10 @@ export const batchStream = <Request, Batch>(
       const planned = Uint32Array.from({ length: own }, (_, i) => places[(begin + i) % places.length]);
       const worker = step % workers.length;
       while (true) {
-        const taken = Array.from(planned, (image) => bad.standIn(image, epoch));
+        const taken = Array.from(
+          planned,
+          (image) => standIn(image, { bad, images: images.length, seed, epoch }),
+        );
         const reply = yield* workers[worker](yield* request({ step, epoch, first, planned, taken }));
         if (reply.kind === "batch") {
           const made: StepBatch = {

@@ -41,8 +41,8 @@ export interface ShownPictures {
 }
 
 /**
- * Shows images (paths) and their slots by a teacher. Images that cannot be decoded are left out. Fails with a
- * NoImagesError where none is left, PlanError, or as running a program does.
+ * Shows images (paths) and their slots by a teacher. Images that cannot be decoded are left out, with a warning. Fails
+ * with a NoImagesError where none is left, PlanError, or as running a program does.
  */
 export const showPictures: (
   teacher: Teacher,
@@ -63,7 +63,7 @@ export const showPictures: (
     const wonIn = new Array<number>(model.numPrototypes).fill(0);
     for (const [i, file] of files.entries()) {
       const read = yield* Effect.result(readPicture(file));
-      if (Result.isFailure(read)) yield* watcher.bad(read.failure.message);
+      if (Result.isFailure(read)) yield* Effect.logWarning(`${read.failure.message}. It is left out.`);
       else {
         const { picture, segments } = yield* slotsOf(read.success, model, teacher);
         onPage.push(yield* pagePicture(nameOf(file), picture, segments, files.length));

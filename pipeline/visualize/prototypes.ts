@@ -9,6 +9,7 @@ import { framedBatches } from "../inference/framed_batches.ts";
 import { unpack } from "../inference/packed_pictures.ts";
 import { scaled } from "../inference/scaled.ts";
 import { runBatches, slotProgram, uploadTeacher } from "../inference/slot_program.ts";
+import { leftOut, type TooManyBadImagesError } from "../run/bad_images.ts";
 import type { WorkerError } from "../run/worker.ts";
 import type { Teacher } from "../weights/teacher.ts";
 import { type Color, distinctColors } from "./colors.ts";
@@ -16,7 +17,7 @@ import { highlighted } from "./highlighted.ts";
 import { type PagePicture, pagePicture, type PagePrototype } from "./page.ts";
 import { label, LARGEST_SHEET, MOST_PIXELS, Paper } from "./paper.ts";
 import { type NonFiniteScoresError, type Retrieval, retrieve } from "./retrieval.ts";
-import { NoImagesError, type Watcher } from "./watcher.ts";
+import type { Watcher } from "./watcher.ts";
 
 /** What to show of prototypes. */
 export interface PrototypesOptions {
@@ -30,6 +31,8 @@ export interface PrototypesOptions {
   readonly nameOf: (file: string) => string;
   /** Where progress goes. */
   readonly watcher: Watcher;
+  /** The share of the images that may be unreadable; they are left out. */
+  readonly maxBadImages: number;
 }
 
 /** Prototypes and their nearest images, as a sheet and as the contents of a page. */
@@ -65,7 +68,7 @@ export class ChangedImageError extends Data.Error<{
 
 /**
  * Ranks images (paths) for every prototype of a teacher, then decodes the best once more to draw them. Memory holds a
- * few batches, the sheet and the images of the page. Fails with a NoImagesError, NonFiniteScoresError,
+ * few batches, the sheet and the images of the page. Fails with a TooManyBadImagesError, NonFiniteScoresError,
  * ChangedImageError, WorkerError, PlanError, or as running a program does.
  */
 export const showPrototypes: (
@@ -74,32 +77,28 @@ export const showPrototypes: (
   options: PrototypesOptions,
 ) => Effect.Effect<
   ShownPrototypes,
-  NoImagesError | NonFiniteScoresError | ChangedImageError | WorkerError | PlanError | RunError,
+  TooManyBadImagesError | NonFiniteScoresError | ChangedImageError | WorkerError | PlanError | RunError,
   Gpu
 > = Effect.fn("showPrototypes")(function* (
   { model, values },
   files,
-  { topk, batchSize, rows, nameOf, watcher },
+  { topk, batchSize, rows, nameOf, watcher, maxBadImages },
 ) {
   const frame = evaluationFrame(model.imageSize), size = frame.crop;
   const teacher = yield* uploadTeacher(model, values);
   const batch = Math.min(batchSize, files.length);
   const pictures = [batch, size, size];
+  const bad = leftOut(files, maxBadImages);
 
   const retrieval = yield* Effect.scoped(Effect.gen(function* () {
     const ranking = yield* slotProgram(model, teacher, { pictures });
-    const batches = framedBatches(files, { batch, frame }).pipe(
-      Stream.tap(({ problems }) =>
-        Effect.forEach(problems.filter((problem) => problem !== null), watcher.bad)
-      ),
+    const batches = framedBatches(files, { batch, frame, bad }).pipe(
       Stream.tap(({ first, problems }) =>
         watcher.progress("Ranking pictures", first + problems.length, files.length)
       ),
     );
     return yield* retrieve(ranking, batches, { topk });
   }));
-  if (retrieval.pictures === 0) return yield* new NoImagesError();
-
   const { nearest, shares, wonIn } = retrieval;
   const byUse = shares.map((_, k) => k).sort((a, b) => shares[b] - shares[a] || a - b);
   const palette = distinctColors(byUse.length);
@@ -122,7 +121,7 @@ export const showPrototypes: (
   const places = [...new Set(nearest.flat().map(({ picture }) => picture))].sort((a, b) => a - b);
   const onPage = new Array<PagePicture>(places.length);
   const mapping = yield* slotProgram(model, teacher, { pictures, slots: { width: size, height: size } });
-  const again = framedBatches(places.map((place) => files[place]), { batch, frame }).pipe(
+  const again = framedBatches(places.map((place) => files[place]), { batch, frame, bad }).pipe(
     Stream.tap(({ first, problems }) => {
       const i = problems.findIndex((problem) => problem !== null);
       return i === -1

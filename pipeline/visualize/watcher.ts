@@ -5,8 +5,6 @@ import { Data, type Effect } from "effect";
 export interface Watcher {
   /** `done` of `total` images are through a stage. */
   readonly progress: (stage: string, done: number, total: number) => Effect.Effect<void>;
-  /** An image is left out; the sentence names it. */
-  readonly bad: (sentence: string) => Effect.Effect<void>;
 }
 
 /** None of the images can be decoded. */
