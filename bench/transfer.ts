@@ -137,6 +137,7 @@ const probed = Effect.fnUntraced(function* ({ seed, dataDir, trainImages, weight
     descriptors: (yield* comparedDescriptors(encoder, shown)).slice(0, 2),
     training: { ...training, seed, epochs: Math.ceil(steps * batch / trainImages) },
     imageSize: RECIPE.cropSize,
+    maxBadImages: 0,
     batch,
   });
   return results.map(({ miou }) => 100 * miou);

@@ -10,6 +10,7 @@ import { layerTuned } from "../pipeline/run/tuned_kernels.ts";
 import { commands } from "./commands.ts";
 import { ownRank } from "./launch/start_ranks.ts";
 import { explain, explainUsage } from "./terminal/explain.ts";
+import { terminalText } from "./terminal/terminal_text.ts";
 import { voice } from "./terminal/voice.ts";
 
 const slotcon = Command.make("slotcon").pipe(
@@ -22,18 +23,21 @@ const slotcon = Command.make("slotcon").pipe(
 /** Explains a wrong command line in a sentence and refers to the help, in place of printing it. */
 const presenter: CliOutput.Presenter = {
   present: (event) => {
-    if (event._tag !== "InvalidInvocation") return CliOutput.defaultPresenter.present(event);
+    if (event._tag !== "InvalidInvocation") {
+      return Effect.provideService(CliOutput.defaultPresenter.present(event), Console.Console, forHelp);
+    }
     const sentences = event.errors.map((error) => `slotcon: ${explainUsage(error)}\n`);
     return Console.error(`${sentences.join("")}See ${event.commandPath.join(" ")} --help`);
   },
 };
 
 /**
- * The console, which does not end a command that has hours of work behind it: what cannot be written, as onto a full
- * disk, is lost, and the exit status says so in the end. Nobody misses what a reader that is gone does not get.
+ * The console does not end a command that has hours of work behind it: what cannot be written, as onto a full disk, is
+ * lost, and the exit status says so in the end. Nobody misses what a reader that is gone does not get.
  */
 let lost: string | null = null;
-const forgiving = (print: (...words: unknown[]) => void) => (...words: unknown[]) => {
+type Print = (...words: unknown[]) => void;
+const forgiving = (print: Print): Print => (...words) => {
   voice.heard();
   try {
     print(...words);
@@ -41,10 +45,16 @@ const forgiving = (print: (...words: unknown[]) => void) => (...words: unknown[]
     if (!(error instanceof Deno.errors.BrokenPipe)) lost ??= (error as Error).message;
   }
 };
-const output: Console.Console = Object.assign(Object.create(console), {
+/** The console for the help, whose texts are this project's own and have their colours from elsewhere. */
+const forHelp: Console.Console = Object.assign(Object.create(console), {
   log: forgiving(console.log),
   error: forgiving(console.error),
 });
+/** All else that is printed, by whomever, goes through here: a text may come from a file. */
+const printing = (print: Print): Print => (...words) =>
+  print(...words.map((word) => typeof word === "string" ? terminalText(word) : word));
+console.log = printing(forHelp.log);
+console.error = printing(forHelp.error);
 
 const program = Command.run(slotcon, { version: project.version }).pipe(
   Effect.tapCause((cause) => {
@@ -59,7 +69,6 @@ const program = Command.run(slotcon, { version: project.version }).pipe(
     ),
   ),
   Effect.ensuring(Effect.sync(() => voice.doing(""))), // or its thread would keep the process
-  Effect.provideService(Console.Console, output),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,
     layerTuned,

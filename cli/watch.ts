@@ -1,7 +1,7 @@
 import { Console, Effect } from "effect";
 import { Argument, Command, Flag } from "effect/cli";
+import { printable } from "../data/files/printable.ts";
 import { UsageError } from "./flags/usage_error.ts";
-import { printable } from "./watch/printable.ts";
 import { readCurve } from "./watch/recorded_curve.ts";
 import { LIMITED, watchedRuns } from "./watch/runs.ts";
 import { LOCALHOST, serve } from "./watch/server.ts";

@@ -20,7 +20,7 @@ Deno.test(
       assert.ok(!done, said);
       said += value;
     }
-    const port = Number(said.match(/^Watching a\ufffd\[31m on http:\/\/0\.0\.0\.0:(\d+)\//)?.[1]);
+    const port = Number(said.match(/^Watching a\\u001b\[31m on http:\/\/0\.0\.0\.0:(\d+)\//)?.[1]);
     assert.match(
       said,
       /^Anyone who can reach this machine sees the runs there without a password, at http:\/\/\S+:\d+\//m,

@@ -7,6 +7,7 @@
  */
 import { join, resolve } from "node:path";
 import { isFile } from "../../data/files/exists.ts";
+import { printableText } from "../../data/files/printable.ts";
 import { launchedAs, launchVariables, mpiLibraries } from "../../pipeline/ranks/launch.ts";
 import { deviceVariables, vulkanLibraries } from "../../pipeline/ranks/vulkan.ts";
 import { sharedSpelling } from "../../pipeline/run/option_name.ts";
@@ -136,7 +137,7 @@ if (import.meta.main) {
     console.log((await permissionFlags(Deno.args)).join("\n"));
   } catch (error) {
     if (!(error instanceof UnsafePath)) throw error;
-    console.error(`slotcon: ${error.message}`);
+    console.error(`slotcon: ${printableText(error.message)}`);
     Deno.exit(1);
   }
 }

@@ -1,6 +1,9 @@
 /** Colours of text on standard output; none where that is no terminal or NO_COLOR is set. */
+import { control } from "./terminal_text.ts";
+
 const isColored = Deno.stdout.isTerminal() && !Deno.noColor;
-const style = (code: number) => (text: string) => isColored ? `\x1b[${code}m${text}\x1b[0m` : text;
+const style = (code: number) => (text: string) =>
+  isColored ? `${control(`${code}m`)}${text}${control("0m")}` : text;
 
 export const bold = style(1);
 export const dim = style(2);

@@ -1,3 +1,4 @@
+import { printableText } from "../../data/files/printable.ts";
 import { voice } from "./voice.ts";
 
 /** How far a command is: one line on standard error that is drawn over and over, where that is a terminal. */
@@ -17,7 +18,7 @@ export const progressLine = (): ProgressLine => {
   let drawn = "", drawnAt = -Infinity;
   const draw = (text: string) => {
     if (!Deno.stderr.isTerminal()) return;
-    Deno.stderr.writeSync(new TextEncoder().encode(`${CLEAR_LINE}${text}`));
+    Deno.stderr.writeSync(new TextEncoder().encode(`${CLEAR_LINE}${printableText(text)}`));
     drawn = text;
     voice.heard();
   };

@@ -2,6 +2,7 @@
  * The progress of a run on a terminal: one live line below all messages, or plain lines where the output is no terminal.
  */
 import { Effect, Layer, Logger } from "effect";
+import { printableText } from "../../data/files/printable.ts";
 import {
   duration,
   isPrinted,
@@ -36,7 +37,7 @@ export const layerReport = (screen: Screen = thisProcess): Layer.Layer<never> =>
       if (line !== "") screen.out(CLEAR_LINE);
     };
     const logger = Logger.make(({ logLevel, message }) => {
-      const words = [message].flat().map(String).join(" ");
+      const words = printableText([message].flat().map(String).join(" "));
       clear();
       screen.voice.heard();
       screen.err(logLevel === "Info" ? `${words}\n` : `${logLevel}: ${words}\n`);

@@ -1,4 +1,5 @@
 /** Speaks for a command: see voice.ts. */
+import { printableText } from "../../data/files/printable.ts";
 import type { Message } from "./voice.ts";
 
 /** Milliseconds without a word until the first one, and from then on. */
@@ -23,7 +24,7 @@ setInterval(() => {
   if (words === "" || performance.now() - spokeAt < silence) return;
   spoken();
   try {
-    Deno.stderr.writeSync(new TextEncoder().encode(`${CLEAR_LINE}${words} …\n`));
+    Deno.stderr.writeSync(new TextEncoder().encode(`${CLEAR_LINE}${printableText(words)} …\n`));
   } catch {
     // Who reads it is gone.
   }

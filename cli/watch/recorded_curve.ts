@@ -2,10 +2,10 @@
 import { basename, extname } from "node:path";
 import { Effect } from "effect";
 import { bytesInMemory } from "../../data/files/byte_source.ts";
+import { printable } from "../../data/files/printable.ts";
 import { widened } from "../../data/formats/file_tensor.ts";
 import { openSafetensors } from "../../data/formats/safetensors.ts";
 import { UsageError } from "../flags/usage_error.ts";
-import { printable } from "./printable.ts";
 
 export interface RecordedCurve {
   readonly name: string;

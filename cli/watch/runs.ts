@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { lstat } from "node:fs/promises";
 import { basename, join, relative, resolve } from "node:path";
+import { printable } from "../../data/files/printable.ts";
 import { type RunStatus, runStatus, STATUS_FILE } from "../../pipeline/run/run_status.ts";
 import { type GrowingTable, growingTable } from "./growing_table.ts";
-import { printable } from "./printable.ts";
 import { readInside } from "./run_file.ts";
 
 export interface Run {

@@ -3,12 +3,12 @@
  * step. Pages of other sites are given nothing, and this one may load nothing from elsewhere.
  */
 import { Effect, type Scope } from "effect";
+import { printable } from "../../data/files/printable.ts";
 import { expectWithin, UsageError } from "../flags/usage_error.ts";
 import type { GrowingTable } from "./growing_table.ts";
 import { type Answer, type Question, serveHttp } from "./http.ts";
 import { jsonWriter } from "./json_writer.ts";
 import type { RecordedCurve } from "./recorded_curve.ts";
-import { printable } from "./printable.ts";
 import { inTurn, within } from "./run_file.ts";
 import { drawingOf, type Drawings, identityOf, type Run, type WatchedRuns } from "./runs.ts";
 import { writeThinned } from "./thinned.ts";

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Data, Effect, Logger, type Scope } from "effect";
 import { type AppendFile, openAppendFile } from "../../data/files/append_file.ts";
 import { exists, statOf } from "../../data/files/exists.ts";
+import { printableText } from "../../data/files/printable.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { EncodedPicture } from "../../data/formats/tfevents.ts";
 import type { RunConfig } from "./options.ts";
@@ -213,7 +214,7 @@ const watchForStarving = () => {
 
 /** A function that adds a line of text to a file, behind the time. */
 const lineLog = (file: AppendFile) => (text: string) =>
-  file.add(encode(`${timestamp(new Date())} ${text}\n`));
+  file.add(encode(`${timestamp(new Date())} ${printableText(text)}\n`));
 
 const loggerTo = (line: (text: string) => void) =>
   Logger.make(({ logLevel, message }) => {
