@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { inTestFolder } from "./data/_test_kit.ts";
+import { exists } from "./data/files/exists.ts";
 import config from "./deno.json" with { type: "json" };
+import { PROJECT_VERSION } from "./pipeline/run/project_version.ts";
 
 const ROOT = import.meta.dirname!;
 const ENTRIES: readonly string[] = Object.values(config.exports);
@@ -163,16 +165,23 @@ Deno.test(
     await succeed("sh", ["-c", "tar xzf package.tgz"], folder);
     // A declaration file imports the others as the `.js` files that they describe, where only packages of npm are looked up.
     const own = join(folder, "package");
-    for (const file of declarationsIn(own)) {
+    for (const file of filesIn(own, ".d.ts")) {
       const text = await Deno.readTextFile(file);
       await Deno.writeTextFile(file, text.replaceAll(/(from|import\() ?"(\.[^"]*)\.js"/g, '$1 "$2.d.ts"'));
     }
     await checkProgram(folder, (entry) => join(own, entry.replace(/\.ts$/, ".d.ts")));
+    assert.deepEqual(filesIn(own, ".js").flatMap(missingImports), []);
+    assert.equal(PROJECT_VERSION, config.version);
   }),
 );
 
-const declarationsIn = (folder: string): string[] =>
+const filesIn = (folder: string, suffix: string): string[] =>
   [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
     const path = join(folder, name);
-    return isDirectory ? declarationsIn(path) : name.endsWith(".d.ts") ? [path] : [];
+    return isDirectory ? filesIn(path, suffix) : name.endsWith(suffix) ? [path] : [];
   });
+
+/** What a file of a package imports that is not there. */
+const missingImports = (file: string): string[] =>
+  [...Deno.readTextFileSync(file).matchAll(/\b(?:from|import)\s*\(?"(\.[^"]*)"/g)]
+    .map(([, path]) => join(file, "..", path)).filter((path) => !exists(path));

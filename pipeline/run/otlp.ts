@@ -3,12 +3,12 @@ import { resolve } from "node:path";
 import { ConfigProvider, Context, Effect, identity, Layer, Metric, type Scope } from "effect";
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from "effect/http";
 import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability";
-import project from "../../deno.json" with { type: "json" };
 import { Collective } from "../../ops/runtime/collective.ts";
 import { Gpu } from "../../ops/runtime/gpu.ts";
 import { masked, secretsOf } from "./collector_secrets.ts";
 import type { RunConfig } from "./options.ts";
 import { metricsLine, Progress, type StepReport } from "./progress.ts";
+import { PROJECT_VERSION } from "./project_version.ts";
 
 /** Makes the work of a stage for a step a span; a no-op unless the run is exported. */
 export type StageSpan = (
@@ -64,7 +64,7 @@ const layerOtlp = (config: ExportedRun, url: string) =>
 
     const resource = {
       serviceName: "slotcon",
-      serviceVersion: project.version,
+      serviceVersion: PROJECT_VERSION,
       attributes: {
         "service.instance.id": `${resolve(config.outputDir)}#${rank}`,
         "slotcon.output_dir": config.outputDir,

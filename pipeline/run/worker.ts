@@ -30,6 +30,9 @@ interface Failure extends Reply {
   readonly reason: string;
 }
 
+/** What the names of modules end in: ".js" in a published package. */
+const SUFFIX = import.meta.url.slice(import.meta.url.lastIndexOf("."));
+
 /**
  * A worker that runs the module at `url` until the scope ends, as the function from a request to its reply. Each
  * request gets a number, `id`, which the reply repeats. The function fails with a `WorkerError` where the reply is of
@@ -45,7 +48,7 @@ export const requester = <Request, Answer extends Reply>(
   Effect.gen(function* () {
     type Made = Exclude<Answer, Failure>;
     const worker = yield* Effect.acquireRelease(
-      Effect.sync(() => new Worker(url, { type: "module" })),
+      Effect.sync(() => new Worker(url.href.replace(/\.ts$/, SUFFIX), { type: "module" })),
       (worker) => Effect.sync(() => worker.terminate()),
     );
     const crash = yield* Deferred.make<never, WorkerError>();

@@ -8,7 +8,6 @@
 import { Data, Effect } from "effect";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { type OnnxAttribute, type OnnxModel, type OnnxNode, writeOnnx } from "../../data/formats/onnx.ts";
-import project from "../../deno.json" with { type: "json" };
 import type { AveragePool } from "../../ops/average_pool.ts";
 import type { ByRunning } from "../../ops/batch_norm.ts";
 import { sameShape } from "../../ops/graph/shape.ts";
@@ -18,6 +17,7 @@ import type { MaxPool } from "../../ops/max_pool.ts";
 import { encoder, type EncoderOptions, IMAGENET } from "../model/resnet.ts";
 import { student } from "../model/slotcon_network.ts";
 import { StateBuilder } from "../model/state_builder.ts";
+import { PROJECT_VERSION } from "../run/project_version.ts";
 import { checkpointShapes } from "../run/state_layout.ts";
 
 /** A network cannot be written as ONNX. */
@@ -61,7 +61,7 @@ export const encoderOnnx: (
   const features = encoder(student(state, null), images, options);
   const [, rows, , C] = features.shape;
   const model: OnnxModel = {
-    producer: { name: "slotcon", version: project.version },
+    producer: { name: "slotcon", version: PROJECT_VERSION },
     metadata: {
       arch: options.arch,
       width: String(options.width),
