@@ -123,7 +123,7 @@ Deno.test(
       assert.ok(page.includes("&#60;i&#62;&#38;&#39;red") && !page.includes("<i>&"));
       assert.equal(numbers.pictures.length, 6);
       assert.deepEqual([numbers.train, numbers.val, numbers.leftOut.length], [10, 6, 2]);
-      assert.match(out, /10 pictures of 2 classes .* 6 others; 2 cannot be decoded and are left out\n/);
+      assert.match(out, /10 pictures of 2 classes.* 6 others; 2 cannot be decoded and are left out\n/);
     }
 
     Deno.removeSync(join(folder, "data", "val", "blue"), { recursive: true });
