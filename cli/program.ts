@@ -8,6 +8,7 @@ import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli";
 import project from "../deno.json" with { type: "json" };
 import { layerTuned } from "../pipeline/run/tuned_kernels.ts";
 import { commands } from "./commands.ts";
+import { expectNoneEmpty } from "./flags/usage_error.ts";
 import { ownRank } from "./launch/start_ranks.ts";
 import { explain, explainUsage } from "./terminal/explain.ts";
 import { terminalText } from "./terminal/terminal_text.ts";
@@ -56,7 +57,8 @@ const printing = (print: Print): Print => (...words) =>
 console.log = printing(forHelp.log);
 console.error = printing(forHelp.error);
 
-const program = Command.run(slotcon, { version: project.version }).pipe(
+const program = expectNoneEmpty(Deno.args).pipe(
+  Effect.andThen(Command.run(slotcon, { version: project.version })),
   Effect.tapCause((cause) => {
     const words = explain(cause);
     if (words === null) return Effect.void;

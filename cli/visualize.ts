@@ -90,13 +90,9 @@ export const visualize = Command.make(
         }" stands behind the checkpoint: pictures are named by --images, data sets by --data-dir`,
       });
     }
-    const pictures = [...images, ...others];
-    if (pictures.includes("")) {
-      const reason = "expected the paths of pictures, found an empty one";
-      return yield* new UsageError({ subject: "--images", reason });
-    }
     yield* doingNow(`Reading ${checkpoint}`);
     const teacher = yield* teacherOf(yield* openWeights(checkpoint));
+    const pictures = [...images, ...others];
     const rows = yield* chosen(flags, teacher.model.numPrototypes);
     const files = pictures.length > 0 ? pictures : yield* listImages(flags);
     yield* expectNotRead(target, files);

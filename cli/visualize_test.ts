@@ -170,8 +170,9 @@ Deno.test(
       ],
       [
         ["--images", "coffee.jpg", ""],
-        /^slotcon: --images: expected the paths of pictures, found an empty one$/,
+        /^slotcon: the argument behind "coffee\.jpg": expected a value, found nothing$/,
       ],
+      [["--data-dir="], /^slotcon: --data-dir: expected a value, found nothing$/],
       [["coffee.jpg"], /^slotcon: --images: "coffee\.jpg" stands behind the checkpoint/],
       [[], /^slotcon: There is no "datasets\/coco"/],
     ];

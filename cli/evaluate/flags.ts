@@ -85,7 +85,7 @@ type TrainingValues = Command.Command.Config.Infer<ReturnType<typeof trainingFla
 
 export const expectCommon = ({ imageSize, pictures, batchSize, maxBadImages, seed }: CommonValues) =>
   expectWithin({
-    "image-size": [Option.getOrNull(imageSize), 32],
+    "image-size": [Option.getOrNull(imageSize), 32, 4096],
     pictures: [Option.getOrNull(pictures), 1],
     "batch-size": [batchSize, 1],
     "max-bad-images": [maxBadImages, 0, 1],

@@ -20,6 +20,16 @@ export class UsageError extends Data.Error<{
   }
 }
 
+/** Fails with a `UsageError` where an argument of a command line is empty: no command has a use for one, least of all as a path. */
+export const expectNoneEmpty = (args: readonly string[]): Effect.Effect<void, UsageError> => {
+  const empty = args.findIndex((arg) => /^(--[^=]+=)?$/.test(arg));
+  if (empty === -1) return Effect.void;
+  const subject = args[empty] === ""
+    ? `the argument behind "${args[empty - 1] ?? "slotcon"}"`
+    : args[empty].slice(0, -1);
+  return Effect.fail(new UsageError({ subject, reason: "expected a value, found nothing" }));
+};
+
 /** Fails with a `UsageError` unless each of these flags is unset or within its bounds, which count as inside. */
 export const expectWithin = Effect.fnUntraced(function* (
   flags: Readonly<Record<string, readonly [value: number | null, least: number, most?: number]>>,

@@ -17,6 +17,7 @@ export const openBytes = Effect.fn("openBytes")(
     const refuse = (error: unknown) => {
       if (error instanceof Deno.errors.NotFound) return fail("there is no such file");
       if (error instanceof Deno.errors.IsADirectory) return fail("it is a folder");
+      if (error instanceof Deno.errors.NotCapable) return fail("it is outside of what this command may read");
       return fail((error as Error).message);
     };
     const fail = (reason: string) => new FormatError({ subject: path, reason });

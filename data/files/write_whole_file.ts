@@ -24,7 +24,10 @@ export const writeWholeFile = (path: string, pieces: readonly Uint8Array[]): Eff
       }
       await syncFolder(dirname(path));
     },
-    catch: (error) => error as Error,
+    catch: (error) =>
+      error instanceof Deno.errors.NotCapable
+        ? new Error("it is outside of what this command may write")
+        : error as Error,
   }).pipe(Effect.uninterruptible);
 
 const writeAll = async (file: Deno.FsFile, bytes: Uint8Array) => {
