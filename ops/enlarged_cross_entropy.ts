@@ -62,51 +62,79 @@ const statisticsOp = defineOp<Enlarging>("enlargedStatistics", {
     return [N, height, width, 4];
   },
   slices: imageSlices([0, 1]),
-  kernels: ({ inputs: [logits, labels], output, attributes }) => {
+  kernels: ({ inputs: [logits, labels], output, attributes: { alignCorners } }) => {
     const [, rows, columns, K] = logits.shape;
-    const [, height, width] = labels.shape;
+    const [N, height, width] = labels.shape;
+    const blocks = Math.ceil(mostBetween(width, columns, alignCorners) / 8);
     return [kernel({
       label: "enlargedStatistics",
       reads: { logits, labels },
       writes: { statistics: vectors(output) },
-      sizes: { rows, columns, K, height, width },
-      threads: sizeOf(labels.shape),
-      functions: bilinearFunctions(attributes.alignCorners),
+      sizes: { rows, columns, K, height, width, blocks },
+      threads: N * blocks * columns * height,
+      functions: bilinearFunctions(alignCorners),
+      // An invocation has up to eight pixels of a row between the same two columns of cells.
       main: /* wgsl */ `
-  let label = labels[id];
-  if (label >= p.K) {
-    statistics[id] = vec4(0.0, 0.0, 0.0, -1.0);
-    return;
-  }
-  let across = between(id % p.width, p.width, p.columns);
-  let down = between(id / p.width % p.height, p.height, p.rows);
-  let first = id / p.width / p.height * p.rows;
-  let cells = vec4((first + down.low) * p.columns + vec2(across.low, across.high),
-                   (first + down.high) * p.columns + vec2(across.low, across.high));
-  let corners = p.K * cells;
-  var largest = 0.0;
-  var best = 0u;
-  var own = 0.0;
-  var sum = 0.0;
+  let i = id % p.height;
+  let left = id / p.height % p.columns;
+  let image = id / p.height / p.columns / p.blocks;
+  let first = firstAt(left, p.width, p.columns) + id / p.height / p.columns % p.blocks * 8u;
+  let end = firstAt(left + 1u, p.width, p.columns);
+  if (first >= end) { return; }
+  let right = min(left + 1u, p.columns - 1u);
+  let down = between(i, p.height, p.rows);
+  let top = (image * p.rows + down.low) * p.columns;
+  let bottom = (image * p.rows + down.high) * p.columns;
+  let start = (image * p.height + i) * p.width;
+  ${
+        lines(2, (v) => /* wgsl */ `
+  let pixels${v} = min(vec4(first + ${4 * v}u) + vec4(0u, 1u, 2u, 3u), vec4(end - 1u));
+  let labels${v} = vec4(${range(4).map((c) => `labels[start + pixels${v}[${c}]]`).join(", ")});
+  let across${v} = vec4(${
+          range(4).map((c) => `shareOf(pixels${v}[${c}], left, p.width, p.columns)`).join(", ")
+        });
+  var largest${v} = vec4(0.0);
+  var sum${v} = vec4(1.0);
+  var own${v} = vec4(0.0);
+  var best${v} = vec4(0u);`)
+      }
   for (var k = 0u; k < p.K; k++) {
-    let above = mix(logits[corners.x + k], logits[corners.y + k], across.share);
-    let below = mix(logits[corners.z + k], logits[corners.w + k], across.share);
-    let score = mix(above, below, down.share);
-    if (k == label) { own = score; }
-    if (k == 0u) {
-      largest = score;
-      sum = 1.0;
-    } else if (score > largest) {
-      sum = sum * exp(largest - score) + 1.0;
-      largest = score;
-      best = k;
-    } else { sum += exp(score - largest); }
+    let near = vec4(mix(logits[(top + left) * p.K + k], logits[(bottom + left) * p.K + k], down.share));
+    let far = vec4(mix(logits[(top + right) * p.K + k], logits[(bottom + right) * p.K + k], down.share));
+    ${
+        lines(2, (v) => /* wgsl */ `
+    let scores${v} = mix(near, far, across${v});
+    own${v} = select(own${v}, scores${v}, labels${v} == vec4(k));
+    if (k == 0u) { largest${v} = scores${v}; } else {
+      let larger = scores${v} > largest${v};
+      let less = exp(-abs(scores${v} - largest${v})); // of the smaller beside the larger
+      sum${v} = select(sum${v} + less, sum${v} * less + vec4(1.0), larger);
+      largest${v} = select(largest${v}, scores${v}, larger);
+      best${v} = select(best${v}, vec4(k), larger);
+    }`)
+      }
   }
-  let logarithm = log(sum);
-  statistics[id] = vec4(largest, logarithm, logarithm - (own - largest), f32(best == label));`,
+  ${
+        lines(2, (v) => /* wgsl */ `
+  let logarithms${v} = log(sum${v});
+  for (var c = 0u; c < 4u && first + ${4 * v}u + c < end; c++) {
+    let found = vec4(largest${v}[c], logarithms${v}[c], logarithms${v}[c] - (own${v}[c] - largest${v}[c]),
+      f32(best${v}[c] == labels${v}[c]));
+    statistics[start + first + ${
+          4 * v
+        }u + c] = select(found, vec4(0.0, 0.0, 0.0, -1.0), labels${v}[c] >= p.K);
+  }`)
+      }`,
     })];
   },
 });
+
+/** At least the number of pixels of an axis that lie between the same two cells. */
+const mostBetween = (pixels: number, cells: number, alignCorners: boolean): number => {
+  if (cells === 1) return pixels;
+  // Pixels on the border's side of an outer cell's centre count as beyond it, half a cell's more.
+  return Math.ceil(alignCorners ? (pixels - 1) / (cells - 1) : 1.5 * pixels / cells) + 1;
+};
 
 /** Logits, labels and statistics to the losses [N, H, W]. */
 const lossOp = defineOp<Enlarging>("enlargedCrossEntropy", {
