@@ -1,7 +1,7 @@
 /** Which program this is, so that ranks on different machines can tell whether they are the same. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import project from "../../deno.json" with { type: "json" };
+import { PROJECT_VERSION } from "./project_version.ts";
 
 /** Folders of code that decides what a run computes, and the file that names the libraries. */
 const SOURCES = ["data", "ops", "pipeline", "deno.lock"];
@@ -17,9 +17,9 @@ export const programVersion = (): string => {
     for (const file of SOURCES.flatMap((source) => sourceFiles(root, source))) {
       hash.update(`${file}\n`).update(Deno.readFileSync(join(root, file)));
     }
-    return `${project.version} (sources ${hash.digest("hex").slice(0, 12)})`;
+    return `${PROJECT_VERSION} (sources ${hash.digest("hex").slice(0, 12)})`;
   } catch {
-    return project.version;
+    return PROJECT_VERSION;
   }
 };
 

@@ -2,7 +2,7 @@
 import { Effect } from "effect";
 import type { FileTensor } from "../../../data/formats/file_tensor.ts";
 import { type OnnxNode, writeOnnx } from "../../../data/formats/onnx.ts";
-import project from "../../../deno.json" with { type: "json" };
+import { PROJECT_VERSION } from "../../run/project_version.ts";
 import { input } from "../../../ops/graph/tensor.ts";
 import { student } from "../../model/slotcon_network.ts";
 import { StateBuilder } from "../../model/state_builder.ts";
@@ -40,7 +40,7 @@ export const segmentorOnnx: (
     return yield* Effect.try({
       try: () =>
         writeOnnx({
-          producer: { name: "slotcon", version: project.version },
+          producer: { name: "slotcon", version: PROJECT_VERSION },
           metadata: {
             arch: config.arch,
             width: String(config.width),
