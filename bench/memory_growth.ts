@@ -33,11 +33,11 @@ const resident = async ({ pid }: Started): Promise<number> => {
   return Number(new TextDecoder().decode(stdout)) / 1024;
 };
 
-/** Asks a page for everything that it has, again and again, until `isOver`. */
+/** Asks a page for everything that it has, again and again, until `isOver`; a busy one may give no answer. */
 const lookAt = async (page: string, isOver: () => boolean) => {
-  const ask = (question: string) => fetch(new URL(question, page)).then((answer) => answer.text());
+  const ask = (question: string) => fetch(new URL(question, page)).then((answer) => answer.json());
   for (; !isOver(); await sleep(ASK)) {
-    const runs: { readonly id: string }[] = JSON.parse(await ask("runs").catch(() => "[]"));
+    const runs: readonly { readonly id: string }[] = await ask("runs").catch(() => []);
     for (const { id } of runs) {
       const questions = [`series?run=${id}&points=1200&smoothing=10`, `times?run=${id}&points=300`];
       await Promise.allSettled(questions.map(ask));
@@ -124,10 +124,11 @@ const rows = [["MiB", "in 1000 steps", "half of all slopes", "at first", "at the
 for (const backend of chosen.length > 0 ? chosen : ["native", "dawn"]) {
   const apart = await measured(backend, Number(steps), false);
   rows.push(row(`a run (${backend})`, apart.run), row("slotcon watch beside it", apart.watch));
+  console.log(table(rows)); // a run may take a quarter of an hour
   rows.push(row(`a run with --watch (${backend})`, (await measured(backend, Number(steps), true)).run));
 }
+console.log(table(rows));
 console.log(
   `${steps} steps, the first ${SETTLED} left out; the lowest resident memory in each ${WINDOW} steps, and the median of ` +
     `the slopes between any two of them`,
 );
-console.log(table(rows));
