@@ -3,7 +3,9 @@ import { gpuTest } from "./_test_kit.ts";
 import { add, broadcastTo, maximum, relu } from "./arithmetic.ts";
 import { averagePool } from "./average_pool.ts";
 import { compactRows } from "./compact_rows.ts";
+import { concat } from "./concat.ts";
 import { conv2d } from "./conv2d.ts";
+import { enlargedCrossEntropy } from "./enlarged_cross_entropy.ts";
 import { gatherIndices } from "./gather_rows.ts";
 import { ShapeError } from "./graph/shape.ts";
 import { constant, input, reshape, type Tensor } from "./graph/tensor.ts";
@@ -11,6 +13,7 @@ import { matmul, matmulTransposed } from "./matmul.ts";
 import { maxPool } from "./max_pool.ts";
 import { columnSums, mean, rowSums } from "./reduce.ts";
 import { evaluate } from "./runtime/program.ts";
+import { resizeBilinear } from "./resize_bilinear.ts";
 import { slice, transpose } from "./slice.ts";
 import { softmax } from "./softmax.ts";
 import { toFloat } from "./to_float.ts";
@@ -45,6 +48,15 @@ Deno.test("attributes and element types that mean nothing are refused while the 
       (options) => () => maxPool(x, { size: 2, stride: 1, pad: 0, ...options }),
     ),
     ...[[0, 1], [1, 0], [2, -1], [1.5, 1]].map(([size, stride]) => () => averagePool(x, { size, stride })),
+    ...[[0, 4], [4, 1.5], [-1, 4], [2 ** 16, 2 ** 28]].map(([height, width]) => () =>
+      resizeBilinear(x, { height, width, alignCorners: true })
+    ),
+    () => resizeBilinear(zeros(6, 6, 4), { height: 2, width: 2, alignCorners: false }),
+    () => concat([]),
+    () => concat([zeros(2, 3), zeros(3, 3)]),
+    ...[zeros(1, 8, 8), constant(new Uint32Array(64), [8, 8]), constant(new Uint32Array(128), [2, 8, 8])].map(
+      (labels) => () => enlargedCrossEntropy(x, labels, { alignCorners: false }).loss,
+    ),
     () => matmul(zeros(2, 3), zeros(3)),
     () => matmul(zeros(), zeros(3, 3)),
     () => matmulTransposed(zeros(3), zeros(3)),
