@@ -1,13 +1,13 @@
 /** The step of fine-tuning for commands that plan, tune or time it. */
+import { publishedClasses } from "../../../data/datasets/segmentation/published.ts";
 import type { TaskStep } from "../../run/step_plan.ts";
 import type { SegmentationConfig } from "./config.ts";
 import { segmentationStep } from "./step.ts";
 import { segmentationStepGraph } from "./step_graph.ts";
 
-/** The classes of published data sets; those of one's own have as many as `--classes` says, or else as many as voc. */
-const CLASSES = { voc: 21, cityscapes: 19, ade20k: 150, masks: 21, coco: 21 };
-
-const classesOf = ({ classes, dataset }: SegmentationConfig) => classes ?? CLASSES[dataset];
+/** A data set of one's own has as many classes as `--classes` says, or else it is planned with as many as voc. */
+const classesOf = ({ classes, dataset }: SegmentationConfig): number =>
+  classes ?? publishedClasses(dataset === "masks" || dataset === "coco" ? "voc" : dataset).length;
 
 /** A segmentor's step. */
 export const SEGMENTATION_STEP: TaskStep<SegmentationConfig> = {

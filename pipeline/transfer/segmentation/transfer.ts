@@ -12,7 +12,7 @@ import { acrossRanks } from "../../ranks/sync.ts";
 import type { TooManyBadImagesError } from "../../run/bad_images.ts";
 import { stepsPerEpoch } from "../../run/batches.ts";
 import { compileStep } from "../../run/compile_step.ts";
-import { sharesIn } from "../../run/options.ts";
+import { ConfigError, sharesIn } from "../../run/options.ts";
 import { exported } from "../../run/otlp.ts";
 import { preparing } from "../../run/progress.ts";
 import { broadcastStart } from "../../run/replicas.ts";
@@ -35,6 +35,7 @@ export type SegmentationError =
   | UnevenBatchError
   | TooManyBadImagesError
   | FormatError
+  | ConfigError
   | WorkerError;
 
 /** The images that a segmentor is trained on, and those that it is scored on. */
@@ -59,6 +60,10 @@ export const transferSegmentation: (
 ) => Effect.Effect<number, SegmentationError, Gpu> = Effect.fnUntraced(
   function* (config, { train: { samples, classes, warnings }, val }, build = segmentationStep) {
     const { rank, world } = yield* Collective;
+    if (config.classes !== null && config.classes !== classes.length) {
+      const reason = `${config.classes} classes are expected, "${config.dataDir}" has ${classes.length}`;
+      return yield* new ConfigError({ subject: "--classes", reason });
+    }
     const instances = samples.length;
     yield* expectSameRun({
       options: {

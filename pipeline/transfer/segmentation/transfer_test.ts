@@ -5,6 +5,7 @@ import { testFolder } from "../../../data/_test_kit.ts";
 import { openSegmentation } from "../../../data/datasets/segmentation/open_segmentation.ts";
 import { makeScenes } from "../../../data/datasets/scenes.ts";
 import { assertClose, gpuTest } from "../../../ops/_test_kit.ts";
+import { layers } from "../../../ops/runtime/adapters.ts";
 import { onRanks } from "../../../ops/runtime/_test_ranks.ts";
 import { latestCheckpoint, loadCheckpoint } from "../../run/checkpoint_file.ts";
 import { RECIPES, SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
@@ -116,4 +117,13 @@ Deno.test("ratePolicy() has the published milestones, whatever the iterations", 
   assert.deepEqual(ratePolicy(cityscapes), {
     ...{ schedule: "step", baseLr: 0.01, milestones: [63_000, 81_000], decay: 0.1 },
   });
+});
+
+Deno.test("transferSegmentation() refuses a data set of another number of classes than asked for", async () => {
+  const refused = Effect.gen(function* () {
+    const { config, data } = yield* tinyRun({ classes: 150 });
+    return yield* Effect.flip(transferSegmentation(config, data));
+  });
+  const { message } = await Effect.runPromise(Effect.provide(Effect.scoped(refused), layers.native));
+  assert.match(message, /^--classes: 150 classes are expected, ".*scenes" has 7$/);
 });
