@@ -32,7 +32,11 @@ Deno.test(
     await Deno.writeTextFile(broken, "no picture");
     await Deno.rename(broken, picture);
 
-    const ended = await runSlotcon(folder, "evaluate", "segmentation", file, "--data-dir", "data");
+    const bad = ["--max-bad-images", "0.2"];
+    const ended = await runSlotcon(
+      ...[folder, "evaluate", "segmentation", file, "--data-dir", "data"] as const,
+      ...bad,
+    );
     assert.equal(ended.code, 0, ended.err);
     assert.ok(
       ended.err.includes(picture.slice(folder.length + 1)) && ended.err.includes("It is left out."),

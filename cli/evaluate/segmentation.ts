@@ -36,12 +36,19 @@ export const segmentation = Command.make(
     ...segmentorFlags,
     output: commonFlags.output,
     pictures: commonFlags.pictures,
+    maxBadImages: commonFlags.maxBadImages,
     device: commonFlags.device,
   },
-  Effect.fn(function* ({ checkpoint: file, dataDir, output, pictures, device, ...flags }) {
-    yield* expectWithin({ pictures: [Option.getOrNull(pictures), 1] });
+  Effect.fn(function* ({ checkpoint: file, dataDir, output, pictures, maxBadImages, device, ...flags }) {
+    yield* expectWithin({
+      pictures: [Option.getOrNull(pictures), 1],
+      "max-bad-images": [maxBadImages, 0, 1],
+    });
     const weights = yield* openWeights(file);
-    const saved = yield* segmentorFrom(weights, { ...flags, dataDir: Option.some(dataDir) });
+    const saved = yield* segmentorFrom(weights, {
+      ...flags,
+      ...{ dataDir: Option.some(dataDir), maxBadImages: Option.some(maxBadImages) },
+    });
     const set = yield* openSegmentation(saved.config, "val");
     for (const warning of [...set.warnings, ...yield* classDifferences(saved, set, dataDir)]) {
       yield* Console.error(`slotcon: ${warning}`);
@@ -67,7 +74,6 @@ export const segmentation = Command.make(
     const evaluation = yield* evaluateSegmentor(saved, { samples }).pipe(
       Effect.provide([layers[device], layerProgress]),
     );
-    for (const reason of evaluation.leftOut) yield* Console.error(`slotcon: ${reason}. It is left out.`);
     yield* Console.log(inTerminal(about, evaluation, set));
     yield* writeEvaluation(files, numbers(about, evaluation, set), yield* page(about, evaluation, set));
   }, Effect.scoped),

@@ -7,6 +7,7 @@ import type { Gpu } from "../../../ops/runtime/gpu.ts";
 import { extremes } from "../../eval/extremes.ts";
 import { EvaluationProgress } from "../../eval/progress.ts";
 import type { RunError } from "../../inference/descriptors.ts";
+import { type BadImages, leftOut, type TooManyBadImagesError } from "../../run/bad_images.ts";
 import type { WorkerError } from "../../run/worker.ts";
 import type { PredictedImage } from "./prediction_pictures.ts";
 import {
@@ -65,12 +66,18 @@ export class NothingScoredError extends Data.Error<{ readonly reason: string }> 
 }
 
 /** How an evaluation can fail. */
-export type SegmentorEvaluationError = NothingScoredError | WorkerError | PlanError | RunError;
+export type SegmentorEvaluationError =
+  | NothingScoredError
+  | TooManyBadImagesError
+  | WorkerError
+  | PlanError
+  | RunError;
 
 /**
  * Scores a segmentor on all images of a set, each at its original size. Images that cannot be read are left out. Memory
- * holds the counts and one score an image; images to be shown are segmented once more. Fails with a `NothingScoredError`
- * where no image can be read or no pixel is labelled.
+ * holds the counts and one score an image; images to be shown are segmented once more. Fails with a
+ * `TooManyBadImagesError` where more of them than `maxBadImages` allows cannot be read, or with a `NothingScoredError`
+ * where no pixel is labelled.
  */
 export const evaluateSegmentor: (
   saved: SavedSegmentor,
@@ -81,21 +88,18 @@ export const evaluateSegmentor: (
     const segment = yield* savedSegmenter(saved);
     const confusion = noConfusion(classes.length);
     const images: (ScoredImage & { readonly place: number })[] = [];
-    const leftOut: string[] = [];
+    const bad = leftOut(samples.map(({ image }) => image), config.maxBadImages);
     yield* predicted(segment, samples, { stage: "scoring", ...config }, ({ place, ...image }) => {
       const own = noConfusion(classes.length);
       addToConfusion(own, image);
       own.counts.forEach((count, i) => confusion.counts[i] += count);
       const { aAcc, mIoU } = segmentationScores(own);
       images.push({ place, file: image.file, aAcc, mIoU });
-    }, leftOut);
+    }, bad);
     const scores = segmentationScores(confusion);
     if (Number.isNaN(scores.aAcc)) {
-      const [first] = leftOut;
-      const reason = images.length > 0
-        ? `none of the pixels of ${images.length} pictures is labelled`
-        : first;
-      return yield* new NothingScoredError({ reason: reason ?? "there are none" });
+      const reason = `none of the pixels of ${images.length} pictures is labelled`;
+      return yield* new NothingScoredError({ reason });
     }
 
     const { best, worst } = extremes(images, ({ aAcc }) => aAcc);
@@ -104,11 +108,11 @@ export const evaluateSegmentor: (
       const some = chosen.map((i) => samples[images[i].place]);
       yield* predicted(segment, some, { stage: "drawing", ...config }, ({ place, ...image }) => {
         shown.push({ ...images[chosen[place]], ...image });
-      }, []);
+      }, bad);
       return shown;
     });
     return {
-      ...{ scores, confusion, leftOut },
+      ...{ scores, confusion, leftOut: bad.reasons() },
       images: images.map(({ place: _, ...image }) => image),
       best: yield* show(best),
       worst: yield* show(worst),
@@ -117,19 +121,19 @@ export const evaluateSegmentor: (
   Effect.scoped,
 );
 
-/** Segments images and hands each to `use`, with its place in the list; says in `leftOut` which cannot be read, and why. */
+/** Segments images and hands each to `use`, with its place in the list; adds to `bad` those that cannot be read. */
 const predicted = Effect.fnUntraced(function* (
   segment: Segment,
   samples: SegmentationSet["samples"],
   { stage, ...options }: { readonly stage: string } & Parameters<typeof wholeImages>[1],
   use: (image: PredictedImage & { readonly place: number }) => void,
-  leftOut: string[],
+  bad: BadImages<string>,
 ) {
   const progress = yield* EvaluationProgress;
   yield* wholeImages(samples, options).pipe(
     Stream.runForEach(Effect.fnUntraced(function* (image) {
       const { index } = image;
-      if (image.kind === "bad file") leftOut.push(image.reason);
+      if (image.kind === "bad file") yield* bad.add([{ image: samples[index].image, reason: image.reason }]);
       else {
         const { pixels, height, width, original, labels } = image;
         const size = [original.height, original.width] as const;
