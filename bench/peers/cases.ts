@@ -1,5 +1,6 @@
 /** What is compared with the peers, in plain data: every contender does the same work on the same numbers. */
 import type { StepOptions } from "../../pipeline/pretrain/step.ts";
+import type { SegmentationStepOptions } from "../../pipeline/transfer/segmentation/step.ts";
 
 export type Case =
   | { readonly kind: "matmul"; readonly name: string; readonly size: number }
@@ -8,7 +9,9 @@ export type Case =
   /** Steps of SGD on one batch; the answer is the losses of the first three. */
   | { readonly kind: "ResNet-18 step"; readonly name: string; readonly images: Shape4 }
   /** Steps of pretraining on one batch of views; the answer is both losses of the first three. */
-  | { readonly kind: "SlotCon step"; readonly name: string; readonly work: SlotConWork };
+  | { readonly kind: "SlotCon step"; readonly name: string; readonly work: SlotConWork }
+  /** Steps of fine-tuning on one batch; the answer is the losses of the heads in the first three. */
+  | { readonly kind: "segmentation step"; readonly name: string; readonly work: SegmentationWork };
 
 export type Shape4 = readonly [number, number, number, number];
 
@@ -29,6 +32,14 @@ export interface SlotConWork extends StepOptions {
   readonly imageSize: number;
   readonly learningRate: number;
   readonly teacherMomentum: number;
+}
+
+/** A step of fine-tuning a segmentor, and the rate that all its steps have. */
+export interface SegmentationWork extends SegmentationStepOptions {
+  readonly batchSize: number;
+  readonly cropSize: number;
+  readonly dropout: number;
+  readonly learningRate: number;
 }
 
 /** A convolution with its gradients; pictures need none. */
@@ -58,6 +69,50 @@ const SLOTCON = {
   teacherMomentum: 0.99,
 } as const;
 
+/** The step of the recipe for PASCAL VOC, but for its batch. */
+const VOC = {
+  arch: "resnet50",
+  width: 64,
+  outputStride: 16,
+  classes: 21,
+  headChannels: 256,
+  headDilation: 6,
+  concatInput: false,
+  auxiliaryWeight: 0,
+  auxiliaryChannels: 256,
+  dropout: 0,
+  alignCorners: true,
+  optimizer: "sgd",
+  weightDecay: 1e-4,
+  momentum: 0.9,
+  learningRate: 0.003,
+} as const;
+
+/** That of the recipe for ADE20K. */
+const ADE20K = {
+  ...VOC,
+  outputStride: 8,
+  classes: 150,
+  headChannels: 512,
+  headDilation: 1,
+  concatInput: true,
+  auxiliaryWeight: 0.4,
+  dropout: 0.1,
+  alignCorners: false,
+  weightDecay: 5e-4,
+  learningRate: 0.01,
+} as const;
+
+/** One like it for a small machine. */
+const SMALL = {
+  ...ADE20K,
+  arch: "resnet18",
+  width: 16,
+  classes: 7,
+  headChannels: 64,
+  auxiliaryChannels: 32,
+} as const;
+
 export const CASES: readonly Case[] = [
   { kind: "matmul", name: "matmul 512³", size: 512 },
   { kind: "matmul", name: "matmul 1024³", size: 1024 },
@@ -77,6 +132,21 @@ export const CASES: readonly Case[] = [
     kind: "SlotCon step",
     name: "SlotCon step, coco-800's, 4×224²",
     work: { ...SLOTCON, arch: "resnet50", batchSize: 4, imageSize: 224, dimHidden: 4096, numPrototypes: 256 },
+  },
+  {
+    kind: "segmentation step",
+    name: "segmentation step, ResNet-18, 8×96²",
+    work: { ...SMALL, batchSize: 8, cropSize: 96 },
+  },
+  {
+    kind: "segmentation step",
+    name: "segmentation step, voc's, 2×513²",
+    work: { ...VOC, batchSize: 2, cropSize: 513 },
+  },
+  {
+    kind: "segmentation step",
+    name: "segmentation step, ade20k's, 2×512²",
+    work: { ...ADE20K, batchSize: 2, cropSize: 512 },
   },
 ];
 

@@ -1,25 +1,37 @@
 /**
  * A contender is a process that does what it is told over its standard input, a line of JSON a request, and answers
- * likewise: `{"prepare": <place in CASES>}` by some numbers of its answer, `{"run": <count>}` by milliseconds. When it is
- * ready it says `{}`.
+ * likewise: `{"prepare": <place in CASES>}` by some numbers of its answer, `{"run": <count>}` by what that took. When it
+ * is ready it says `{}`.
  */
 import { type Case, CASES } from "./cases.ts";
 
 export interface Prepared {
   /** The answer, channels-last; the losses of the first steps for a training step. */
   readonly answer: ArrayLike<number>;
-  /** Does the work so many times and waits for the last of them. */
-  readonly run: (count: number) => Promise<void>;
+  /** Does the work so many times and waits for the last of them; some say what is known of the device meanwhile. */
+  readonly run: (count: number) => Promise<DeviceUse | void>;
   /** Gives its memory back. */
   readonly end: () => void;
+}
+
+/** What a run took of the device. */
+export interface DeviceUse {
+  /** Milliseconds of the last run; null if the adapter has no clock. */
+  readonly device: number | null;
+  /** Bytes that were reserved. */
+  readonly planned: number;
+}
+
+/** What runs took: all of them in milliseconds, the process in bytes of resident memory, and of the device. */
+export interface Taken extends Partial<DeviceUse> {
+  readonly milliseconds: number;
+  readonly resident: number;
 }
 
 export type Contender = (work: Case) => Promise<Prepared>;
 
 export type Request = { readonly prepare: number } | { readonly run: number };
-export type Reply = { readonly sample: readonly number[] } | { readonly milliseconds: number } | {
-  readonly error: string;
-};
+export type Reply = { readonly sample: readonly number[] } | Taken | { readonly error: string };
 
 const SAMPLE = 64;
 
@@ -39,8 +51,8 @@ export const serve = async (contender: Contender): Promise<void> => {
       return { sample: sampleOf(current.answer) };
     }
     const start = performance.now();
-    await current!.run(request.run);
-    return { milliseconds: performance.now() - start };
+    const device = await current!.run(request.run);
+    return { milliseconds: performance.now() - start, resident: Deno.memoryUsage().rss, ...device };
   };
   console.log("{}");
   for await (const line of linesOf(Deno.stdin.readable)) {

@@ -70,7 +70,8 @@ const workOf = (work: Exclude<Case, { kind: "ResNet-18 step" }>): [Any, Tensor[]
         : [jax.jit(jax.grad(product, { argnums: 1 })), [x, w, dy], outputLast];
     }
     case "SlotCon step":
-      throw new Error("SlotCon is not written for it");
+    case "segmentation step":
+      throw new Error(`the ${work.kind} is not written for it`);
   }
 };
 

@@ -1,14 +1,16 @@
 /**
  * The same work in this project and in its peers, in turns: `deno task bench:peers`, or `deno task bench:peers conv` for
- * the cases with this in their names. Peers are fetched when they are first asked for, into Deno's cache; nothing else
- * knows of them. One that does not run here is left out.
+ * the cases with this in their names ("segmentation", "segmentation step, voc"), or `deno task bench:peers conv 3` for 3
+ * rounds of timings instead of 7. Peers are fetched when they are first asked for, into Deno's cache; nothing else knows
+ * of them. One that does not run here is left out. Every case has processes of its own, so that each says what memory the
+ * case takes; every number is in `runs/bench/peers.json`.
  */
+import { writtenBytes } from "../../pipeline/run/bytes.ts";
 import { table } from "../../pipeline/run/table.ts";
 import { median } from "../_timing.ts";
 import { type Case, CASES, CLASSES, MOMENTUM, RATE } from "./cases.ts";
-import { linesOf, type Reply, type Request } from "./contender.ts";
+import { linesOf, type Reply, type Request, type Taken } from "./contender.ts";
 
-const ROUNDS = 7;
 const TIMING_MILLISECONDS = 300;
 const FOLDER = "runs/bench";
 
@@ -20,17 +22,25 @@ const apart = ["--no-config", "--no-lock"]; // a peer is none of the project's l
 const TFJS = "4.22.0";
 const JAX_JS = "0.1.25";
 
+const PYTORCH = "PyTorch CPU";
+
 /** The commands that start the contenders, ours first. */
 const contenders: Readonly<Record<string, () => readonly string[]>> = {
   "ours": () => [...ours, "native"],
   "ours on Dawn": () => [...ours, "dawn"],
   "tfjs-webgpu": () => [...deno, ...apart, `${here}/tfjs.ts`, bundledTfjs()],
   "jax-js": () => [...deno, ...apart, `${here}/jax_js.ts`, `npm:@jax-js/jax@${JAX_JS}`],
-  "PyTorch CPU": () => {
+  [PYTORCH]: () => {
     const work = { cases: CASES, classes: CLASSES, rate: RATE, momentum: MOMENTUM };
     return [pythonWithTorch(), `${here}/torch_cpu.py`, JSON.stringify(work)];
   },
 };
+
+const isOurs = (name: string) => name.startsWith("ours");
+
+/** Whether a contender knows this work: whole steps of this project have been written for PyTorch alone. */
+const takesPart = (name: string, { kind }: Case) =>
+  isOurs(name) || name === PYTORCH || !(kind === "SlotCon step" || kind === "segmentation step");
 
 /** PyTorch is not fetched, but used where it is; as a package of the system only the system's Python has it. */
 const pythonWithTorch = (): string => {
@@ -71,10 +81,15 @@ export * from "npm:@tensorflow/tfjs-core@${TFJS}";
   return Deno.realPathSync(bundle);
 };
 
-type Ask = (request: Request) => Promise<Reply>;
+interface Contender {
+  readonly ask: (request: Request) => Promise<Reply>;
+  /** Ends the process. */
+  readonly end: () => Promise<void>;
+}
+type Ask = Contender["ask"];
 
 /** Starts a contender and waits until it is ready. */
-const started = async ([command, ...args]: readonly string[]): Promise<Ask> => {
+const started = async ([command, ...args]: readonly string[]): Promise<Contender> => {
   const child = new Deno.Command(command, { args, stdin: "piped", stdout: "piped", stderr: "null" }).spawn();
   const input = child.stdin.getWriter();
   const lines = linesOf(child.stdout);
@@ -86,9 +101,15 @@ const started = async ([command, ...args]: readonly string[]): Promise<Ask> => {
     }
   };
   await reply();
-  return async (request) => {
-    await input.write(new TextEncoder().encode(`${JSON.stringify(request)}\n`));
-    return await reply();
+  return {
+    ask: async (request) => {
+      await input.write(new TextEncoder().encode(`${JSON.stringify(request)}\n`));
+      return await reply();
+    },
+    end: async () => {
+      child.kill();
+      await child.status;
+    },
   };
 };
 
@@ -102,16 +123,17 @@ const trying = async <A>(name: string, action: () => Promise<A>): Promise<A | nu
   }
 };
 
-const millisecondsOf = async (ask: Ask, runs: number): Promise<number> => {
+/** What so many runs take, in milliseconds a run. */
+const timed = async (ask: Ask, runs: number): Promise<Taken> => {
   const reply = await ask({ run: runs });
   if (!("milliseconds" in reply)) throw new Error("error" in reply ? reply.error : "no time");
-  return reply.milliseconds / runs;
+  return { ...reply, milliseconds: reply.milliseconds / runs };
 };
 
 /** How many runs make a timing long enough for the wait at its end, some 11 ms, to be lost in it. */
 const runsPerTiming = async (ask: Ask): Promise<number> => {
   for (let count = 1;; count *= 4) {
-    const milliseconds = count * await millisecondsOf(ask, count);
+    const milliseconds = count * (await timed(ask, count)).milliseconds;
     if (milliseconds > TIMING_MILLISECONDS / 2) {
       return Math.max(1, Math.round(count * TIMING_MILLISECONDS / milliseconds));
     }
@@ -134,70 +156,108 @@ const distance = (a: readonly number[], b: readonly number[]): number => {
  * Fails unless an answer is that of the first contender, within rounding. Training steps drift apart, since rounding grows
  * from step to step: of three only the first has to be as close as other work.
  */
-const assertAgrees = (kind: Case["kind"], sample: readonly number[], answer: readonly number[]) => {
-  const isStep = kind === "ResNet-18 step" || kind === "SlotCon step";
-  const [begun, wanted] = [sample, answer].map((all) => isStep ? all.slice(0, all.length / 3) : all);
+const assertAgrees = (work: Case, sample: readonly number[], answer: readonly number[]) => {
+  const [begun, wanted] = [sample, answer].map((all) => isStep(work) ? all.slice(0, all.length / 3) : all);
   const apart = distance(begun, wanted), drift = distance(sample, answer);
   if (!(apart <= 1e-4)) throw new Error(`its answer is another one, by ${apart.toPrecision(2)}`);
   if (!(drift <= 1e-2)) throw new Error(`its later losses are others, by ${drift.toPrecision(2)}`);
 };
 
+const isStep = ({ kind }: Case) => kind.endsWith(" step");
+
 interface Entrant {
   readonly name: string;
-  readonly ask: Ask;
+  readonly contender: Contender;
   readonly runs: number;
-  readonly milliseconds: number[];
+  readonly timings: Taken[];
 }
 
 /** Those who have the answer of the first one, each with the number of runs that makes a long timing. */
-const entrantsOf = async (asks: ReadonlyMap<string, Ask>, place: number): Promise<Entrant[]> => {
+const entrantsOf = async (commands: ReadonlyMap<string, readonly string[]>, place: number) => {
+  const work = CASES[place];
   const entrants: Entrant[] = [];
   let answer: readonly number[] | null = null;
-  for (const [name, ask] of asks) {
-    const entrant = await trying(`${CASES[place].name}: ${name}`, async () => {
+  for (const [name, command] of commands) {
+    if (!takesPart(name, work)) continue;
+    const contender = await trying(`${work.name}: ${name}`, () => started(command));
+    if (contender === null) continue;
+    const { ask, end } = contender;
+    const runs = await trying(`${work.name}: ${name}`, async () => {
       const sample = await sampleOf(ask, place);
-      assertAgrees(CASES[place].kind, sample, answer ??= sample);
-      await millisecondsOf(ask, 1); // drivers and compilers may still be at work
-      const runs = await runsPerTiming(ask);
-      return { name, ask, runs, milliseconds: [] };
+      assertAgrees(work, sample, answer ??= sample);
+      if (!isStep(work)) await timed(ask, 1); // drivers and compilers may still be at work; three steps are done
+      return await runsPerTiming(ask);
     });
-    if (entrant !== null) entrants.push(entrant);
+    if (runs === null) await end();
+    else entrants.push({ name, contender, runs, timings: [] });
   }
   return entrants;
 };
 
+const [filter = "", rounds = "7"] = Deno.args;
+const selected = [...CASES.entries()].filter(([, { name }]) => name.includes(filter));
+if (selected.length === 0) {
+  throw new Error(`no case is called "${filter}", but ${CASES.map(({ name }) => name).join("; ")}`);
+}
 Deno.mkdirSync(FOLDER, { recursive: true });
-const asks = new Map<string, Ask>();
+const commands = new Map<string, readonly string[]>();
 for (const [name, command] of Object.entries(contenders)) {
-  const ask = await trying(name, () => started(command()));
-  if (ask !== null) asks.set(name, ask);
+  if (!selected.some(([, work]) => takesPart(name, work))) continue;
+  const found = await trying(name, () => Promise.resolve().then(command));
+  if (found !== null) commands.set(name, found);
 }
 
-const results: { name: string; milliseconds: Record<string, readonly number[]> }[] = [];
-for (const [place, { name }] of CASES.entries()) {
-  if (!name.includes(Deno.args[0] ?? "")) continue;
-  const entrants = await entrantsOf(asks, place);
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const { ask, runs, milliseconds } of entrants) milliseconds.push(await millisecondsOf(ask, runs));
-  }
-  results.push({
-    name,
-    milliseconds: Object.fromEntries(entrants.map(({ name, milliseconds }) => [name, milliseconds])),
-  });
+interface Result {
+  readonly name: string;
+  /** The timings of each contender, side by side in each round. */
+  readonly timings: Readonly<Record<string, readonly Taken[]>>;
 }
+
+const results: Result[] = [];
+for (const [place, { name }] of selected) {
+  const entrants = await entrantsOf(commands, place);
+  for (let round = 0; round < Number(rounds); round++) {
+    for (const { contender, runs, timings } of entrants) timings.push(await timed(contender.ask, runs));
+  }
+  for (const { contender } of entrants) await contender.end();
+  results.push({ name, timings: Object.fromEntries(entrants.map(({ name, timings }) => [name, timings])) });
+}
+
+const millisecondsOf = (timings: readonly Taken[]) => timings.map(({ milliseconds }) => milliseconds);
 
 // How many times as long as ours a peer takes: the median over rounds, whose parts were measured side by side.
-const cells = ({ milliseconds }: (typeof results)[number]) =>
-  [...asks.keys()].map((name) => {
-    const own = milliseconds[name];
-    if (own === undefined) return "";
-    const ratios = Object.keys(milliseconds).filter((other) => isOurs(other) && !isOurs(name)).map((other) =>
-      `×${median(own.map((value, round) => value / milliseconds[other][round])).toPrecision(2)}`
-    );
-    return `${median(own).toPrecision(3)} ms  ${ratios.join(" ")}`;
-  });
-const isOurs = (name: string) => name.startsWith("ours");
+const timeOf = (name: string, { timings }: Result) => {
+  const own = millisecondsOf(timings[name]);
+  const ratios = Object.keys(timings).filter((other) => isOurs(other) && !isOurs(name)).map((other) =>
+    `×${median(millisecondsOf(timings[other]).map((value, round) => own[round] / value)).toPrecision(2)}`
+  );
+  return `${median(own).toPrecision(3)} ms  ${ratios.join(" ")}`;
+};
+
+/** Of the device in the middle of all runs, and of memory at the end. */
+const useOf = (name: string, { timings }: Result) => {
+  const own = timings[name];
+  const { planned, resident } = own[own.length - 1];
+  const device = own.flatMap(({ device }) => device ?? []);
+  return [
+    ...device.length === 0 ? [] : [`device ${median(device).toPrecision(3)} ms`],
+    ...planned === undefined ? [] : [`plan ${writtenBytes(planned)}`],
+    `process ${writtenBytes(resident)}`,
+  ].join(", ");
+};
+
+const printed = (rows: readonly Result[], cell: (name: string, result: Result) => string) => {
+  const names = [...commands.keys()].filter((name) => rows.some(({ timings }) => name in timings));
+  const cells = (result: Result) => names.map((name) => name in result.timings ? cell(name, result) : "");
+  console.log(table([["", ...names], ...rows.map((each) => [each.name, ...cells(each)])]));
+};
+
 console.log("Median of a run; behind a peer's the times that ours goes into it, then ours on Dawn");
-console.log(table([["", ...asks.keys()], ...results.map((each) => [each.name, ...cells(each)])]));
+printed(results, timeOf);
+const steps = results.filter((_, i) => isStep(selected[i][1]));
+if (steps.length > 0) {
+  console.log("\nOf steps: time on the device, device memory by the plan, and the whole process's memory");
+  printed(steps, useOf);
+}
 Deno.writeTextFileSync(`${FOLDER}/peers.json`, `${JSON.stringify(results, null, 2)}\n`);
 Deno.exit(); // the contenders end with their standard input

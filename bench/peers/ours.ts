@@ -22,6 +22,7 @@ import { runsOf } from "../_timing.ts";
 import { type Case, CLASSES, MOMENTUM, numbers, RATE } from "./cases.ts";
 import { type Contender, serve } from "./contender.ts";
 import { initialWeights, type Layers, resnet18 } from "./resnet18.ts";
+import { segmentation } from "./segmentation.ts";
 import { slotCon } from "./slotcon.ts";
 
 const runtime = ManagedRuntime.make(Layer.mergeAll(layers[Deno.args[0] as keyof typeof layers], layerTuned));
@@ -29,7 +30,7 @@ const runtime = ManagedRuntime.make(Layer.mergeAll(layers[Deno.args[0] as keyof 
 const noise = (shape: readonly number[], seed: number) => constant(numbers(shape, seed), shape);
 
 /** What the case asks for. */
-const resultOf = (work: Exclude<Case, { kind: "ResNet-18 step" | "SlotCon step" }>): Tensor => {
+const resultOf = (work: Exclude<Case, { kind: `${string} step` }>): Tensor => {
   switch (work.kind) {
     case "matmul": {
       const shape = [work.size, work.size];
@@ -98,7 +99,7 @@ const classificationStep = (shape: readonly number[]) => {
     const next = sgd(x, slopes[i], () => velocity, options);
     updates.set(x, next.parameter).set(velocity, next.buffers.get(velocity)!);
   });
-  return { initial, graph: { label: "the step", updates, outputs: { loss } } };
+  return { initial, graph: { label: "the step", updates, outputs: { loss }, stageOf: () => "step" } };
 };
 
 const classification = Effect.fnUntraced(function* (shape: readonly number[]) {
@@ -127,24 +128,29 @@ const trained = Effect.fnUntraced(function* ({ program, uploads }: Training) {
     const losses = yield* Effect.flatten(program.run(uploads));
     for (const [loss] of Object.values(losses)) answer.push(loss);
   }
-  return { answer, runs: runsOf(program, uploads) };
+  const use = () => {
+    const seconds = program.stageSeconds();
+    return { device: seconds && 1000 * seconds.step, planned: program.plan.total };
+  };
+  return { answer, runs: runsOf(program, uploads), use };
 });
 
 const prepare = Effect.fnUntraced(function* (work: Case) {
   if (work.kind === "ResNet-18 step") return yield* trained(yield* classification(work.images));
   if (work.kind === "SlotCon step") return yield* trained(yield* slotCon(work.work));
+  if (work.kind === "segmentation step") return yield* trained(yield* segmentation(work.work));
   const result = resultOf(work);
   const answer: ArrayLike<number> = yield* evaluate(result);
   const program = yield* compile({ label: work.name, outputs: { sample: sampled(result) } });
-  return { answer, runs: runsOf(program) };
+  return { answer, runs: runsOf(program), use: () => {} };
 });
 
 const contender: Contender = async (work) => {
   const scope = Scope.makeUnsafe();
-  const { answer, runs } = await runtime.runPromise(Scope.provide(prepare(work), scope));
+  const { answer, runs, use } = await runtime.runPromise(Scope.provide(prepare(work), scope));
   return {
     answer,
-    run: (count) => Effect.runPromise(runs(count)),
+    run: (count) => Effect.runPromise(Effect.map(runs(count), use)),
     end: () => Effect.runFork(Scope.close(scope, Exit.void)),
   };
 };

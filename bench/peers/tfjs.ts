@@ -45,7 +45,8 @@ const workOf = (work: Exclude<Case, { kind: "ResNet-18 step" }>): () => Tensor =
           tf.engine().runKernel("Conv2DBackpropFilter", { x, dy }, { ...attributes, filterShape: work.w });
     }
     case "SlotCon step":
-      throw new Error("SlotCon is not written for it");
+    case "segmentation step":
+      throw new Error(`the ${work.kind} is not written for it`);
   }
 };
 

@@ -3,12 +3,14 @@ import ctypes
 import json
 import math
 import os
+import resource
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
+from torch_segmentation import IGNORED, SegmentationStep
 from torch_slotcon import SlotConStep
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -149,14 +151,45 @@ def slotcon_of(work):
     return SlotConStep(work, images, boxes, flips, initial)
 
 
+def segmentation_of(work):
+    """The step on the batch and with the weights of segmentation.ts."""
+
+    def initial(name, shape):
+        if len(shape) == 1:
+            return torch.full(shape, 1.0 if name.endswith(".weight") else 0.0)
+        deviation = 0.01 if "conv_seg" in name else math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
+        return numbers(shape, seed_of(name), deviation * math.sqrt(3))
+
+    def kept(channels, seed):
+        if work["dropout"] == 0:
+            return None
+        dropped = (numbers([batch, channels], seed).double() + 1) / 2 < work["dropout"]
+        return (~dropped).float() / (1 - work["dropout"])
+
+    batch, size, classes = work["batchSize"], work["cropSize"], work["classes"]
+    images = channels_first(numbers([batch, size, size, 3], 1))
+    labels = ((numbers([batch, size, size], 2).double() + 1) / 2 * (classes + 1)).long()
+    labels[labels >= classes] = IGNORED
+    factors = kept(work["headChannels"], 3), kept(work["auxiliaryChannels"], 4)
+    return SegmentationStep(work, images, labels, factors, initial)
+
+
+def training_of(case):
+    if case["kind"] == "SlotCon step":
+        return slotcon_of(case["work"])
+    if case["kind"] == "segmentation step":
+        return segmentation_of(case["work"])
+    return step_of(case["images"])
+
+
 once = None
 print("{}", flush=True)
 for line in sys.stdin:
     request = json.loads(line)
     if "prepare" in request:
         case = CASES[request["prepare"]]
-        if case["kind"] in ("ResNet-18 step", "SlotCon step"):
-            once = slotcon_of(case["work"]) if "work" in case else step_of(case["images"])
+        if case["kind"].endswith(" step"):
+            once = training_of(case)
             answer = torch.stack([once() for _ in range(3)]).flatten()
         else:
             once, channels_last = work_of(case)
@@ -167,4 +200,6 @@ for line in sys.stdin:
         start = time.perf_counter()
         for _ in range(request["run"]):
             once()
-        print(json.dumps({"milliseconds": (time.perf_counter() - start) * 1e3}), flush=True)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # at most so far
+        print(json.dumps({"milliseconds": milliseconds, "resident": resident}), flush=True)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from torch_resnet import channels_of, encoder
+
 TRUST = 0.001
 CONTRAST_TEMPERATURE = 0.2
 
@@ -20,55 +22,6 @@ class ViewNorm(nn.BatchNorm2d):
     def forward(self, x):
         first, second = x.chunk(2)
         return torch.cat([super().forward(first), super().forward(second)])
-
-
-def convolution(inputs, outputs, taps, stride=1):
-    return nn.Conv2d(inputs, outputs, taps, stride, taps // 2, bias=False)
-
-
-class Block(nn.Module):
-    """A residual block: two 3×3 convolutions, or one between two 1×1 where there are more outputs than planes."""
-
-    def __init__(self, inputs, planes, outputs, stride):
-        super().__init__()
-        if outputs == planes:
-            self.conv1, self.bn1 = convolution(inputs, planes, 3, stride), ViewNorm(planes)
-            self.conv2, self.bn2 = convolution(planes, outputs, 3), ViewNorm(outputs)
-        else:
-            self.conv1, self.bn1 = convolution(inputs, planes, 1), ViewNorm(planes)
-            self.conv2, self.bn2 = convolution(planes, planes, 3, stride), ViewNorm(planes)
-            self.conv3, self.bn3 = convolution(planes, outputs, 1), ViewNorm(outputs)
-        self.bottleneck = outputs > planes
-        if inputs != outputs or stride > 1:
-            self.downsample = nn.Sequential(convolution(inputs, outputs, 1, stride), ViewNorm(outputs))
-        else:
-            self.downsample = nn.Identity()
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
-        if self.bottleneck:
-            y = self.bn3(self.conv3(F.relu_(y)))
-        return F.relu_(y.add_(self.downsample(x)))
-
-
-ARCHITECTURES = {"resnet18": ([2, 2, 2, 2], 1), "resnet50": ([3, 4, 6, 3], 4)}
-
-
-def encoder(arch, width):
-    """A ResNet up to its last map, by torchvision's names."""
-    counts, expansion = ARCHITECTURES[arch]
-    layers = OrderedDict(
-        conv1=convolution(3, width, 7, 2), bn1=ViewNorm(width), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(3, 2, 1)
-    )
-    channels = width
-    for stage, count in enumerate(counts):
-        blocks = []
-        for block in range(count):
-            planes, stride = width * 2**stage, 2 if stage > 0 and block == 0 else 1
-            blocks.append(Block(channels, planes, planes * expansion, stride))
-            channels = planes * expansion
-        layers[f"layer{stage + 1}"] = nn.Sequential(*blocks)
-    return nn.Sequential(layers)
 
 
 def head(inputs, hidden, outputs, layer, norm):
@@ -82,9 +35,9 @@ class Side(nn.Module):
 
     def __init__(self, work):
         super().__init__()
-        channels = work["width"] * 8 * ARCHITECTURES[work["arch"]][1]
+        channels = channels_of(work["arch"], work["width"])[-1]
         pixelwise = lambda inputs, outputs: nn.Conv2d(inputs, outputs, 1)
-        self.encoder = encoder(work["arch"], work["width"])
+        self.encoder = encoder(work["arch"], work["width"], ViewNorm)
         self.projector = head(channels, work["dimHidden"], work["dimOut"], pixelwise, ViewNorm)
         self.grouping = nn.ModuleDict({"slot_embed": nn.Embedding(work["numPrototypes"], work["dimOut"])})
         self.temperature = work["teacherTemp"]
