@@ -157,7 +157,7 @@ def segmentation_of(work):
     def initial(name, shape):
         if len(shape) == 1:
             return torch.full(shape, 1.0 if name.endswith(".weight") else 0.0)
-        deviation = 0.01 if "conv_seg" in name else math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
+        deviation = 0.1 if "conv_seg" in name else math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
         return numbers(shape, seed_of(name), deviation * math.sqrt(3))
 
     def kept(channels, seed):
