@@ -20,6 +20,7 @@ import { layerProgress } from "./evaluate/output.ts";
 import { deviceFlag } from "./flags/common_flags.ts";
 import { segmentorFlags, segmentorFrom } from "./flags/segmentor_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
+import { heardGpu } from "./terminal/doing.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const predict = Command.make(
@@ -49,7 +50,7 @@ export const predict = Command.make(
     const named = yield* namedPictures(pictures, output);
     yield* write(join(output, "classes.yaml"), [classFile(saved)]);
     const done = yield* predictAll(saved, named, output).pipe(
-      Effect.provide([layers[device], layerProgress]),
+      Effect.provide([heardGpu(layers[device]), layerProgress]),
     );
     const left = named.length - done;
     yield* Console.log(

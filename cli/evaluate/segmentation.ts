@@ -22,6 +22,7 @@ import { labelMapFlags, segmentorFlags, segmentorFrom } from "../flags/segmentor
 import { expectWithin, UsageError } from "../flags/usage_error.ts";
 import { bar, figure, gallery, type Html, html, image, pageOf, pageTable, swatch } from "../pages/page.ts";
 import { bold } from "../terminal/color.ts";
+import { heardGpu } from "../terminal/doing.ts";
 import { whatItIs } from "../terminal/weights_in_words.ts";
 import { UNKNOWN } from "./classes.ts";
 import { checkpointOperand, commonFlags, dataDirFlag } from "./flags.ts";
@@ -72,7 +73,7 @@ export const segmentation = Command.make(
     };
 
     const evaluation = yield* evaluateSegmentor(saved, { samples }).pipe(
-      Effect.provide([layers[device], layerProgress]),
+      Effect.provide([heardGpu(layers[device]), layerProgress]),
     );
     yield* Console.log(inTerminal(about, evaluation, set));
     yield* writeEvaluation(files, numbers(about, evaluation, set), yield* page(about, evaluation, set));

@@ -22,8 +22,13 @@ const flag = (name: string, option: RunOption<unknown>): Flag.Flag<Option.Option
     .with("number", () => Flag.Finite(written))
     .with("switch", () => Flag.Boolean(written))
     .exhaustive();
+  const byDefault = initial === true
+    ? `on; --no-${written} turns it off`
+    : initial === false
+    ? null
+    : initial;
   return typed.pipe(
-    Flag.withDescription(initial === null || kind === "switch" ? help : `${help} (default: ${initial})`),
+    Flag.withDescription(byDefault === null ? help : `${help} (default: ${byDefault})`),
     Flag.optional,
   );
 };

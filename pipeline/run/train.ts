@@ -13,6 +13,7 @@ import { Collective, type CollectiveError } from "../../ops/runtime/collective.t
 import { Gpu, type GpuError } from "../../ops/runtime/gpu.ts";
 import type { DeviceState, Program, Upload } from "../../ops/runtime/program.ts";
 import type { StateBuilder } from "../model/state_builder.ts";
+import { TooManyBadImagesError } from "./bad_images.ts";
 import type { StepBatch } from "./batch.ts";
 import { writtenBytes } from "./bytes.ts";
 import type { CheckpointError, RunMeta, Task } from "./checkpoint_file.ts";
@@ -169,7 +170,7 @@ export type TrainError =
 /**
  * Trains from the start to the last step, and returns how many steps are done. An interruption lets the current step
  * finish and saves a checkpoint before it stops; so does a failure that leaves the state sound, such as that of the
- * batches. With several ranks every rank trains on its share of each batch; rank 0 writes checkpoints and the run's
+ * batches or of a validation. With several ranks every rank trains on its share of each batch; rank 0 writes checkpoints and the run's
  * folder. Where all steps are done already, nothing is written.
  */
 export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
@@ -189,9 +190,9 @@ export const train: <Batch extends StepBatch, Meta extends RunMeta, E, R>(
     const open = yield* opened(training, plan);
     const { folder, profile, saving, time } = open;
     const stop = yield* Deferred.make<void>();
-    const submit = submitting(training, open, expectSameBits, { world, stop });
+    const failure = soundFailure<E | RunFolderError | GpuError | PlanError | CollectiveError>(stop);
+    const submit = submitting(training, open, expectSameBits, { world, stop, failure });
     const read = reading(training, open);
-    const failure = soundFailure<E | RunFolderError>(stop);
 
     let done = start.step;
     let saved = start.step;
@@ -286,11 +287,11 @@ const soundFailure = <E>(stop: Deferred.Deferred<void>) => {
   return {
     /** Remembers a failure, the first one. */
     is,
-    /** An effect whose failure is remembered. */
-    of: <R>(effect: Effect.Effect<void, E, R>) =>
+    /** An effect whose failure is remembered, and null in its place. */
+    of: <A, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.catchCause(
         effect,
-        (cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.asVoid(is(cause)),
+        (cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.as(is(cause), null),
       ),
     /** Fails with an error unless there is a failure. */
     orElse: <Other>(error: Other): Effect.Effect<void, Other> =>
@@ -330,6 +331,7 @@ const sayHowToGoOn = Effect.fnUntraced(function* <Batch extends StepBatch, Meta 
   exit: Exit.Exit<unknown, unknown>,
 ) {
   if (Exit.isSuccess(exit) && done >= lastStep || saved === 0 || saved !== done) return;
+  if (done >= lastStep) return yield* Effect.logInfo(`All ${lastStep} steps are done and saved`);
   const file = join(config.outputDir, "config.json");
   yield* Effect.logInfo(
     `${done} of ${lastStep} steps are done and saved. To go on: slotcon ${task.name} --config ${
@@ -456,16 +458,27 @@ const submitting = <Batch extends StepBatch, Meta extends RunMeta, E, R>(
   training: Training<Batch, Meta, E, R>,
   { profile, saving, time, speed }: Opened<Meta>,
   expectSameBits: Effect.Success<ReturnType<typeof replicaCheck>>,
-  { world, stop }: { readonly world: number; readonly stop: Deferred.Deferred<void> },
+  { world, stop, failure }: {
+    readonly world: number;
+    readonly stop: Deferred.Deferred<void>;
+    readonly failure: ReturnType<typeof soundFailure<E | GpuError | PlanError | CollectiveError>>;
+  },
 ) => {
   const { state, buffers, observer, validation } = training;
-  // Several ranks finish a validation that all of them have begun; one alone may leave it.
-  const validated = (done: number) =>
-    validation === undefined || !validation.due(done)
-      ? Effect.succeed(null)
-      : world > 1
-      ? validation.score(done)
-      : Effect.raceFirst(validation.score(done), Effect.as(Deferred.await(stop), null));
+  // Several ranks finish a validation that all of them have begun; one alone may leave it. Too many bad images are too
+  // many for all ranks alike; any other failure of one of several ranks ends them all.
+  const validated = (done: number) => {
+    if (validation === undefined || !validation.due(done)) return Effect.succeed(null);
+    const score = validation.score(done);
+    if (world === 1) return failure.of(Effect.raceFirst(score, Effect.as(Deferred.await(stop), null)));
+    return Effect.catchCause(
+      score,
+      (cause) =>
+        Cause.squash(cause) instanceof TooManyBadImagesError
+          ? Effect.as(failure.is(cause), null)
+          : Effect.failCause(cause),
+    );
+  };
   let isFirst = true;
   return Effect.fnUntraced(function* (batch: Batch) {
     const { rank } = yield* Collective;

@@ -144,6 +144,7 @@ const ade20k = Effect.fnUntraced(function* ({ dataDir }: SegmentationSetOptions,
 
 const masks = Effect.fnUntraced(function* (options: SegmentationSetOptions, split: Split) {
   const { dataDir, reduceZeroLabel } = options;
+  if (!exists(dataDir)) return yield* refuse(dataDir, "there is no such folder");
   const { classes, colors } = yield* readClassFile(options.classFile ?? join(dataDir, "classes.yaml"));
   const list = split === "train" ? options.trainList : options.valList;
   const layouts = list !== null
@@ -152,8 +153,9 @@ const masks = Effect.fnUntraced(function* (options: SegmentationSetOptions, spli
   const found = layouts.find(([images]) => exists(join(dataDir, images)));
   if (found === undefined) {
     const lookedFor = layouts.map(([images, labels]) => `${images}/ and ${labels}/`).join(", or ");
-    const remedy = list === null && exists(join(dataDir, "images"))
-      ? `; pictures that lie in images/ itself need lists of those to train on and of those to validate with`
+    const isParted = exists(join(dataDir, "images", "train")) || exists(join(dataDir, "images", "val"));
+    const remedy = list === null && exists(join(dataDir, "images")) && !isParted
+      ? "; pictures that lie in images/ itself need lists (--train-list, --val-list)"
       : "";
     return yield* refuse(dataDir, `looked for ${lookedFor} in it, and found neither${remedy}`);
   }

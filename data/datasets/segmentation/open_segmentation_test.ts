@@ -178,7 +178,7 @@ Deno.test(
       /looked for images\/train\/ and labels\/train\/, or train\/images\//,
     );
     await writeNoiseImage(join(folder, "images/a.png"));
-    assert.match(await refusal(folder, {}), /pictures that lie in images\/ itself need lists/);
+    assert.match(await refusal(folder, {}), /pictures that lie in images\/ itself need lists \(--train-list/);
     await Deno.mkdir(join(folder, "images/train"));
     await Deno.mkdir(join(folder, "labels/train"), { recursive: true });
     assert.match(await refusal(folder, {}), /images\/train": it has no pictures/);

@@ -89,6 +89,19 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "transferSegmentation() saves what is done before it fails, where its validation cannot be",
+  function* () {
+    const { config, data } = yield* tinyRun({ validateEvery: 2, saveSteps: 8 });
+    const val = { ...data.val!, samples: data.val!.samples.map((each) => ({ ...each, image: "gone.jpg" })) };
+    const error = yield* Effect.flip(transferSegmentation(config, { ...data, val }).pipe(quietly));
+    assert.equal(error._tag, "TooManyBadImagesError");
+    assert.equal((yield* latestCheckpoint(config.outputDir, SEGMENTATION))?.meta.step, 2);
+    const resumed = { ...config, autoResume: true, steps: 4 };
+    assert.equal(yield* transferSegmentation(resumed, data).pipe(quietly), 4);
+  },
+);
+
 gpuTest("transferSegmentation() on two ranks computes what one computes", function* () {
   const { config, data } = yield* tinyRun({ iterations: 3, validateEvery: 3 });
   const one = { ...config, outputDir: `${config.outputDir}-one` };

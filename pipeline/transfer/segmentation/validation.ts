@@ -78,17 +78,21 @@ export const segmentationValidation: (
         const { maxBadImages } = config;
         return yield* new TooManyBadImagesError({ reasons: all.bad, images: samples.length, maxBadImages });
       }
-      return { confusion: all.confusion, images: yield* drawn.finished };
+      return {
+        confusion: all.confusion,
+        used: samples.length - all.bad.length,
+        images: yield* drawn.finished,
+      };
     });
 
     return {
       best: yield* bestSoFar(config, firstStep),
       due: (done) => done % every === 0 || done === lastStep,
       score: Effect.fnUntraced(function* (done) {
-        const { confusion, images } = yield* scored(done);
+        const { confusion, used, images } = yield* scored(done);
         const { aAcc, mIoU, mAcc, perClass } = segmentationScores(confusion);
         yield* Effect.logInfo(
-          `Validation after ${done} steps, ${samples.length} pictures: mIoU ${percent(mIoU)}, ` +
+          `Validation after ${done} steps, ${used} pictures: mIoU ${percent(mIoU)}, ` +
             `mAcc ${percent(mAcc)}, aAcc ${percent(aAcc)}`,
         );
         const numbers = [
