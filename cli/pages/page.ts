@@ -130,8 +130,9 @@ tbody tr.own { font-weight: 600; }
 .bar b { display: block; height: 100%; background: var(--bar); }
 .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin: 0 0.4rem 0 0; border-radius: 2px; vertical-align: -1px; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1.25rem; }
-figure { margin: 0; width: min-content; }
-figure div { display: flex; gap: 3px; }
+figure { margin: 0; width: min-content; max-width: 100%; }
+figure div { display: flex; align-items: flex-start; gap: 3px; }
+figure div > img { min-width: 0; height: auto; }
 figure .small { display: grid; grid-template-columns: repeat(2, auto); align-content: start; gap: 4px; }
 img { display: block; image-rendering: pixelated; background: var(--faint); }
 figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
