@@ -24,6 +24,7 @@ import { askRanks, ownRank, startsRanks } from "./launch/start_ranks.ts";
 import { configFrom, flagsOf, type Parsed } from "./flags/config_flags.ts";
 import { type CliTask, PRETRAINING, SEGMENTATION } from "./flags/tasks.ts";
 import { dim } from "./terminal/color.ts";
+import { withoutFlags } from "../data/files/regular_file.ts";
 import { doingNow } from "./terminal/doing.ts";
 
 /** The command `name` that looks at this machine as a run of a task would find it. */
@@ -255,9 +256,7 @@ const outputState = (folder: string): Facts["output"] => {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return "absent"; // the folder above is absent, too
     return {
-      failure: `the output folder "${folder}" cannot be written: ${
-        (error as Error).message.replace(/, run again.*/, "")
-      }`,
+      failure: `the output folder "${folder}" cannot be written: ${withoutFlags(error).message}`,
       remedy: "name another --output-dir",
     };
   }

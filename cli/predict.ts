@@ -21,6 +21,7 @@ import { deviceFlag } from "./flags/common_flags.ts";
 import { segmentorFlags, segmentorFrom } from "./flags/segmentor_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { heardGpu } from "./terminal/doing.ts";
+import { withoutFlags } from "../data/files/regular_file.ts";
 import { whatItIs } from "./terminal/weights_in_words.ts";
 
 export const predict = Command.make(
@@ -194,7 +195,7 @@ const jpeg = ({ width, height, rgb }: Picture) =>
 const write = (file: string, pieces: readonly Uint8Array<ArrayBuffer>[]) =>
   Effect.tryPromise({
     try: () => Deno.mkdir(dirname(file), { recursive: true }),
-    catch: (error) => error as Error,
+    catch: withoutFlags,
   }).pipe(
     Effect.andThen(writeWholeFile(file, pieces)),
     Effect.catch(({ message }) => refuse(`cannot write "${file}": ${message}`)),

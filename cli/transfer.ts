@@ -5,7 +5,6 @@ import { SegmentationSetError } from "../data/datasets/segmentation/segmentation
 import type { SegmentationConfig } from "../pipeline/transfer/segmentation/config.ts";
 import { transferSegmentation } from "../pipeline/transfer/segmentation/transfer.ts";
 import { segmentationConfigOf, segmentationFlags } from "./flags/config_flags.ts";
-import { UsageError } from "./flags/usage_error.ts";
 import { startTraining, trainingFlags } from "./training.ts";
 
 const segmentation = Command.make(
@@ -46,10 +45,6 @@ const segmentation = Command.make(
 
 const readData = Effect.fnUntraced(function* (config: SegmentationConfig) {
   const train = yield* openSegmentation(config, "train");
-  if (config.classes !== null && config.classes !== train.classes.length) {
-    const reason = `"${config.dataDir}" has ${train.classes.length} classes, expected ${config.classes}`;
-    return yield* new UsageError({ subject: "--classes", reason, remedy: "mend either, or leave it unset" });
-  }
   const val = config.validate
     ? yield* openSegmentation(config, "val").pipe(
       Effect.catchTag("SegmentationSetError", ({ subject, reason }) =>

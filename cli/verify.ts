@@ -25,6 +25,7 @@ import { deviceFlag } from "./flags/common_flags.ts";
 import { UsageError } from "./flags/usage_error.ts";
 import { ownRank, startRanks, startsRanks } from "./launch/start_ranks.ts";
 import { bold, green, red } from "./terminal/color.ts";
+import { withoutFlags } from "../data/files/regular_file.ts";
 import { doingNow, heardGpu } from "./terminal/doing.ts";
 
 export const verify = Command.make(
@@ -225,5 +226,5 @@ const write = (target: string, outputs: ReadonlyMap<string, FileTensor>, recordi
         target,
         ReadableStream.from(writeSafetensors(outputs, { computed_for: basename(recording) })),
       ),
-    catch: (error) => refuseOut(`cannot write "${target}": ${(error as Error).message}`),
+    catch: (error) => refuseOut(`cannot write "${target}": ${withoutFlags(error).message}`),
   });

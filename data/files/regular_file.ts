@@ -67,3 +67,10 @@ export const kindOf = (info: Deno.FileInfo): string => {
   if (info.isSocket) return "a socket";
   return info.isCharDevice || info.isBlockDevice ? "a device" : "something else";
 };
+
+/** An error of the system without Deno's advice on flags, which nobody gives who runs a command. */
+export const withoutFlags = (error: unknown): Error => {
+  const found = error as Error;
+  found.message = found.message.replace(/, run again with the --allow-\S+ flag/, "");
+  return found;
+};

@@ -1,5 +1,6 @@
 /** Writes the dump of a program (ops/compiler/dump.ts) into a folder. */
 import { join } from "node:path";
+import { withoutFlags } from "../../data/files/regular_file.ts";
 import { Data, Effect } from "effect";
 
 /** A program cannot be dumped into a folder. */
@@ -48,5 +49,5 @@ export const writeDump = (
 const attempt = (folder: string, write: () => void): Effect.Effect<void, DumpError> =>
   Effect.try({
     try: write,
-    catch: (error) => new DumpError({ folder, reason: (error as Error).message }),
+    catch: (error) => new DumpError({ folder, reason: withoutFlags(error).message }),
   });

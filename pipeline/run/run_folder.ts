@@ -19,6 +19,7 @@ import {
   folderLock,
   STATUS_FILE,
 } from "./run_status.ts";
+import { withoutFlags } from "../../data/files/regular_file.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 
 /** A file of a run's folder cannot be written. */
@@ -185,7 +186,7 @@ const writable = <A, E, R>(outputDir: string, effect: Effect.Effect<A, E, R>) =>
     effect,
     (error) =>
       Effect.fail(
-        new RunFolderError({ subject: join(outputDir, STATUS_FILE), reason: (error as Error).message }),
+        new RunFolderError({ subject: join(outputDir, STATUS_FILE), reason: withoutFlags(error).message }),
       ),
   );
 
@@ -294,7 +295,7 @@ const stepOf = (line: string): number => {
 const attempt = <A>(file: string, work: () => A) =>
   Effect.try({
     try: work,
-    catch: (error) => new RunFolderError({ subject: file, reason: (error as Error).message }),
+    catch: (error) => new RunFolderError({ subject: file, reason: withoutFlags(error).message }),
   });
 
 /** Opens something that is closed when the scope ends. */

@@ -96,9 +96,11 @@ gpuTest(
     const val = { ...data.val!, samples: data.val!.samples.map((each) => ({ ...each, image: "gone.jpg" })) };
     const error = yield* Effect.flip(transferSegmentation(config, { ...data, val }).pipe(quietly));
     assert.equal(error._tag, "TooManyBadImagesError");
-    assert.equal((yield* latestCheckpoint(config.outputDir, SEGMENTATION))?.meta.step, 2);
-    const resumed = { ...config, autoResume: true, steps: 4 };
-    assert.equal(yield* transferSegmentation(resumed, data).pipe(quietly), 4);
+    const step = (yield* latestCheckpoint(config.outputDir, SEGMENTATION))?.meta.step ?? 0;
+    assert.ok(step >= 2 && step <= 4, `${step} steps are saved`); // some were under way already
+    assert.equal(lines(config).length, step);
+    const resumed = { ...config, autoResume: true, steps: 6 };
+    assert.equal(yield* transferSegmentation(resumed, data).pipe(quietly), 6);
   },
 );
 
