@@ -1,19 +1,22 @@
 import assert from "node:assert/strict";
 import { type Answer, type Limits, type Question, serveHttp } from "./http.ts";
 
-const LIMITS: Limits = { connections: 8, bytes: 2 ** 22, idle: 300, asking: 300, answering: 500 };
+/** Limits that no test waits for, and such that one does. */
+const PATIENT: Limits = { connections: 8, bytes: 2 ** 22, idle: 60_000, asking: 60_000, answering: 60_000 };
+const HURRIED: Limits = { ...PATIENT, idle: 300, asking: 300, answering: 500 };
 
 /** A server of its own for a test: what it was asked, and how to speak with it. */
 const serving = async (
   test: (server: { port: number; asked: Question[]; close: () => void }) => Promise<void>,
   answer = (_: Question): Promise<Uint8Array<ArrayBuffer>> => Promise.resolve(bytes("hello")),
+  limits: Limits = PATIENT,
 ) => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const asked: Question[] = [];
   const { close } = serveHttp(listener, async (question): Promise<Answer> => {
     asked.push(question);
     return { status: 200, headers: { "content-type": "text/plain" }, body: await answer(question) };
-  }, LIMITS);
+  }, limits);
   try {
     await test({ port: listener.addr.port, asked, close });
   } finally {
@@ -85,27 +88,31 @@ Deno.test("serveHttp() refuses what is no question, and reads no body", () =>
   }));
 
 Deno.test("serveHttp() gives up clients that ask nothing, ask slowly or do not take their answer", () =>
-  serving(async ({ port }) => {
-    using silent = await connect(port);
-    assert.ok(await closed(silent) < 5000);
+  serving(
+    async ({ port }) => {
+      using silent = await connect(port);
+      assert.ok(await closed(silent) < 5000);
 
-    using slow = await connect(port);
-    const dripping = setInterval(() => slow.write(bytes("G")).catch(() => {}), 20);
-    assert.ok(await closed(slow) < 5000);
-    clearInterval(dripping);
+      using slow = await connect(port);
+      const dripping = setInterval(() => slow.write(bytes("G")).catch(() => {}), 20);
+      assert.ok(await closed(slow) < 5000);
+      clearInterval(dripping);
 
-    using deaf = await connect(port);
-    await deaf.write(bytes("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    let taken = 0;
-    const buffer = new Uint8Array(2 ** 20);
-    try {
-      for (let count = 0; count !== null; count = await deaf.read(buffer) ?? null!) taken += count;
-    } catch {
-      // it was cut off
-    }
-    assert.ok(taken < 2 ** 25, `it took ${taken} bytes`);
-  }, () => Promise.resolve(new Uint8Array(2 ** 25))));
+      using deaf = await connect(port);
+      await deaf.write(bytes("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      let taken = 0;
+      const buffer = new Uint8Array(2 ** 20);
+      try {
+        for (let count = 0; count !== null; count = await deaf.read(buffer) ?? null!) taken += count;
+      } catch {
+        // it was cut off
+      }
+      assert.ok(taken < 2 ** 25, `it took ${taken} bytes`);
+    },
+    () => Promise.resolve(new Uint8Array(2 ** 25)),
+    HURRIED,
+  ));
 
 Deno.test("serveHttp() answers new clients however many others hold on to theirs, and ends at once", () =>
   serving(async ({ port, close }) => {
@@ -115,6 +122,6 @@ Deno.test("serveHttp() answers new clients however many others hold on to theirs
     const last = held.at(-1)!;
     const ending = closed(last);
     close();
-    assert.ok(await ending < 300);
+    assert.ok(await ending < 10_000);
     for (const socket of held) socket.close();
   }));
