@@ -96,10 +96,14 @@ Deno.test("permissionFlags() of no command allows more than odd names say", asyn
     convert: (name) => [[name, "/q/y"], ["--", "/q/x", name]],
     demo: (name) => [[`--output-dir=${name}`]],
     doctor: (name) => [[`--dump-program=${name}`], [`--data-dir=${name}`]],
-    evaluate: (
-      name,
-    ) => [["knn", "--", name], ["knn", "/x", `--data-dir=${name}`], ["knn", "/x", `--output=${name}`]],
+    evaluate: (name) => [
+      ["knn", "--", name],
+      ...["data-dir", "output", "val-list", "class-file"].map((
+        option,
+      ) => ["knn", "/x", `--${option}=${name}`]),
+    ],
     inspect: (name) => [["--", name], ["/x", `--data-dir=${name}`]],
+    predict: (name) => [["--", name], ["/q/x", "/q/y", name], ["/q/x", "/q/y", `--output=${name}`]],
     pretrain: (name) =>
       ["data-dir", "output-dir", "config", "init", "resume"].map((option) => [`--${option}=${name}`]),
     test: () => [],
