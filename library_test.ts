@@ -86,15 +86,28 @@ export const bytes: Effect.Effect<
 export const wrong: Effect.Effect<number, never> = slotcon.configure("demo");
 `;
 
-/** Type-checks `PROGRAM` in a project of its own, for which an entry is the file that `fileOf` makes of its path here. */
-const checkProgram = async (folder: string, fileOf: (entry: string) => string) => {
-  const entries = Object.entries(config.exports).map(([name, file]) =>
-    [`@slotcon/slotcon${name.slice(1)}`, fileOf(file)] as const
-  );
-  const imports = { ...config.imports, ...Object.fromEntries(entries) };
-  await Deno.writeTextFile(join(folder, "deno.json"), JSON.stringify({ imports }));
-  await Deno.writeTextFile(join(folder, "program.ts"), PROGRAM);
-  await succeed(Deno.execPath(), ["check", "--cached-only", "program.ts"], folder);
+/**
+ * Type-checks `PROGRAM` in a project of its own, once for each of `packages`: a folder, in which an entry is the file that
+ * it makes of its path here. One run of the compiler checks them all, which share the types of effect.
+ */
+const checkProgram = async (
+  folder: string,
+  packages: Readonly<Record<string, (entry: string) => string>>,
+) => {
+  const scopes = Object.entries(packages).map(([name, fileOf]) => {
+    const entries = Object.entries(config.exports).map(([entry, file]) =>
+      [`@slotcon/slotcon${entry.slice(1)}`, fileOf(file)] as const
+    );
+    return [`./${name}/`, Object.fromEntries(entries)] as const;
+  });
+  const settings = { imports: config.imports, scopes: Object.fromEntries(scopes) };
+  await Deno.writeTextFile(join(folder, "deno.json"), JSON.stringify(settings));
+  const programs = Object.keys(packages).map((name) => `${name}/program.ts`);
+  for (const program of programs) {
+    await Deno.mkdir(join(folder, program, ".."));
+    await Deno.writeTextFile(join(folder, program), PROGRAM);
+  }
+  await succeed(Deno.execPath(), ["check", "--cached-only", ...programs], folder);
 };
 
 /** Types of effect, which `deno doc` takes for private since the library does not export them itself. */
@@ -154,12 +167,7 @@ for (const entry of [config.exports["./ops"], config.exports["./model"]]) {
 }
 
 Deno.test(
-  "a program of another project type-checks against the entries",
-  inTestFolder((folder) => checkProgram(folder, (entry) => join(ROOT, entry))),
-);
-
-Deno.test(
-  "a program of another project type-checks against the published declarations",
+  "a program of another project type-checks against the entries and against the published declarations",
   inTestFolder(async (folder) => {
     await succeed(Deno.execPath(), ["pack", "--allow-dirty", "--output", join(folder, "package.tgz")]);
     await succeed("sh", ["-c", "tar xzf package.tgz"], folder);
@@ -169,7 +177,10 @@ Deno.test(
       const text = await Deno.readTextFile(file);
       await Deno.writeTextFile(file, text.replaceAll(/(from|import\() ?"(\.[^"]*)\.js"/g, '$1 "$2.d.ts"'));
     }
-    await checkProgram(folder, (entry) => join(own, entry.replace(/\.ts$/, ".d.ts")));
+    await checkProgram(folder, {
+      entries: (entry) => join(ROOT, entry),
+      declarations: (entry) => join(own, entry.replace(/\.ts$/, ".d.ts")),
+    });
     assert.deepEqual(filesIn(own, ".js").flatMap(missingImports), []);
     assert.equal(PROJECT_VERSION, config.version);
   }),
