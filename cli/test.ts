@@ -3,7 +3,7 @@ import { Effect, Option, Stream } from "effect";
 import { Argument, Command } from "effect/cli";
 import { UsageError } from "./flags/usage_error.ts";
 import { testFlags } from "./launch/permissions.ts";
-import { testFiles } from "./launch/test_files.ts";
+import { filesOfTests, testFiles } from "./launch/test_files.ts";
 
 export const test = Command.make(
   "test",
@@ -14,23 +14,20 @@ export const test = Command.make(
     ),
   },
   Effect.fn(function* ({ filter }) {
-    const files = Option.isNone(filter) ? [] : yield* Effect.try({
-      try: () => testFiles(ROOT, filter.value),
+    const files = yield* Effect.try({
+      try: () => Option.isNone(filter) ? filesOfTests(ROOT, "") : testFiles(ROOT, filter.value),
       catch: (error) => new UsageError({ subject: "FILTER", reason: (error as SyntaxError).message }),
     });
     if (Option.isSome(filter) && files.length === 0) return yield* noneMatches(filter.value);
-    const child = yield* denoTest(Option.getOrNull(filter), files);
-    const lines: string[] = [];
-    yield* Stream.fromReadableStream({ evaluate: () => child.stdout, onError: (error) => error as Error })
-      .pipe(
-        Stream.tap((bytes) => Effect.sync(() => Deno.stdout.writeSync(bytes))),
-        Stream.decodeText(),
-        Stream.splitLines,
-        Stream.runForEach((line) => Effect.sync(() => lines.push(withoutColors(line)))),
-        Effect.orDie,
-      );
-    const { code } = yield* Effect.promise(() => child.status);
-    const { passed, failed, skipped } = countTests(lines, code);
+    const run = (files: readonly string[]) => Effect.scoped(runTests(Option.getOrNull(filter), files));
+    const [alone, others] = [true, false].map((wanted) => files.filter((file) => ALONE.has(file) === wanted));
+    const counts = [
+      ...yield* Effect.forEach(portions(others), run, { concurrency: PROCESSES }),
+      ...yield* Effect.forEach(portions(alone), run),
+    ];
+    const total = (count: (of: Counts) => number) => counts.reduce((sum, of) => sum + count(of), 0);
+    const passed = total((of) => of.passed), failed = total((of) => of.failed);
+    const skipped = counts.flatMap((of) => of.skipped);
     if (skipped.length > 0) console.log(["Skipped:", ...skipped.map((name) => `  ${name}`), ""].join("\n"));
     console.log(
       `${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ""}`,
@@ -38,11 +35,11 @@ export const test = Command.make(
     if (passed + failed + skipped.length === 0 && Option.isSome(filter)) {
       return yield* noneMatches(filter.value);
     }
-    Deno.exitCode = code === 0 && passed > 0 ? 0 : 1;
-  }, Effect.scoped),
+    Deno.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+  }),
 ).pipe(
   Command.withDescription(
-    "Run the project's tests, one after the other. Tests that this machine cannot run are skipped and named with the " +
+    "Run the project's tests, two files at a time. Tests that this machine cannot run are skipped and named with the " +
       "reason at the end; the last line counts all.",
   ),
   Command.withShortDescription("Run the project's tests"),
@@ -59,10 +56,47 @@ const noneMatches = (filter: string) => {
   return Effect.fail(new UsageError({ subject: "FILTER", reason: `no test ${where}` }));
 };
 
-/**
- * Starts the tests as another process with permissions of its own; it is killed at the end of the scope. Without `files`
- * all are loaded.
- */
+/** Processes of tests at a time: some tests keep one core busy, others wait for processes that they start. */
+const PROCESSES = 2;
+
+/** Files whose tests hold times that a user waits for against limits: these have the machine to themselves. */
+const ALONE: ReadonlySet<string> = new Set(["cli/watch/page_test.ts"]);
+
+/** Files that one process of tests runs: few enough for the last processes to end together, as starting one takes a moment. */
+const PORTION = 8;
+
+const portions = (files: readonly string[]): string[][] =>
+  Array.from(
+    { length: Math.ceil(files.length / PORTION) },
+    (_, i) => files.slice(PORTION * i, PORTION * (i + 1)),
+  );
+
+/** Runs the tests of files, prints what is said of each file at the end of it, and counts them. */
+const runTests = Effect.fnUntraced(function* (filter: string | null, files: readonly string[]) {
+  const child = yield* denoTest(filter, files);
+  const lines: string[] = [];
+  let ofFile: string[] = [];
+  const print = () => {
+    if (ofFile.length > 0) console.log(ofFile.join("\n"));
+    ofFile = [];
+  };
+  yield* Stream.fromReadableStream({ evaluate: () => child.stdout, onError: (error) => error as Error }).pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.runForEach((line) =>
+      Effect.sync(() => {
+        lines.push(withoutColors(line));
+        if (/^running \d+ tests? from /.test(lines.at(-1)!)) print();
+        ofFile.push(line);
+      })
+    ),
+    Effect.orDie,
+  );
+  print();
+  return countTests(lines, (yield* Effect.promise(() => child.status)).code);
+});
+
+/** Starts the tests of files as another process with permissions of its own; it is killed at the end of the scope. */
 const denoTest = (filter: string | null, files: readonly string[]) =>
   Effect.acquireRelease(
     Effect.sync(() =>
@@ -99,8 +133,14 @@ const denoTest = (filter: string | null, files: readonly string[]) =>
 // deno-lint-ignore no-control-regex
 const withoutColors = (line: string) => line.replace(/\x1b\[[0-9;]*m/g, "");
 
+interface Counts {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: readonly string[];
+}
+
 /** Counts tests by the output of `deno test`. A failing exit status without a failed test counts as one failure. */
-export const countTests = (lines: readonly string[], code: number) => {
+export const countTests = (lines: readonly string[], code: number): Counts => {
   const summary = lines.findLast((line) => /^(ok|FAILED) \| /.test(line)) ?? "";
   const count = (what: string) => Number(summary.match(new RegExp(`(\\d+) ${what}`))?.[1] ?? 0);
   const failed = count("failed");
