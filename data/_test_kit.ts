@@ -1,5 +1,6 @@
 /** What tests share that need no device: folders, pictures, other programs. */
 import { join } from "node:path";
+import process from "node:process";
 import { Effect, type Scope } from "effect";
 import sharp from "sharp";
 import type { Picture } from "./images/decode_image.ts";
@@ -21,6 +22,12 @@ export const testFolder: Effect.Effect<string, never, Scope.Scope> = Effect.acqu
   Effect.promise(() => Deno.makeTempDir()),
   (folder) => Effect.promise(() => Deno.remove(folder, { recursive: true })),
 );
+
+/** Seconds that this process has computed on any core: what others do on the machine does not count, as it does by the clock. */
+export const secondsComputed = (): number => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+};
 
 interface NoiseOptions {
   readonly count?: number;

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { Effect, Result } from "effect";
 import sharp from "sharp";
-import { inTestFolder, shell } from "../_test_kit.ts";
+import { inTestFolder, secondsComputed, shell } from "../_test_kit.ts";
 import { pythonTest } from "../_test_python.ts";
 import { decodeImage, readPicture } from "./decode_image.ts";
 
@@ -213,10 +213,10 @@ Deno.test("decodeImage() takes no longer for a WebP of a hundred thousand frames
     new DataView(whole.buffer).setUint32(4, whole.length - 8, true);
     return whole;
   });
-  const begin = performance.now();
+  const begin = secondsComputed();
   assert.equal((await decode(animation)).width, 13);
   assert.match(await reason(animation.subarray(0, -1)), /truncated/);
-  assert.ok(performance.now() - begin < 5000);
+  assert.ok(secondsComputed() - begin < 5);
 });
 
 const findText = (bytes: Uint8Array, text: string) => new TextDecoder("latin1").decode(bytes).indexOf(text);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { Effect } from "effect";
-import { inTestFolder, writeImage } from "../../data/_test_kit.ts";
+import { inTestFolder, secondsComputed, writeImage } from "../../data/_test_kit.ts";
 import { pythonTest } from "../../data/_test_python.ts";
 import { readPicture } from "../../data/images/decode_image.ts";
 import { framed } from "./framed.ts";
@@ -43,9 +43,9 @@ Deno.test("framed() takes the middle of strips of any length, in bounded time an
   for (const [width, height] of [[LONG, 1], [1, LONG]]) {
     const rgb = new Uint8Array(3 * LONG).fill(50);
     rgb.fill(200, 3 * (LONG / 2 - 100), 3 * (LONG / 2 + 100));
-    const begin = performance.now();
+    const begin = secondsComputed();
     const middle = framed({ width, height, rgb }, { resize: 73, crop: 64 });
-    assert.ok(middle.rgb.every((value) => value === 200) && performance.now() - begin < 5000);
+    assert.ok(middle.rgb.every((value) => value === 200) && secondsComputed() - begin < 5);
   }
 });
 
