@@ -3,7 +3,8 @@
  * is made from. Each name is documented where it is defined.
  *
  * A run is `pretrain(config, images, step)`: the step is a pure function from views and rates to the next state and
- * metrics, composed from the stages and ops below; leave it out for SlotCon itself.
+ * metrics, composed from the stages and ops below; leave it out for SlotCon itself. Fine-tuning on semantic segmentation is
+ * `transferSegmentation(config, data, step)`, made likewise.
  *
  * The parts have entries of their own, whose names are all here, too: `./ops`, `./model` and `./weights`.
  *
@@ -74,3 +75,97 @@ export {
   type Views,
 } from "./pipeline/pretrain/step.ts";
 export { slotConLoss, type SlotConObjective, slotConStep } from "./pipeline/pretrain/step.ts";
+
+// Transfer to semantic segmentation: configuration, data, the run.
+export {
+  configureSegmentation,
+  type RecipeName,
+  RECIPES,
+  SEGMENTATION_FIELDS,
+  SEGMENTATION_TABLE,
+  type SegmentationConfig,
+} from "./pipeline/transfer/segmentation/config.ts";
+export { openSegmentation } from "./data/datasets/segmentation/open_segmentation.ts";
+export {
+  type SegmentationClass,
+  type SegmentationDataset,
+  type SegmentationSample,
+  type SegmentationSet,
+  SegmentationSetError,
+  type SegmentationSetOptions,
+} from "./data/datasets/segmentation/segmentation_set.ts";
+export {
+  type SegmentationData,
+  type SegmentationError,
+  transferSegmentation,
+} from "./pipeline/transfer/segmentation/transfer.ts";
+
+// Labels: where they come from, and how they fail.
+export {
+  IGNORED,
+  type LabelSource,
+  type LabelValues,
+  storedNumbers,
+} from "./data/datasets/segmentation/label_source.ts";
+export {
+  type CocoMapSource,
+  type CocoMaskSource,
+  type CocoNamedSource,
+  type CocoPanopticSource,
+  type CocoSource,
+  type LabelKind,
+  type Split,
+} from "./data/datasets/coco_labels.ts";
+export { LabelError } from "./data/datasets/coco_annotations.ts";
+export { type Size } from "./data/images/resize.ts";
+
+// The stages of its step.
+export {
+  type SegmentationBatch,
+  segmentationLoss,
+  type SegmentationObjective,
+  type SegmentationStep,
+  segmentationStep,
+  type SegmentationStepOptions,
+} from "./pipeline/transfer/segmentation/step.ts";
+export {
+  type SegmentationStepBuilder,
+  type SegmentationStepConfig,
+} from "./pipeline/transfer/segmentation/step_graph.ts";
+export {
+  type HeadOutput,
+  type KeptChannels,
+  type Segmented,
+  segmentor,
+  type SegmentorOptions,
+} from "./pipeline/transfer/segmentation/network.ts";
+
+// A trained segmentor: from its file, on images, scored.
+export { type SavedSegmentor, segmentorOf } from "./pipeline/transfer/segmentation/weights.ts";
+export { savedSegmenter, type Segment, type ShownImage } from "./pipeline/transfer/segmentation/segment.ts";
+export { type RunError } from "./pipeline/inference/descriptors.ts";
+export { type PixelSize } from "./ops/window_argmax.ts";
+export {
+  type ImageSource,
+  type UnreadableImage,
+  type WholeImage,
+  wholeImages,
+} from "./pipeline/transfer/segmentation/whole_images.ts";
+export { type ResizedImage } from "./pipeline/transfer/segmentation/whole_image_worker.ts";
+export { type PredictedImage } from "./pipeline/transfer/segmentation/prediction_pictures.ts";
+export {
+  evaluateSegmentor,
+  NothingScoredError,
+  type ScoredImage,
+  type SegmentorEvaluation,
+  type SegmentorEvaluationError,
+  type ShownPrediction,
+} from "./pipeline/transfer/segmentation/evaluate.ts";
+export {
+  addToConfusion,
+  type ClassScore,
+  type Confusion,
+  noConfusion,
+  type SegmentationScores,
+  segmentationScores,
+} from "./pipeline/transfer/segmentation/scores.ts";

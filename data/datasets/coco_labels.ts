@@ -20,6 +20,7 @@ import { isObject, shown } from "../files/format_error.ts";
 import { readRegularFile, systemReason } from "../files/regular_file.ts";
 import { fillSpans, segmentationSpans, type Spans, spansArea } from "../formats/coco_mask.ts";
 import { type PngSamples, readPngSamples } from "../images/png.ts";
+import type { Size } from "../images/resize.ts";
 import {
   type AnnotatedPicture,
   type Annotations,
@@ -31,15 +32,13 @@ import {
 import { sceneClasses } from "./draw_scene.ts";
 import { visibleEntries } from "./image_list.ts";
 
-export const LABEL_KINDS = ["panoptic", "stuffthing", "pixelmaps", "stuff", "instances"] as const;
-export type LabelKind = (typeof LABEL_KINDS)[number];
+/** All kinds of annotations, in the order in which they are looked for. */
+export const LABEL_KINDS: readonly LabelKind[] = ["panoptic", "stuffthing", "pixelmaps", "stuff", "instances"];
+/** A kind of annotations. */
+export type LabelKind = "panoptic" | "stuffthing" | "pixelmaps" | "stuff" | "instances";
 
+/** A part of a data set: to train on, or to validate with. */
 export type Split = "train" | "val";
-
-export interface Size {
-  readonly width: number;
-  readonly height: number;
-}
 
 export interface LabelMap {
   readonly width: number;
@@ -63,37 +62,49 @@ export interface AnnotatedFile extends LabelledFile {
 }
 
 /** The annotations of an image. */
-export type CocoSource = MapSource | MaskSource | PanopticSource;
+export type CocoSource = CocoMapSource | CocoMaskSource | CocoPanopticSource;
 
-interface NamedSource {
-  readonly from: string; // the file that an error is about
-  readonly name: string; // of the image
+/** What annotations of any kind have. */
+export interface CocoNamedSource {
+  /** The file that an error is about. */
+  readonly from: string;
+  /** The name of the image. */
+  readonly name: string;
 }
 
 /** A PNG with a category's number in every pixel. */
-interface MapSource extends NamedSource {
+export interface CocoMapSource extends CocoNamedSource {
+  /** Tells it from other annotations. */
   readonly kind: "map";
-  readonly numbers: Uint16Array; // by the value of a pixel: the place of its category + 1, 0 for none
+  /** By the value of a pixel: the place of its category + 1, 0 for none. */
+  readonly numbers: Uint16Array;
 }
 
 /** Masks, each of a category. */
-interface MaskSource extends NamedSource {
+export interface CocoMaskSource extends CocoNamedSource {
+  /** Tells it from other annotations. */
   readonly kind: "masks";
-  readonly size: Size; // of the masks
+  /** The size of the masks. */
+  readonly size: Size;
+  /** Polygons or run lengths, and the place of their category + 1. */
   readonly masks: readonly {
     readonly title: string;
-    readonly segmentation: unknown; // polygons or run lengths
-    readonly category: number; // place in the categories + 1
+    readonly segmentation: unknown;
+    readonly category: number;
     readonly isCrowd: boolean;
   }[];
 }
 
 /** A PNG with a segment's number in every pixel. */
-interface PanopticSource extends NamedSource {
+export interface CocoPanopticSource extends CocoNamedSource {
+  /** Tells it from other annotations. */
   readonly kind: "panoptic";
-  readonly size: Size; // of the map
-  readonly map: string; // the file
-  readonly segments: ReadonlyMap<number, readonly [category: number, object: number]>; // 0: none
+  /** The size of the map. */
+  readonly size: Size;
+  /** The map's file. */
+  readonly map: string;
+  /** By segment: the place of its category + 1, and its object's number; 0: none. */
+  readonly segments: ReadonlyMap<number, readonly [category: number, object: number]>;
 }
 
 export interface Labels {
@@ -251,7 +262,7 @@ interface Mask {
 const maskSource = (
   { path, placeOf, annotationsOf }: Annotations,
   picture: AnnotatedPicture,
-): Effect.Effect<MaskSource, LabelError> =>
+): Effect.Effect<CocoMaskSource, LabelError> =>
   Effect.map(annotationsOf(picture), (annotations) => ({
     kind: "masks",
     from: path,
@@ -265,7 +276,7 @@ const maskSource = (
 /**
  * Masks in the order in which they are drawn one over the other: crowds first, then from the largest to the smallest.
  */
-const masksOf = Effect.fnUntraced(function* ({ from, name, size, masks: stored }: MaskSource) {
+const masksOf = Effect.fnUntraced(function* ({ from, name, size, masks: stored }: CocoMaskSource) {
   const refuse = (reason: string) => new LabelError({ subject: from, reason });
   const masks: Mask[] = [];
   let kept = 0, masked = 0;
@@ -289,7 +300,7 @@ const annotated = (index: Annotations): Source => ({
   warnings: index.warnings,
 });
 
-const maskPlaces = Effect.fnUntraced(function* (source: MaskSource, size: Size) {
+const maskPlaces = Effect.fnUntraced(function* (source: CocoMaskSource, size: Size) {
   yield* expectSize(source.from, source.name, source.size, size);
   const categories = new Uint16Array(size.width * size.height);
   for (const { category, spans } of yield* masksOf(source)) fillSpans(spans, size, categories, category);
@@ -371,12 +382,12 @@ const panopticSource = Effect.fnUntraced(
       size: { width: picture.width, height: picture.height },
       map: join(folder, file),
       segments,
-    } satisfies PanopticSource as PanopticSource;
+    } satisfies CocoPanopticSource as CocoPanopticSource;
   },
 );
 
 /** A pixel's colour is the number of its segment: r + 256 g + 65536 b, 0 for none. */
-const panopticPlaces = Effect.fnUntraced(function* (source: PanopticSource, size: Size) {
+const panopticPlaces = Effect.fnUntraced(function* (source: CocoPanopticSource, size: Size) {
   const { from, name, map: file, segments } = source;
   yield* expectSize(from, name, source.size, size);
   const map = yield* readMap(file);
@@ -419,7 +430,7 @@ const maps = Effect.fnUntraced(
       ),
       pictures: names.map((name) => ({
         name: `${parse(name).name}.jpg`,
-        source: Effect.succeed<MapSource>({
+        source: Effect.succeed<CocoMapSource>({
           kind: "map",
           from: join(folder, name),
           name: `${parse(name).name}.jpg`,
@@ -431,7 +442,7 @@ const maps = Effect.fnUntraced(
   },
 );
 
-const mapPlaces = Effect.fnUntraced(function* ({ from, name, numbers }: MapSource, size: Size) {
+const mapPlaces = Effect.fnUntraced(function* ({ from, name, numbers }: CocoMapSource, size: Size) {
   const map = yield* readMap(from);
   if (map.channels !== 1) {
     const reason = `it is no label map: expected one channel, found ${map.channels}`;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import type { LabelledFile, Size } from "../../data/datasets/coco_labels.ts";
+import type { LabelledFile } from "../../data/datasets/coco_labels.ts";
+import type { Size } from "../../data/images/resize.ts";
 import { framed } from "../inference/framed.ts";
 import { expectLabelled, framedLabels, readFramedLabels } from "./framed_labels.ts";
 

@@ -3,8 +3,9 @@ import { Effect } from "effect";
 import { readRegularFile } from "../../files/regular_file.ts";
 import { type PngSamples, readPngSamples } from "../../images/png.ts";
 import { release } from "../../images/release.ts";
+import type { Size } from "../../images/resize.ts";
 import { LabelError } from "../coco_annotations.ts";
-import { type CocoSource, expectSize, readCocoPlaces, type Size } from "../coco_labels.ts";
+import { type CocoSource, expectSize, readCocoPlaces } from "../coco_labels.ts";
 
 /** The label of pixels that count nowhere. */
 export const IGNORED = 255;

@@ -1,5 +1,5 @@
 /** The configuration of fine-tuning on semantic segmentation: its options, and the published recipes. */
-import { Schema } from "effect";
+import { type Effect, Schema } from "effect";
 import { LABEL_KINDS, type LabelKind } from "../../../data/datasets/coco_labels.ts";
 import type { SegmentationDataset } from "../../../data/datasets/segmentation/segmentation_set.ts";
 import { type ArchitectureName, ARCHITECTURES } from "../../model/resnet.ts";
@@ -9,6 +9,7 @@ import {
   atLeast,
   between,
   choice,
+  type ConfigError,
   type ConfigOf,
   DATA_DIR,
   incidental,
@@ -20,6 +21,7 @@ import {
   path,
   PRECISION,
   RUN_OPTIONS,
+  type Settings,
   shares,
   type TaskOptions,
   taskOptions,
@@ -104,7 +106,7 @@ export const SEGMENTATION_FIELDS: typeof SEGMENTATION_TABLE & Omit<typeof RUN_OP
 /** The options of fine-tuning on semantic segmentation, as `slotcon transfer segmentation --help` explains them. */
 export type SegmentationConfig = ConfigOf<typeof SEGMENTATION_FIELDS>;
 
-/** The published recipes (docs/method.md names their sources). */
+/** The published recipes (docs/method.md, section 13). */
 export const RECIPES = {
   voc: { dataset: "voc", pixelStatistics: "unscaled", validateEvery: 3000, saveSteps: 3000 },
   cityscapes: {
@@ -188,3 +190,12 @@ export const SEGMENTATION_OPTIONS: TaskOptions<SegmentationConfig, RecipeName> =
   presetName: "recipe",
   contradiction,
 });
+
+/**
+ * The configuration that a recipe and settings give together; later settings win over earlier ones, and all of them over
+ * the recipe. Fails with a `ConfigError` at the first option that is out of its range or contradicts another.
+ */
+export const configureSegmentation: (
+  recipe: RecipeName | null,
+  ...layers: readonly Settings<keyof SegmentationConfig & string>[]
+) => Effect.Effect<SegmentationConfig, ConfigError> = SEGMENTATION_OPTIONS.configure;
