@@ -186,6 +186,11 @@ Deno.test(
   }),
 );
 
+Deno.test("the example in docs/transfer.md type-checks", async () => {
+  const { success, stderr } = await run(Deno.execPath(), ["check", "--doc-only", "docs/transfer.md"]);
+  assert.ok(success && /Check .*transfer\.md#/.test(stderr), stderr);
+});
+
 const filesIn = (folder: string, suffix: string): string[] =>
   [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
     const path = join(folder, name);

@@ -33,7 +33,13 @@ import { sceneClasses } from "./draw_scene.ts";
 import { visibleEntries } from "./image_list.ts";
 
 /** All kinds of annotations, in the order in which they are looked for. */
-export const LABEL_KINDS: readonly LabelKind[] = ["panoptic", "stuffthing", "pixelmaps", "stuff", "instances"];
+export const LABEL_KINDS: readonly LabelKind[] = [
+  "panoptic",
+  "stuffthing",
+  "pixelmaps",
+  "stuff",
+  "instances",
+];
 /** A kind of annotations. */
 export type LabelKind = "panoptic" | "stuffthing" | "pixelmaps" | "stuff" | "instances";
 
