@@ -1,4 +1,4 @@
-/** The learning rates of fine-tuning, iteration by iteration, as mmcv's hooks "step" and "poly" set them. */
+/** The learning rates of fine-tuning, iteration by iteration, as mmcv's hooks "step" and "poly" set them (docs/method.md, section 16). */
 
 /** How the learning rate falls. */
 export type RatePolicy = StepPolicy | PolyPolicy;

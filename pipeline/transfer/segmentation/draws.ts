@@ -1,4 +1,4 @@
-/** The random draws of an image's augmentation, in the order of the published pipeline (mmsegmentation 0.x). */
+/** The random draws of an image's augmentation, in the order of the published pipeline (docs/method.md, section 17). */
 import { IGNORED } from "../../../data/datasets/segmentation/label_source.ts";
 import type { Distortion } from "../../../data/images/distort.ts";
 import type { Box } from "../../../data/images/resample.ts";

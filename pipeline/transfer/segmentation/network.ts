@@ -1,6 +1,6 @@
 /**
- * The segmentors of the published transfer: fully convolutional networks (Long et al. 2015) on a dilated ResNet. Names,
- * their order and initial values are mmsegmentation's.
+ * The segmentors of the published transfer: fully convolutional networks (Long et al. 2015) on a dilated ResNet
+ * (docs/method.md, section 14). Names, their order and initial values are mmsegmentation's.
  */
 import { addBias } from "../../../ops/add_bias.ts";
 import { mul, relu } from "../../../ops/arithmetic.ts";

@@ -1,4 +1,4 @@
-/** Scores of semantic segmentation: pixels counted by class and prediction, over a whole data set. */
+/** Scores of semantic segmentation: pixels counted by class and prediction, over a whole data set (docs/method.md, section 19). */
 
 /** Pixels by their class and the class that was predicted. Whole numbers, exact up to 2^53. */
 export interface Confusion {

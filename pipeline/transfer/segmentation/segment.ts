@@ -1,4 +1,4 @@
-/** Images of any size to the class of each pixel: as a whole, or in windows whose scores are averaged. */
+/** Images of any size to the class of each pixel: as a whole, or in windows whose scores are averaged (docs/method.md, section 18). */
 import { Effect, type Scope } from "effect";
 import type { PlanError } from "../../../ops/compiler/limits.ts";
 import { input } from "../../../ops/graph/tensor.ts";

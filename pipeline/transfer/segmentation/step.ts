@@ -44,7 +44,7 @@ export const segmentationStep = (
 ): SegmentationStep => optimize(segmentationLoss(batch, options), rate, options);
 
 /**
- * The loss of both heads: the cross-entropy of their logits, enlarged to the labels, a mean over all pixels of the batch,
+ * The loss of both heads (docs/method.md, section 15): the cross-entropy of their logits, enlarged to the labels, a mean over all pixels of the batch,
  * to which ignored pixels contribute 0. Metrics are the terms, with their weights, and the accuracy of each head in per
  * cent of the pixels that are not ignored.
  */
