@@ -74,6 +74,20 @@ export const trained: Effect.Effect<
   return steps + config.outputDir;
 }).pipe(Effect.provide(slotcon.native));
 
+export const tuned: Effect.Effect<
+  number,
+  | slotcon.ConfigError
+  | slotcon.SegmentationSetError
+  | slotcon.LabelError
+  | slotcon.SegmentationError
+  | GpuError
+> = Effect.gen(function* () {
+  const config: slotcon.SegmentationConfig = yield* slotcon.configureSegmentation("voc");
+  const train: slotcon.SegmentationSet = yield* slotcon.openSegmentation(config, "train");
+  const step: slotcon.SegmentationStepBuilder = slotcon.segmentationStep;
+  return yield* slotcon.transferSegmentation(config, { train, val: null }, step);
+}).pipe(Effect.provide(slotcon.native));
+
 export const bytes: Effect.Effect<
   readonly Uint8Array[],
   FormatError | CheckpointError | slotcon.ConvertError | slotcon.ExportError
