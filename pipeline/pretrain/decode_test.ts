@@ -122,7 +122,7 @@ Deno.test("batches() stops when too many files are bad, and names some", async (
   await withPictures({ [nameOf(5)]: nothing, [nameOf(6)]: text }, async (images) => {
     const error = await take(images, { maxBadImages: 0.04 }, 7).then(() => null, (error) => error);
     assert.equal(error._tag, "TooManyBadImagesError");
-    assert.match(error.message, /2 of 30 pictures cannot be used, more than --max-bad-images 0.04 allows/);
+    assert.match(error.message, /2 of 30 pictures cannot be decoded, more than --max-bad-images 0.04 allows/);
     assert.match(error.message, /05\.jpg/);
 
     const none = images.map(() => "/nowhere.jpg");

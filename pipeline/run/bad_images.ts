@@ -19,7 +19,7 @@ export class TooManyBadImagesError extends Data.Error<{
   override get message(): string {
     const { reasons, images, maxBadImages } = this;
     const first = reasons.slice(0, 5).map((reason) => `\n  ${reason}`).join("");
-    return `${reasons.length} of ${images} pictures cannot be used, more than --max-bad-images ${maxBadImages} ` +
+    return `${reasons.length} of ${images} pictures cannot be decoded, more than --max-bad-images ${maxBadImages} ` +
       `allows: mend or remove them, or raise it. The first of them:${first}`;
   }
 }

@@ -153,6 +153,6 @@ Deno.test(
 
     const all = batches(samples, { ...options, maxBadImages: 0.2 }).pipe(Stream.take(8), Stream.runCollect);
     const error = await Effect.runPromise(Effect.flip(all));
-    assert.match(error.message, /^3 of 10 pictures cannot be used, more than --max-bad-images 0.2/);
+    assert.match(error.message, /^3 of 10 pictures cannot be decoded, more than --max-bad-images 0.2/);
   }),
 );
