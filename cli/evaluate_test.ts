@@ -55,7 +55,7 @@ Deno.test(
     assert.equal(refused.code, 1);
     assert.match(
       refused.err,
-      /\nslotcon: 1 of 6 pictures cannot be used, more than --max-bad-images 0\.01 /,
+      /\nslotcon: 1 of 6 pictures cannot be decoded, more than --max-bad-images 0\.01 /,
     );
     for (const command of [["grouping"], ["segmentation-probe", "--epochs", "2"]]) {
       const { code, out, err } = await evaluate(folder, [...command, ...bad, "--max-bad-images", "0.2"]);

@@ -127,7 +127,7 @@ Deno.test("batches() stops when too many files are bad, and names some", async (
 
     const none = images.map(() => "/nowhere.jpg");
     const all = await take(none, { maxBadImages: 1 }, 1).then(() => null, (error) => error);
-    assert.match(all.message, /30 of 30 pictures cannot be used/);
+    assert.match(all.message, /30 of 30 pictures cannot be decoded/);
     assert.match(all.message, /Cannot decode "\/nowhere.jpg": it cannot be read \(No such file/);
   });
 });

@@ -37,7 +37,7 @@ gpuTest("a run whose pictures are gone saves the steps that it has done, and can
   assert.equal(textOf(config, "metrics.jsonl").trim().split("\n").length, meta.step);
   const status = runStatus(config.outputDir);
   assert.ok(status?.kind === "failed" && status.reason === error.message);
-  assert.match(textOf(config, "log.txt"), /Error: \d+ of 12 pictures cannot be used/);
+  assert.match(textOf(config, "log.txt"), /Error: \d+ of 12 pictures cannot be decoded/);
   assert.match(
     textOf(config, "log.txt"),
     /steps are done and saved\. To go on: slotcon pretrain --config .*--auto-resume$/m,
