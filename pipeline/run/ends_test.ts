@@ -133,7 +133,7 @@ gpuTest("weights with a value that is not finite are refused by the tensor's nam
     );
   }
   const weights = yield* openWeights(from);
-  for (const to of FORMATS) {
+  for (const to of FORMATS.filter((format) => format !== "mmseg-segmentor")) { // which needs a segmentor
     const { message } = yield* Effect.flip(convert(weights, { to, which: "student" }));
     assert.match(message, /^Cannot read ".*": 1 of the 8 values of .*running_var are not finite/, to);
   }
