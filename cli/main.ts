@@ -1,4 +1,5 @@
 /** Where a command begins: the program takes a while to load, during which something may have to be said already. */
+import "../pipeline/run/without_async_context.ts"; // before Effect
 import { launchedAs } from "../pipeline/ranks/launch.ts";
 import { COMMAND_ACCESS } from "./launch/access.ts";
 import { voice } from "./terminal/voice.ts";

@@ -1,5 +1,4 @@
 /** The command line, which main.ts starts. */
-import "../pipeline/run/without_async_context.ts"; // before Effect
 import process from "node:process";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as NodeServices from "@effect/platform-node/NodeServices";

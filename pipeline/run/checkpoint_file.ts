@@ -15,7 +15,7 @@ import { FormatError } from "../../data/files/format_error.ts";
 import { writeWholeFile } from "../../data/files/write_whole_file.ts";
 import type { FileArray, FileTensor, StoredTensor } from "../../data/formats/file_tensor.ts";
 import { openSafetensors, type PlacedTensor, writeSafetensors } from "../../data/formats/safetensors.ts";
-import { readState } from "./state.ts";
+import { expectFiniteValues, readTensors } from "./state.ts";
 import { fileTensor, type StateValues } from "./state_layout.ts";
 
 /** What every checkpoint says of its run besides the tensors; a task adds to it. */
@@ -257,7 +257,7 @@ export const loadCheckpoint: <Meta extends RunMeta = RunMeta>(
     task?: Task<Meta>,
   ): Effect.fn.Return<Checkpoint<Meta>, CheckpointError, Scope.Scope> {
     const { tensors, ...rest } = yield* openCheckpoint(file, task);
-    return { ...rest, tensors: yield* readState(file, tensors).pipe(Effect.mapError(damaged)) };
+    return { ...rest, tensors: yield* readTensors(tensors).pipe(Effect.mapError(damaged)) };
   },
   Effect.scoped,
 );
@@ -271,6 +271,16 @@ const verifyCheckpoint = Effect.fnUntraced(function* (file: string) {
   }
 }, Effect.scoped);
 
+/** The checkpoint itself; fails with a `CheckpointError` that names the tensors whose values are not finite. */
+export const withFiniteState = <Meta extends RunMeta>(
+  checkpoint: Checkpoint<Meta>,
+): Effect.Effect<Checkpoint<Meta>, CheckpointError> =>
+  expectFiniteValues(
+    checkpoint.file,
+    checkpoint.tensors as ReadonlyMap<string, { readonly data: Float32Array }>,
+  )
+    .pipe(Effect.mapError(damaged), Effect.as(checkpoint));
+
 const damaged = ({ subject, reason }: FormatError) =>
   new CheckpointError({
     subject,
@@ -279,22 +289,25 @@ const damaged = ({ subject, reason }: FormatError) =>
   });
 
 /**
- * The newest checkpoint in the folder of a run that can be read, or null if there is none. Damaged ones, and those of
- * another task than `task`, are skipped with a warning; fails with the newest one's `CheckpointError` if all are.
+ * The newest checkpoint in the folder of a run that can be read and that `check` lets pass, or null if there is none. Damaged
+ * ones, and those of another task than `task`, are skipped with a warning; fails with the newest one's `CheckpointError` if all are.
  */
 export const latestCheckpoint: <Meta extends RunMeta = RunMeta>(
   runFolder: string,
   task?: Task<Meta>,
+  check?: (checkpoint: Checkpoint<Meta>) => Effect.Effect<Checkpoint<Meta>, CheckpointError>,
 ) => Effect.Effect<Checkpoint<Meta> | null, CheckpointError> = Effect.fn("latestCheckpoint")(
   function* <Meta extends RunMeta = RunMeta>(
     runFolder: string,
     task?: Task<Meta>,
+    check: (checkpoint: Checkpoint<Meta>) => Effect.Effect<Checkpoint<Meta>, CheckpointError> =
+      Effect.succeed,
   ): Effect.fn.Return<Checkpoint<Meta> | null, CheckpointError> {
     const folder = checkpointFolder(runFolder);
     const files = (yield* checkpointsIn(folder)).map((name) => join(folder, name));
     let newest: CheckpointError | undefined;
     for (const file of files) {
-      const loaded = yield* Effect.result(loadCheckpoint(file, task));
+      const loaded = yield* Effect.result(Effect.flatMap(loadCheckpoint(file, task), check));
       if (Result.isSuccess(loaded)) return loaded.success;
       newest ??= loaded.failure;
       yield* Effect.logWarning(`${loaded.failure.message}. Trying the one before it.`);

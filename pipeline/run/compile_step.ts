@@ -10,7 +10,7 @@ import { preparing } from "./progress.ts";
 export const compileStep: (
   graph: Graph,
   state: DeviceState,
-) => Effect.Effect<Program, GpuError | PlanError, Gpu | Scope.Scope> = Effect.fn("compileStep")(
+) => Effect.Effect<Program, GpuError | PlanError, Gpu | Scope.Scope> = Effect.fnUntraced(
   function* (graph, state) {
     const gpu = yield* Gpu;
     let compiled = 0;

@@ -14,6 +14,7 @@ import {
   loadCheckpoint,
   type RunMeta,
   type Task,
+  withFiniteState,
 } from "./checkpoint_file.ts";
 import { initialState } from "./initial_state.ts";
 import { flagName } from "./option_name.ts";
@@ -47,7 +48,7 @@ export const autoResumed = <Meta extends RunMeta>(
   task: Task<Meta>,
   { autoResume, outputDir }: Pick<RunConfig, "autoResume" | "outputDir">,
 ): Effect.Effect<Checkpoint<Meta> | null, CheckpointError> =>
-  autoResume ? latestCheckpoint(outputDir, task) : Effect.succeed(null);
+  autoResume ? latestCheckpoint(outputDir, task, withFiniteState) : Effect.succeed(null);
 
 /**
  * A checkpoint of this project that `--resume` names. Fails with a `CheckpointError` where it is of another task, or
@@ -57,7 +58,10 @@ export const resumedFrom = <Meta extends RunMeta>(
   task: Task<Meta>,
   file: string,
 ): Effect.Effect<Checkpoint<Meta>, CheckpointError | FormatError> =>
-  loadCheckpoint(file, task).pipe(Effect.catchTag("CheckpointError", nameGoodNeighbour));
+  loadCheckpoint(file, task).pipe(
+    Effect.flatMap(withFiniteState),
+    Effect.catchTag("CheckpointError", nameGoodNeighbour),
+  );
 
 /** The error of a damaged checkpoint, with the newest good one in the same folder, if there is any. */
 export const nameGoodNeighbour: (
@@ -67,7 +71,9 @@ export const nameGoodNeighbour: (
   for (const name of yield* checkpointsIn(folder)) {
     const other = join(folder, name);
     if (resolve(other) === resolve(error.subject)) continue;
-    if (Result.isFailure(yield* Effect.result(loadCheckpoint(other)))) continue;
+    if (Result.isFailure(yield* Effect.result(Effect.flatMap(loadCheckpoint(other), withFiniteState)))) {
+      continue;
+    }
     const reason = `${error.reason}. The newest good one there is "${other}"`;
     return yield* error._tag === "FormatError"
       ? new FormatError({ ...error, reason })

@@ -13,9 +13,22 @@ import { InitialTensor } from "./initial_state.ts";
 import { type StateTensor, type StateValues, toDevice, toFile } from "./state_layout.ts";
 
 /**
- * Tensors of `file` as state: read one after the other, other types widened to 32-bit floats. Fails with the
- * `FormatError` of the first tensor that cannot be read, or with one that names those whose values are not finite.
+ * Tensors of a file as state: read one after the other, other types widened to 32-bit floats. Fails with the
+ * `FormatError` of the first tensor that cannot be read.
  */
+export const readTensors: (
+  tensors: ReadonlyMap<string, StoredTensor>,
+) => Effect.Effect<StateValues, FormatError> = Effect.fnUntraced(function* (
+  tensors: ReadonlyMap<string, StoredTensor>,
+) {
+  const values = new Map<string, StateTensor>();
+  for (const [name, { dtype, shape, values: read }] of tensors) {
+    values.set(name, { shape, data: widened(dtype, yield* read) });
+  }
+  return values;
+});
+
+/** The same of `file`, which also fails with a `FormatError` that names the tensors whose values are not finite. */
 export const readState: (
   file: string,
   tensors: ReadonlyMap<string, StoredTensor>,
@@ -23,10 +36,7 @@ export const readState: (
   file: string,
   tensors: ReadonlyMap<string, StoredTensor>,
 ) {
-  const values = new Map<string, StateTensor>();
-  for (const [name, { dtype, shape, values: read }] of tensors) {
-    values.set(name, { shape, data: widened(dtype, yield* read) });
-  }
+  const values = yield* readTensors(tensors);
   yield* expectFiniteValues(file, values);
   return values;
 });
