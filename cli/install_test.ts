@@ -41,9 +41,15 @@ cp "$0" project/cli && echo '{}' >project/deno.lock && cd bin && for tool in sh 
     assert.ok(prepared.success, endingOf(prepared).err);
     const tarball = await Deno.readFile(join(folder, "package.tgz"));
     await using server = registry(tarball);
-    const env = { PATH: join(folder, "bin"), npm_config_registry: `http://127.0.0.1:${server.addr.port}/` };
+    const registryUrl = `http://127.0.0.1:${server.addr.port}/`;
     const launch = async () =>
-      endingOf(await shell("exec ./project/cli/slotcon --version", [], { cwd: folder, env }).output());
+      endingOf(
+        await shell(
+          'export PATH="$0" npm_config_registry="$1"; exec ./project/cli/slotcon --version',
+          [join(folder, "bin"), registryUrl],
+          { cwd: folder },
+        ).output(),
+      );
     const tools = () => Array.from(Deno.readDirSync(join(folder, "project/.tools")), ({ name }) => name);
 
     const refused = await launch();
