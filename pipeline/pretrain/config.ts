@@ -112,7 +112,7 @@ export const presetNames: readonly PresetName[] = Object.keys(PRESETS) as Preset
 
 /** The first option that cannot go with the others, and why. */
 const contradiction = (config: Config): [OptionName, string] | undefined => {
-  const { arch, imageSize, startEpoch, epochs, ranks, batchSize } = config;
+  const { arch, imageSize, startEpoch, epochs } = config;
   const own = ARCHITECTURES[arch].outputStride ?? 32;
   const stride = config.outputStride ?? own;
   if (stride > own) {
@@ -123,9 +123,6 @@ const contradiction = (config: Config): [OptionName, string] | undefined => {
   }
   if (startEpoch > epochs) {
     return ["startEpoch", `expected at most the ${epochs} epochs of the run, found ${startEpoch}`];
-  }
-  if (batchSize % ranks !== 0) {
-    return ["ranks", `expected a divisor of the batch size ${batchSize}, found ${ranks}`];
   }
   return undefined;
 };

@@ -11,6 +11,7 @@ import { release } from "../../data/images/release.ts";
 import { randomStream } from "../../data/random/random.ts";
 import type { AugmentationRowSize } from "../../ops/image/augmentation_row.ts";
 import type { BadFile, BatchReply } from "../run/batches.ts";
+import { answerRequests } from "../run/worker.ts";
 import { drawTwoCrops } from "./draws.ts";
 import { finishViews, packBatch, type PackedBatch, type Sample } from "./pack.ts";
 
@@ -72,19 +73,7 @@ const finished = (sample: Sample, size: number): Sample => {
   return small;
 };
 
-/** The worker's end of the channel to the main thread. */
-declare const self: {
-  onmessage: (message: { readonly data: BatchRequest }) => void;
-  postMessage(reply: BatchReply<PackedBatch>, transfer: readonly ArrayBufferLike[]): void;
-};
-
-// One batch after another, however many requests there are: only one batch at a time takes memory.
-let queue = Promise.resolve();
-self.onmessage = ({ data: request }) => {
-  queue = queue.then(async () => {
-    const failure = (error: unknown) => ({ id: request.id, kind: "failure", reason: String(error) } as const);
-    const reply = await Effect.runPromise(makeBatch(request)).catch(failure);
-    const arrays = reply.kind === "batch" ? Object.values(reply.batch) : [];
-    self.postMessage(reply, arrays.map((array) => array.buffer));
-  });
-};
+answerRequests<BatchRequest, BatchReply<PackedBatch>>(
+  makeBatch,
+  (reply) => reply.kind === "batch" ? Object.values(reply.batch) : [],
+);

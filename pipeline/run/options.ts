@@ -241,11 +241,11 @@ export const taskOptions = <C, Preset extends string>(
       values[name] = kind === "url" && typeof value === "string" ? withoutSecrets(value) : value;
     }
     const config = values as C;
-    const found = contradiction(config);
+    const found = contradiction(config) ?? unevenRanks(config as RunConfig);
     if (found !== undefined) {
       const [name, reason] = found;
       return yield* new ConfigError({
-        subject: given.get(name)?.where ?? `--${flagName(name)}`,
+        subject: given.get(name as Name)?.where ?? `--${flagName(name)}`,
         reason,
       });
     }
@@ -253,6 +253,12 @@ export const taskOptions = <C, Preset extends string>(
   });
   return { task, table, names, presets, presetName, fields, schema, configure };
 };
+
+/** The contradiction that any task may have. */
+const unevenRanks = ({ batchSize, ranks }: RunConfig) =>
+  batchSize % ranks === 0
+    ? undefined
+    : ["ranks", `expected a divisor of the batch size ${batchSize}, found ${ranks}`] as const;
 
 /** Something is wrong with an option: where it was given, and what to write instead. */
 export class ConfigError extends Data.Error<{

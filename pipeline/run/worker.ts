@@ -72,3 +72,30 @@ export const requester = <Request, Answer extends Reply>(
         worker.postMessage({ ...request, id });
       }).pipe(Effect.raceFirst(Deferred.await(crash)));
   });
+
+/** A worker's end of the channel to the main thread. */
+interface WorkerChannel<Request> {
+  onmessage: ((message: { readonly data: Request }) => void) | null;
+  postMessage(reply: Reply, transfer: readonly ArrayBufferLike[]): void;
+}
+
+/**
+ * Makes this thread a worker that answers requests one after the other, however many there are: only one at a time takes
+ * memory. The arrays of a reply are transferred, not copied; a defect becomes a reply of kind "failure".
+ */
+export const answerRequests = <Request extends { readonly id: number }, Answer extends Reply>(
+  answer: (request: Request) => Effect.Effect<Answer>,
+  arraysOf: (reply: Answer) => readonly ArrayBufferView[],
+): void => {
+  const channel = globalThis as unknown as WorkerChannel<Request>;
+  let queue = Promise.resolve();
+  channel.onmessage = ({ data: request }) => {
+    queue = queue.then(async () => {
+      const reply = await Effect.runPromise(answer(request)).catch((error): Failure => (
+        { id: request.id, kind: "failure", reason: String(error) }
+      ));
+      const arrays = reply.kind === "failure" ? [] : arraysOf(reply as Answer);
+      channel.postMessage(reply, arrays.map(({ buffer }) => buffer));
+    });
+  };
+};

@@ -2,6 +2,7 @@
  * A worker that makes whole batches: it reads and decodes images and their labels, augments them and packs them for the
  * device. One message asks for a batch and one message answers. A batch depends on its request alone.
  */
+import { answerRequests } from "../../run/worker.ts";
 import { Effect, Result } from "effect";
 import { release } from "../../../data/images/release.ts";
 import { randomStream } from "../../../data/random/random.ts";
@@ -90,19 +91,7 @@ const dropped = (
   return auxiliaryChannels === 0 ? { keptHead } : { keptHead, keptAuxiliary: factors(auxiliaryChannels, 1) };
 };
 
-/** The worker's end of the channel to the main thread. */
-declare const self: {
-  onmessage: (message: { readonly data: BatchRequest }) => void;
-  postMessage(reply: BatchReply<PackedBatch>, transfer: readonly ArrayBufferLike[]): void;
-};
-
-// One batch after another, however many requests there are: only one batch at a time takes memory.
-let queue = Promise.resolve();
-self.onmessage = ({ data: request }) => {
-  queue = queue.then(async () => {
-    const failure = (error: unknown) => ({ id: request.id, kind: "failure", reason: String(error) } as const);
-    const reply = await Effect.runPromise(makeBatch(request)).catch(failure);
-    const arrays: readonly ArrayBufferView[] = reply.kind === "batch" ? Object.values(reply.batch) : [];
-    self.postMessage(reply, arrays.map((array) => array.buffer));
-  });
-};
+answerRequests<BatchRequest, BatchReply<PackedBatch>>(
+  makeBatch,
+  (reply) => reply.kind === "batch" ? Object.values(reply.batch) : [],
+);

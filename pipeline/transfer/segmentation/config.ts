@@ -150,7 +150,7 @@ export type RecipeName = "voc" | "cityscapes" | "ade20k";
 
 /** The first option that cannot go with the others, and why. */
 const contradiction = (config: SegmentationConfig): [keyof SegmentationConfig, string] | undefined => {
-  const { arch, outputStride, cropSize, minRatio, maxRatio, batchSize, ranks } = config;
+  const { arch, outputStride, cropSize, minRatio, maxRatio } = config;
   const own = ARCHITECTURES[arch].outputStride ?? 32;
   if (outputStride > own) {
     return ["outputStride", `${arch} has ${own} of its own, expected that or less, found ${outputStride}`];
@@ -175,9 +175,6 @@ const contradiction = (config: SegmentationConfig): [keyof SegmentationConfig, s
   }
   if (config.labelKind !== null && config.dataset !== "coco") {
     return ["labelKind", `only --dataset coco has it, found ${config.dataset}`];
-  }
-  if (batchSize % ranks !== 0) {
-    return ["ranks", `expected a divisor of the batch size ${batchSize}, found ${ranks}`];
   }
   return undefined;
 };

@@ -1,4 +1,5 @@
 /** A worker that reads, decodes and resizes whole images. One message asks for an image and one message answers. */
+import { answerRequests } from "../../run/worker.ts";
 import { Effect } from "effect";
 import { type DecodeError, readUpright } from "../../../data/images/decode_image.ts";
 import type { LabelError } from "../../../data/datasets/coco_annotations.ts";
@@ -55,22 +56,12 @@ const load = Effect.fnUntraced(
   },
 );
 
-/** The worker's end of the channel to the main thread. */
-declare const self: {
-  onmessage: (message: { readonly data: WholeImageRequest }) => void;
-  postMessage(reply: WholeImageReply, transfer: readonly ArrayBufferLike[]): void;
-};
-
-// One image after another, however many requests there are: only one at a time takes memory.
-let queue = Promise.resolve();
-self.onmessage = ({ data: request }) => {
-  const { id } = request;
-  const bad = ({ message }: { readonly message: string }) =>
-    Effect.succeed<WholeImageReply>({ id, kind: "bad file", reason: message });
-  queue = queue.then(async () => {
-    const failure = (error: unknown): WholeImageReply => ({ id, kind: "failure", reason: String(error) });
-    const reply = await Effect.runPromise(Effect.catch(load(request), bad)).catch(failure);
-    const { pixels, labels } = reply.kind === "image" ? reply.image : { pixels: null, labels: null };
-    self.postMessage(reply, [pixels, labels].filter((array) => array !== null).map((array) => array.buffer));
-  });
-};
+answerRequests(
+  (request: WholeImageRequest) =>
+    Effect.catch(
+      load(request),
+      ({ message }) => Effect.succeed<WholeImageReply>({ id: request.id, kind: "bad file", reason: message }),
+    ),
+  (reply) =>
+    reply.kind === "image" ? [reply.image.pixels, reply.image.labels].filter((array) => array !== null) : [],
+);
