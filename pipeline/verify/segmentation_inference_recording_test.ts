@@ -1,28 +1,14 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
+import { changed, segmentationRecording } from "./_test_segmentation.ts";
 import { verifySegmentationInference } from "./segmentation_inference_recording.ts";
-
-const read = (name: string) =>
-  readSafetensors(
-    Deno.readFileSync(new URL(`../../testdata/segmentation/${name}.safetensors`, import.meta.url)),
-    name,
-  );
-
-const changed = (recording: TensorFile, change: Readonly<Record<string, unknown>>): TensorFile => ({
-  ...recording,
-  metadata: {
-    ...recording.metadata,
-    config: JSON.stringify({ ...JSON.parse(recording.metadata.config), ...change }),
-  },
-});
 
 for (const name of ["inference_d16", "inference_d8"]) {
   gpuTest(
     `verifySegmentationInference() holds for everything in ${name} and computes it in the recorded shapes`,
     function* () {
-      const recording = yield* read(name);
+      const recording = yield* segmentationRecording(name);
       const { rows, outputs } = yield* verifySegmentationInference(recording, name);
       for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
       assert.deepEqual(rows.map(({ tensors }) => tensors), [1, 2, 6, 2]);
@@ -35,7 +21,7 @@ for (const name of ["inference_d16", "inference_d8"]) {
 }
 
 gpuTest("verifySegmentationInference() sees what it should not be", function* () {
-  const recording = yield* read("inference_d8");
+  const recording = yield* segmentationRecording("inference_d8");
   const cases = [
     [{ align_corners: true }, ["scores", "classes"]],
     [{ mean: [123.675, 116.28, 103.5] }, ["normalised image"]],

@@ -1,30 +1,15 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
-import { readSafetensors, type TensorFile } from "../../data/formats/safetensors.ts";
 import { gpuTest } from "../../ops/_test_kit.ts";
 import { onRanks } from "../../ops/runtime/_test_ranks.ts";
+import { changed, segmentationRecording } from "./_test_segmentation.ts";
 import { verifySegmentationStep } from "./segmentation_step_recording.ts";
-
-const read = (name: string) =>
-  readSafetensors(
-    Deno.readFileSync(new URL(`../../testdata/segmentation/${name}.safetensors`, import.meta.url)),
-    name,
-  );
-
-/** The recording with other values of its configuration. */
-const changed = (recording: TensorFile, change: Readonly<Record<string, unknown>>): TensorFile => ({
-  ...recording,
-  metadata: {
-    ...recording.metadata,
-    config: JSON.stringify({ ...JSON.parse(recording.metadata.config), ...change }),
-  },
-});
 
 for (const name of ["step_d16", "step_d8"]) {
   gpuTest(
     `verifySegmentationStep() holds for everything in ${name} and computes it in the recorded shapes`,
     function* () {
-      const recording = yield* read(name);
+      const recording = yield* segmentationRecording(name);
       const { rows, outputs } = yield* verifySegmentationStep(recording, name);
       for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
       assert.equal(rows.length, 9);
@@ -36,7 +21,7 @@ for (const name of ["step_d16", "step_d8"]) {
 }
 
 gpuTest("verifySegmentationStep() holds where processes share the recorded batch", function* () {
-  const recording = yield* read("step_d8");
+  const recording = yield* segmentationRecording("step_d8");
   const results = yield* onRanks(2, () => verifySegmentationStep(recording, "d8"));
   for (const { rows } of results) {
     for (const row of rows) assert.ok(row.holds, `${row.group}: ${row.worst} (${row.note})`);
@@ -47,7 +32,7 @@ gpuTest("verifySegmentationStep() holds where processes share the recorded batch
 });
 
 gpuTest("verifySegmentationStep() sees another step behind the same recording", function* () {
-  const recording = yield* read("step_d16");
+  const recording = yield* segmentationRecording("step_d16");
   const cases = [
     [{ align_corners: false }, "losses"],
     [{ dilations: [1, 1, 1, 4] }, "maps"],
@@ -63,7 +48,7 @@ gpuTest("verifySegmentationStep() sees another step behind the same recording", 
 });
 
 gpuTest("verifySegmentationStep() says what a configuration lacks, in a line", function* () {
-  const recording = yield* read("step_d8");
+  const recording = yield* segmentationRecording("step_d8");
   const cases = [
     [{ strides: [1, 2, 2, 3] }, /strides 1, 2, 2, 3, which no encoder has/],
     [{ depth: 51 }, /a ResNet of depth 51/],
