@@ -3,10 +3,12 @@ import { join } from "node:path";
 import { Effect, type Scope } from "effect";
 import { testFolder, writeNoise } from "../data/_test_kit.ts";
 import { numbers } from "../ops/_test_kit.ts";
+import { type Shape, sizeOf } from "../ops/graph/shape.ts";
 import { input, type Tensor } from "../ops/graph/tensor.ts";
 import { type Config, configure } from "./pretrain/config.ts";
 import { rateInputs, slotConStep, type Step, type StepOptions } from "./pretrain/step.ts";
 import type { ConfigError } from "./run/options.ts";
+import type { StateTensor } from "./run/state_layout.ts";
 
 /** Four photographs. */
 export const photographs: readonly string[] = ["camera_gray", "astronaut_444", "coffee_420", "retina_422"]
@@ -64,3 +66,22 @@ export const tinyInputs = (batch: number, size: number, seed?: number): Record<s
   learningRate: Float32Array.of(0.1),
   teacherMomentum: Float32Array.of(0.99),
 });
+
+/** Weights and statistics that are all different and under which no map dies out, by their names and shapes in files. */
+export const livelyValues = (shapes: Iterable<readonly [string, Shape]>): Map<string, StateTensor> => {
+  let seed = 0;
+  return new Map(
+    Array.from(shapes, ([name, shape]): [string, StateTensor] => {
+      seed++;
+      if (name.endsWith("num_batches_tracked")) return [name, { shape, data: Float32Array.of(seed) }];
+      const [middle, spread] = name.endsWith("_var")
+        ? [1, 0.5]
+        : name.endsWith("_mean") || name.endsWith("bias")
+        ? [0, 0.3]
+        : shape.length === 4
+        ? [0, Math.sqrt(6 / (shape[1] * shape[2] * shape[3]))]
+        : [0.8, 0.4];
+      return [name, { shape, data: numbers(sizeOf(shape), seed).map((value) => middle + spread * value) }];
+    }),
+  );
+};

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { Effect } from "effect";
 import { testFolder } from "../../data/_test_kit.ts";
+import { livelyValues } from "../_test_kit.ts";
 import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
-import { assertClose, numbers } from "../../ops/_test_kit.ts";
+import { assertClose } from "../../ops/_test_kit.ts";
 import { gelu } from "../../ops/gelu.ts";
 import { sizeOf } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
@@ -28,20 +29,8 @@ import { encoderOnnx, onnxNodes } from "./encoder_onnx.ts";
 const weightsOf = (options: EncoderOptions): Map<string, FileTensor & StateTensor> => {
   const state = new StateBuilder();
   encoder(student(state, null), input("images", [1, 64, 64, 3]), options);
-  let seed = 0;
-  return new Map(
-    [...checkpointShapes(state)].map(([name, shape]) => {
-      const uniform = numbers(sizeOf(shape), ++seed);
-      const [middle, spread] = name.endsWith("_var")
-        ? [1, 0.5]
-        : name.endsWith("_mean") || name.endsWith("bias")
-        ? [0, 0.3]
-        : shape.length === 4
-        ? [0, Math.sqrt(6 / (shape[1] * shape[2] * shape[3]))]
-        : [0.8, 0.4];
-      return [name, { dtype: "F32", shape, data: uniform.map((value) => middle + spread * value) }];
-    }),
-  );
+  const values = livelyValues(checkpointShapes(state));
+  return new Map([...values].map(([name, tensor]) => [name, { dtype: "F32", ...tensor }]));
 };
 
 const FOLDER = new URL("../../testdata/augment/pictures/", import.meta.url);

@@ -3,10 +3,9 @@ import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { Effect } from "effect";
 import type { SegmentationClass } from "../../../data/datasets/segmentation/segmentation_set.ts";
-import { numbers } from "../../../ops/_test_kit.ts";
-import { sizeOf } from "../../../ops/graph/shape.ts";
+import { livelyValues } from "../../_test_kit.ts";
 import { checkpointPieces } from "../../run/checkpoint_file.ts";
-import { checkpointShapes, type StateTensor, type StateValues } from "../../run/state_layout.ts";
+import { checkpointShapes, type StateValues } from "../../run/state_layout.ts";
 import { SEGMENTATION_OPTIONS, type SegmentationConfig } from "./config.ts";
 import { SEGMENTATION } from "./task.ts";
 import { segmentorOptions, segmentorState } from "./weights.ts";
@@ -25,23 +24,8 @@ export const CLASSES = ["nothing", "road", "tree"].map((name, i) => ({
   color: [i, 128, 255 - i] as const,
 }));
 
-/** Weights and statistics that are all different and under which no map dies out. */
-const valuesOf = (config: SegmentationConfig, classes: number): StateValues => {
-  let seed = 0;
-  const shapes = checkpointShapes(segmentorState(segmentorOptions(config, classes)));
-  return new Map([...shapes].map(([name, shape]): [string, StateTensor] => {
-    if (name.endsWith("num_batches_tracked")) return [name, { shape, data: Float32Array.of(++seed) }];
-    const uniform = numbers(sizeOf(shape), ++seed);
-    const [middle, spread] = name.endsWith("_var")
-      ? [1, 0.5]
-      : name.endsWith("_mean") || name.endsWith("bias")
-      ? [0, 0.3]
-      : shape.length === 4
-      ? [0, Math.sqrt(6 / (shape[1] * shape[2] * shape[3]))]
-      : [0.8, 0.4];
-    return [name, { shape, data: uniform.map((value) => middle + spread * value) }];
-  }));
-};
+const valuesOf = (config: SegmentationConfig, classes: number): StateValues =>
+  livelyValues(checkpointShapes(segmentorState(segmentorOptions(config, classes))));
 
 /** A checkpoint of fine-tuning in a folder; an optimiser's buffers are in it, too. */
 export const smallCheckpoint = Effect.fnUntraced(function* (
