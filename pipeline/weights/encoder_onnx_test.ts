@@ -6,7 +6,6 @@ import type { FileTensor } from "../../data/formats/file_tensor.ts";
 import { decodeImage } from "../../data/images/decode_image.ts";
 import { assertClose } from "../../ops/_test_kit.ts";
 import { gelu } from "../../ops/gelu.ts";
-import { sizeOf } from "../../ops/graph/shape.ts";
 import { input, type Tensor } from "../../ops/graph/tensor.ts";
 import { normalizePixels } from "../../ops/image/normalize_pixels.ts";
 import { matmul } from "../../ops/matmul.ts";
